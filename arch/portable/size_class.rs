@@ -1,0 +1,45 @@
+//! Size to class in plain Rust.
+//!
+//! Classes 0 to 7 are 16 to 128 bytes in steps of 16, then each doubling has four classes, up to
+//! 256 KiB (class 51). With `s = size - 1` and `e` the number of the highest bit of `s`, but at
+//! least 6, the class is `(e - 6) * 4 + (s >> (e - 2))`: the two bits below the highest one count
+//! the four classes of a doubling, and `e = 6` makes the linear part fall out of the same formula.
+
+/// Largest size that [`class_of_tiny`] takes, in bytes.
+pub const TINY_MAX: usize = 1024;
+/// Largest size that has a class, in bytes.
+pub const CLASSED_MAX: usize = 256 << 10;
+/// Number of classes.
+pub const CLASSES: usize = 52;
+
+/// Class of `16 * index` bytes.
+static TINY: [u8; TINY_MAX / 16 + 1] = {
+    let mut table = [0; TINY_MAX / 16 + 1];
+    let mut index = 0;
+    while index < table.len() {
+        table[index] = class_of(16 * index) as u8;
+        index += 1;
+    }
+    table
+};
+
+/// Class of `size` bytes by table; size 0 is class 0.
+///
+/// Inlined behind a comparison with [`TINY_MAX`] it has no bounds check.
+///
+/// # Panics
+/// If `size` is greater than [`TINY_MAX`].
+#[inline(always)]
+pub const fn class_of_tiny(size: usize) -> usize {
+    TINY[(size + 15) >> 4] as usize
+}
+
+/// Class of `size` bytes by arithmetic, without a branch; size 0 is class 0.
+///
+/// Above [`CLASSED_MAX`] the result is at least [`CLASSES`].
+#[inline(always)]
+pub const fn class_of(size: usize) -> usize {
+    let s = size - (size != 0) as usize;
+    let e = (s | 64).ilog2() as usize;
+    (e - 6) * 4 + (s >> (e - 2))
+}
