@@ -1,0 +1,342 @@
+//! The platform layer of theap: everything the allocator asks of the operating system.
+//!
+//! [`Os`] is the whole contract and this file is its one page: each function states what it needs,
+//! whether memory comes zeroed and what failure looks like. The work is done in `linux/` (raw system
+//! calls through rustix; libc only where rustix has no equivalent), and tests can put a fake in front
+//! of it (`fake/`, feature `fake`) that injects failures, a topology and a clock.
+//!
+//! Nothing here allocates, panics on an answer of the kernel, or changes `errno`. Addresses are plain
+//! `usize`: the layer above keeps bookkeeping on them and turns them into pointers itself (their
+//! provenance is exposed by [`Os::reserve`]).
+//!
+//! A range of addresses is always in one of these states:
+//!
+//! ```text
+//! reserve -> RESERVED --commit--> COMMITTED                      (metadata: lazily zero, for ever)
+//!            RESERVED --map-----> MAPPED(mode) --unmap--> RESERVED   (memory of users)
+//! ```
+//!
+//! No function ever leaves a hole in a reservation: a hole could be taken by a foreign `mmap` and then
+//! be handed out as ours. Where the kernel can fail between taking away the old mapping and putting in
+//! the new one, the hole is closed again, and if somebody was faster the answer is [`Error::Lost`].
+#![no_std]
+#![allow(unsafe_code)] // The contract's functions are unsafe; they forward to `linux/` or `fake/`.
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+compile_error!("theap runs on Linux x86_64 only");
+
+#[cfg(any(debug_assertions, test, feature = "fake"))]
+extern crate std; // For thread-local variables: the ranks held (debug builds), the CPU of the fake.
+
+use core::fmt;
+
+#[cfg(feature = "fake")]
+mod fake;
+mod linux;
+
+#[cfg(feature = "fake")]
+pub use fake::{Call, Fake};
+pub use linux::futex::{Guard, Mutex, Rank, RawMutex};
+pub use linux::line::Line;
+pub use linux::topology::Topology;
+pub use linux::{fork, thread_exit};
+
+/// The base page in bytes.
+pub const PAGE: usize = 4096;
+/// A hugepage, and the unit and alignment of [`Os::map`], in bytes.
+pub const HUGE: usize = 2 << 20;
+
+/// The pages that memory is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum PageMode {
+    /// 4 KiB pages, also where the system would turn them huge by itself.
+    Small = 1,
+    /// Transparent hugepages: 2 MiB where the kernel finds one at first touch, else 4 KiB.
+    Thp = 2,
+    /// 2 MiB pages of the system's hugetlb pool, populated.
+    Hugetlb = 3,
+}
+
+/// Why the operating system refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// No memory, no address space, or no room for another mapping.
+    NoMemory,
+    /// The hugetlb pool (or the cgroup's share of it) cannot serve the range.
+    NoHugepages,
+    /// This kernel cannot do it.
+    Unsupported,
+    /// The addresses are no longer ours: never touch or pass them again.
+    Lost,
+    /// Any other `errno`.
+    Other(i32),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::NoMemory => f.write_str("out of memory"),
+            Error::NoHugepages => f.write_str("no hugetlb pages left"),
+            Error::Unsupported => f.write_str("not supported by this kernel"),
+            Error::Lost => f.write_str("address range lost to a foreign mapping"),
+            Error::Other(errno) => write!(f, "errno {errno}"),
+        }
+    }
+}
+
+impl core::error::Error for Error {}
+
+impl From<rustix::io::Errno> for Error {
+    fn from(errno: rustix::io::Errno) -> Error {
+        use rustix::io::Errno;
+        match errno {
+            // EAGAIN is what mmap answers over RLIMIT_MEMLOCK, when the process locks its memory.
+            Errno::NOMEM | Errno::AGAIN => Error::NoMemory,
+            Errno::NOSYS => Error::Unsupported,
+            other => Error::Other(other.raw_os_error()),
+        }
+    }
+}
+
+/// A NUMA node by the kernel's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeId(pub u8);
+
+/// A CPU by the kernel's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cpu(pub u32);
+
+/// Handle to the operating system: zero-sized in products, may carry a fake in tests.
+#[derive(Clone, Copy)]
+pub struct Os {
+    #[cfg(feature = "fake")]
+    fake: Option<&'static Fake>,
+}
+
+#[cfg(not(feature = "fake"))]
+const _: () = assert!(size_of::<Os>() == 0);
+
+/// Lets the fake refuse a failable call before the kernel is asked.
+macro_rules! inject {
+    ($os:expr, $call:ident) => {
+        #[cfg(feature = "fake")]
+        if let Some(fake) = $os.fake {
+            fake.check(Call::$call)?;
+        }
+    };
+}
+
+impl Os {
+    /// The real system.
+    pub const LINUX: Os = Os {
+        #[cfg(feature = "fake")]
+        fake: None,
+    };
+
+    /// The real system behind `fake`.
+    #[cfg(feature = "fake")]
+    pub const fn faked(fake: &'static Fake) -> Os {
+        Os { fake: Some(fake) }
+    }
+
+    /// Reserves `len` bytes of addresses aligned to `align`: no memory, no access, no commit charge.
+    /// `len` is a non-zero multiple of [`PAGE`], `align` a power of two of at least [`PAGE`].
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`] when the address space or its limit (RLIMIT_AS) has no room.
+    pub fn reserve(self, len: usize, align: usize) -> Result<usize, Error> {
+        inject!(self, Reserve);
+        linux::map::reserve(len, align)
+    }
+
+    /// Gives the addresses back to the system, whatever is mapped there.
+    ///
+    /// # Safety
+    /// The range is page-aligned, was obtained from [`Os::reserve`], and nothing refers to it any more.
+    pub unsafe fn unreserve(self, addr: usize, len: usize) {
+        // SAFETY: the caller's precondition is the same.
+        unsafe { linux::map::unreserve(addr, len) }
+    }
+
+    /// Makes a reserved range readable and writable. It is zero and takes memory on first touch, in
+    /// pages of the system's choice. Committing twice is harmless and keeps the contents.
+    ///
+    /// In a process that has called `mlockall` the kernel populates what is committed, and `mlockall`
+    /// populates what has been: commit a large table in pieces, as it comes into use.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`] (commit limit, number of mappings): the range is still reserved.
+    ///
+    /// # Safety
+    /// The range is page-aligned and part of a reservation, reserved or committed.
+    pub unsafe fn commit(self, addr: usize, len: usize) -> Result<(), Error> {
+        inject!(self, Commit);
+        // SAFETY: the caller's precondition is the same.
+        unsafe { linux::map::commit(addr, len) }
+    }
+
+    /// Makes a reserved range usable in exactly `mode`, zeroed, preferring the memory of node `bind`
+    /// (without: that of the CPU which touches it first, or of an earlier binding of the same range).
+    /// [`PageMode::Hugetlb`] comes populated; the others take memory on first touch. Neighbouring
+    /// small or thp ranges become one mapping of the kernel; hugetlb ranges each stay one.
+    ///
+    /// # Errors
+    /// The range is still reserved, and another mode may be tried, unless the error is [`Error::Lost`].
+    /// [`Error::NoHugepages`]: the pool cannot serve the whole range. [`Error::Unsupported`]: the kernel
+    /// lacks the mode (the THP switch `never` does not count: it yields small pages silently).
+    /// [`Error::NoMemory`]: commit limit or number of mappings. [`Error::Other`]: the kernel refused the
+    /// binding (EPERM where a container's filter blocks it, ENOSYS): try again without.
+    ///
+    /// # Safety
+    /// The range is aligned to [`HUGE`] in address and length, and all of it is reserved and neither
+    /// committed nor mapped.
+    pub unsafe fn map(
+        self,
+        addr: usize,
+        len: usize,
+        mode: PageMode,
+        bind: Option<NodeId>,
+    ) -> Result<(), Error> {
+        inject!(self, Map);
+        #[cfg(feature = "fake")]
+        if let Some(fake) = self.fake {
+            // SAFETY: the caller's precondition is the same.
+            return unsafe { fake.map(addr, len, mode, bind) };
+        }
+        // SAFETY: the caller's precondition is the same.
+        unsafe { linux::map::map(addr, len, mode, bind) }
+    }
+
+    /// Makes the kernel provide all pages of a committed or mapped range now, as if written to; the
+    /// contents stay. Costs 50–200 µs a hugepage.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`], [`Error::Unsupported`] (before Linux 5.14): some pages may be there.
+    ///
+    /// # Safety
+    /// The range is page-aligned and committed or mapped.
+    pub unsafe fn populate(self, addr: usize, len: usize) -> Result<(), Error> {
+        inject!(self, Populate);
+        // SAFETY: the caller's precondition is the same.
+        unsafe { linux::map::populate(addr, len) }
+    }
+
+    /// Gives the memory of a range back; it stays usable and reads zero again. Not for hugetlb.
+    ///
+    /// # Errors
+    /// The contents are then unspecified: old or zero, page by page.
+    ///
+    /// # Safety
+    /// The range is page-aligned, committed or mapped (not hugetlb), and nobody accesses it meanwhile.
+    pub unsafe fn purge(self, addr: usize, len: usize) -> Result<(), Error> {
+        inject!(self, Purge);
+        // SAFETY: the caller's precondition is the same.
+        unsafe { linux::map::purge(addr, len) }
+    }
+
+    /// Turns a mapped range into a reservation again and gives its memory back to the system.
+    ///
+    /// # Errors
+    /// [`Error::Lost`]: never use the range again. Anything else (small and thp only): the range is
+    /// still mapped, as after [`Os::purge`].
+    ///
+    /// # Safety
+    /// The range was mapped with [`Os::map`] in this `mode` (whole calls of it, if hugetlb) and nothing
+    /// refers to it any more.
+    pub unsafe fn unmap(self, addr: usize, len: usize, mode: PageMode) -> Result<(), Error> {
+        inject!(self, Unmap);
+        // SAFETY: the caller's precondition is the same.
+        let done = unsafe { linux::map::unmap(addr, len, mode) };
+        #[cfg(feature = "fake")]
+        if let (Some(fake), Ok(())) = (self.fake, done) {
+            fake.forget(addr, len);
+        }
+        done
+    }
+
+    /// Moves the pages of `from` to `to` without copying: `to` then has the contents, and the mode and
+    /// binding, of `from`; `from` stays mapped and reads zero. What `to` contained is gone.
+    ///
+    /// # Errors
+    /// Nothing moved, `from` is as before. [`Error::Unsupported`] (before Linux 5.7): so is `to`.
+    /// [`Error::Lost`]: `to` must never be used again. Anything else: `to` is only reserved now.
+    ///
+    /// # Safety
+    /// Both ranges are page-aligned, mapped (small or thp), lie each inside one mapped range, do not
+    /// overlap, and nobody accesses them meanwhile.
+    pub unsafe fn move_pages(self, from: usize, to: usize, len: usize) -> Result<(), Error> {
+        inject!(self, MovePages);
+        // SAFETY: the caller's precondition is the same.
+        unsafe { linux::map::move_pages(from, to, len) }
+    }
+
+    /// The node whose memory backs the page of `addr`; an untouched page is faulted in by asking.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] on a kernel without NUMA, [`Error::Other`] for an address without memory.
+    pub fn node_of(self, addr: usize) -> Result<NodeId, Error> {
+        #[cfg(feature = "fake")]
+        if let Some(node) = self.fake.and_then(|fake| fake.node_of(addr)) {
+            return Ok(node);
+        }
+        linux::numa::node_of(addr)
+    }
+
+    /// The CPU this thread runs on at this moment (vDSO: no system call).
+    pub fn current_cpu(self) -> Cpu {
+        #[cfg(feature = "fake")]
+        if let Some(cpu) = self.fake.and_then(|_| fake::current_cpu()) {
+            return cpu;
+        }
+        linux::process::current_cpu()
+    }
+
+    /// The nodes and CPUs of the machine; [`Topology::single`] if they cannot be read.
+    pub fn topology(self) -> Topology {
+        #[cfg(feature = "fake")]
+        if let Some(topology) = self.fake.and_then(Fake::topology) {
+            return topology;
+        }
+        linux::topology::read()
+    }
+
+    /// The machine's memory in bytes (a cgroup's limit is not considered).
+    pub fn total_memory(self) -> u64 {
+        linux::process::total_memory()
+    }
+
+    /// Nanoseconds of CLOCK_MONOTONIC (vDSO: no system call).
+    pub fn now(self) -> u64 {
+        #[cfg(feature = "fake")]
+        if let Some(now) = self.fake.and_then(Fake::now) {
+            return now;
+        }
+        linux::process::now()
+    }
+
+    /// The value of an environment variable; `None` for all of them in a set-uid program.
+    ///
+    /// The program may change its environment: call this only at start, and copy what is to be kept.
+    pub fn env(self, name: &[u8]) -> Option<&'static [u8]> {
+        #[cfg(feature = "fake")]
+        if let Some(value) = self.fake.and_then(|fake| fake.env(name)) {
+            return value;
+        }
+        linux::process::env(name)
+    }
+
+    /// Writes all of `bytes` to standard error, or as much as it takes.
+    pub fn stderr(self, bytes: &[u8]) {
+        #[cfg(feature = "fake")]
+        if let Some(fake) = self.fake {
+            return fake.capture(bytes);
+        }
+        linux::process::stderr(bytes);
+    }
+
+    /// Ends the process with SIGABRT.
+    pub fn abort(self) -> ! {
+        linux::process::abort()
+    }
+}

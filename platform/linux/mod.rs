@@ -1,0 +1,10 @@
+//! The real system. Every module here is private behind [`crate::Os`] or re-exported by `lib.rs`.
+
+pub mod fork;
+pub mod futex;
+pub mod line;
+pub mod map;
+pub mod numa;
+pub mod process;
+pub mod thread_exit;
+pub mod topology;

@@ -1,0 +1,74 @@
+//! What concerns the process as a whole: clock, environment, messages, end.
+#![allow(unsafe_code)] // `environ` and libc calls.
+
+use core::ffi::CStr;
+
+use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::Cpu;
+
+/// See [`crate::Os::current_cpu`].
+pub fn current_cpu() -> Cpu {
+    Cpu(rustix::thread::sched_getcpu() as u32)
+}
+
+/// See [`crate::Os::total_memory`].
+pub fn total_memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram.saturating_mul(u64::from(info.mem_unit))
+}
+
+/// See [`crate::Os::now`].
+pub fn now() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// See [`crate::Os::env`].
+pub fn env(name: &[u8]) -> Option<&'static [u8]> {
+    // SAFETY: getauxval only reads; every kernel provides this entry.
+    if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
+        return None;
+    }
+    // SAFETY: `environ` is null (before libc has started) or a null-terminated array of strings, and
+    // the caller reads it before the program can change it.
+    let mut entry = unsafe { libc::environ };
+    if entry.is_null() {
+        return None;
+    }
+    loop {
+        // SAFETY: the array's end has not been passed.
+        let string = unsafe { *entry };
+        if string.is_null() {
+            return None;
+        }
+        // SAFETY: an entry of the environment is a C string.
+        let bytes = unsafe { CStr::from_ptr(string) }.to_bytes();
+        if let Some([b'=', value @ ..]) = bytes.strip_prefix(name) {
+            return Some(value);
+        }
+        // SAFETY: this entry was not the terminator, so there is a next one.
+        entry = unsafe { entry.add(1) };
+    }
+}
+
+/// See [`crate::Os::stderr`].
+pub fn stderr(mut bytes: &[u8]) {
+    // SAFETY: the descriptor is only written to; if the program has closed it the write fails.
+    let fd = unsafe { rustix::stdio::stderr() };
+    while !bytes.is_empty() {
+        match rustix::io::write(fd, bytes) {
+            Ok(0) => return,
+            Ok(n) => bytes = &bytes[n..],
+            Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// See [`crate::Os::abort`].
+pub fn abort() -> ! {
+    // SAFETY: abort has no precondition.
+    unsafe { libc::abort() }
+}

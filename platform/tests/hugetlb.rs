@@ -1,0 +1,131 @@
+//! Hugetlb memory on the real kernel. The size of the pool is the machine's, so everything is in one
+//! test: it sets the pool if it may, and puts it back.
+#![allow(unsafe_code, missing_docs)] // The contract's functions are unsafe.
+
+mod maps;
+
+use std::fs::{self, File};
+
+use theap_platform::{Error, HUGE, Os, PageMode};
+
+const OS: Os = Os::LINUX;
+const POOL: &str = "/proc/sys/vm/nr_hugepages";
+
+/// The pool as this test wants it, for as long as it lives.
+struct Pool {
+    before: String,
+    /// Keeps other processes that run this test out.
+    _lock: File,
+}
+
+impl Pool {
+    /// `None` if the pool may not be changed.
+    fn take() -> Option<Pool> {
+        let lock = File::create(std::env::temp_dir().join("theap-hugetlb.lock")).ok()?;
+        lock.lock().ok()?;
+        let pool = Pool {
+            before: fs::read_to_string(POOL).ok()?,
+            _lock: lock,
+        };
+        fs::write(POOL, &pool.before).ok().map(|()| pool)
+    }
+
+    /// Answers whether the kernel found that many pages.
+    fn set(&self, pages: usize) -> bool {
+        fs::write(POOL, pages.to_string()).unwrap();
+        fs::read_to_string(POOL).unwrap().trim() == pages.to_string()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let _ = fs::write(POOL, &self.before);
+    }
+}
+
+fn free_pages() -> usize {
+    let info = fs::read_to_string("/proc/meminfo").unwrap();
+    let line = info
+        .lines()
+        .find(|line| line.starts_with("HugePages_Free"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Asks for `pages` hugepages at `addr`.
+///
+/// # Safety
+/// The range is reserved.
+unsafe fn map(addr: usize, pages: usize) -> Result<(), Error> {
+    let bind = Some(OS.topology().kernel_node(0));
+    // SAFETY: the caller's precondition is the same.
+    unsafe { OS.map(addr, pages * HUGE, PageMode::Hugetlb, bind) }
+}
+
+#[test]
+fn hugetlb() {
+    let Some(pool) = Pool::take() else {
+        return eprintln!("skipped: {POOL} cannot be changed here");
+    };
+    let addr = OS.reserve(16 * HUGE, HUGE).unwrap();
+
+    assert!(pool.set(0));
+    // SAFETY: reserved above.
+    assert_eq!(unsafe { map(addr, 1) }, Err(Error::NoHugepages));
+    assert!(maps::reserved(addr, 16 * HUGE));
+
+    if !pool.set(8) {
+        return eprintln!("skipped: the kernel finds no hugepages");
+    }
+    // SAFETY: reserved above, and again after each round.
+    unsafe {
+        mapped_memory_is_huge_and_zero(addr);
+        a_pool_too_small_takes_nothing(addr);
+        a_pool_used_up_by_earlier_maps_is_refused(addr);
+    }
+    // SAFETY: the reservation is this test's.
+    unsafe { OS.unreserve(addr, 16 * HUGE) };
+}
+
+unsafe fn mapped_memory_is_huge_and_zero(addr: usize) {
+    for round in 1..=3 {
+        // SAFETY: the caller reserved it.
+        unsafe { map(addr + HUGE, 4) }.unwrap();
+        assert_eq!(free_pages(), 4, "populated");
+        let mapping = maps::at(addr + HUGE).unwrap();
+        assert_eq!(mapping.range, addr + HUGE..addr + 5 * HUGE);
+        assert!(mapping.flag("ht"));
+        assert_eq!(mapping.kib("Private_Hugetlb"), (4 * HUGE) >> 10);
+        assert!(maps::reserved(addr, HUGE) && maps::reserved(addr + 5 * HUGE, 11 * HUGE));
+        // SAFETY: mapped above, and used by nobody else.
+        let bytes = unsafe { std::slice::from_raw_parts_mut((addr + HUGE) as *mut u8, 4 * HUGE) };
+        assert!(bytes.iter().all(|&byte| byte == 0));
+        bytes.fill(round);
+        assert_eq!(OS.node_of(addr + HUGE), Ok(OS.topology().kernel_node(0)));
+        // SAFETY: mapped above, `bytes` is not used again.
+        unsafe { OS.unmap(addr + HUGE, 4 * HUGE, PageMode::Hugetlb) }.unwrap();
+        assert_eq!(free_pages(), 8, "given back");
+        assert!(maps::reserved(addr, 16 * HUGE));
+    }
+}
+
+unsafe fn a_pool_too_small_takes_nothing(addr: usize) {
+    // SAFETY: the caller reserved it.
+    assert_eq!(unsafe { map(addr, 9) }, Err(Error::NoHugepages));
+    assert_eq!(free_pages(), 8);
+    assert!(maps::reserved(addr, 16 * HUGE));
+}
+
+unsafe fn a_pool_used_up_by_earlier_maps_is_refused(addr: usize) {
+    // SAFETY: the caller reserved it.
+    unsafe {
+        map(addr, 6).unwrap();
+        assert_eq!(map(addr + 6 * HUGE, 3), Err(Error::NoHugepages));
+        map(addr + 6 * HUGE, 2).unwrap();
+        OS.unmap(addr, 6 * HUGE, PageMode::Hugetlb).unwrap();
+        OS.unmap(addr + 6 * HUGE, 2 * HUGE, PageMode::Hugetlb)
+            .unwrap();
+    }
+    assert_eq!(free_pages(), 8);
+    assert!(maps::reserved(addr, 16 * HUGE));
+}
