@@ -1,0 +1,294 @@
+//! [`Theap`] as Rust's global allocator, and the functions that act on the process's heap.
+
+use crate::config::Config;
+use crate::front;
+use crate::pool::{SLOT, SUPER, kind};
+use crate::stats::Stats;
+use crate::{Error, classes};
+use core::alloc::{GlobalAlloc, Layout};
+use core::sync::atomic::Ordering;
+
+/// The allocator. All values share one heap, which comes to be at the first allocation; the options of the value that
+/// allocates first count, with the environment's on top.
+///
+/// ```
+/// use theap::{Config, Pages, Theap};
+///
+/// #[global_allocator]
+/// static HEAP: Theap = Theap::with(Config::new().pages(Pages::Auto));
+///
+/// let words = vec![0u64; 1000];
+/// assert!(theap::owns(words.as_ptr().cast()));
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Theap {
+    config: Config,
+}
+
+impl Theap {
+    /// With default options.
+    pub const fn new() -> Self {
+        Self::with(Config::new())
+    }
+
+    /// With these options.
+    pub const fn with(config: Config) -> Self {
+        Self { config }
+    }
+}
+
+// SAFETY: blocks are disjoint, aligned and as large as asked (classes and runs), live until freed, and null is the
+// answer when there is no memory; nothing unwinds.
+unsafe impl GlobalAlloc for Theap {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.align() <= 16 {
+            front::alloc(layout.size(), &self.config)
+        } else {
+            front::alloc_aligned(layout.size(), layout.align(), &self.config)
+        }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller's contract: a live block of this layout.
+        unsafe {
+            if layout.align() <= 16 {
+                front::free_sized(block, layout.size(), &self.config);
+            } else {
+                front::free(block, &self.config);
+            }
+        }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        front::alloc_zeroed(layout.size(), layout.align(), &self.config)
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: the caller's contract: a live block of this layout.
+        unsafe { front::resize(block, layout.size(), new_size, layout.align(), &self.config) }
+    }
+}
+
+const DEFAULT: Config = Config::new();
+
+/// Prepares the calling thread's node so that `bytes` can be allocated without a page fault: maps, touches, and fills
+/// in the metadata. What is free already counts. Spans hold whole classes, so 1/16 and 16 MiB are prepared on top.
+///
+/// Takes 50–200 µs for each 2 MiB.
+///
+/// # Errors
+/// What the system answered when it refused memory; what was prepared until then stays.
+pub fn warm_up(bytes: usize) -> Result<(), Error> {
+    let front = front::front(front::slot::get(), &DEFAULT).ok_or(Error::NoMemory)?;
+    let arena = front.arena();
+    let (memory, len) = front.memory();
+    // SAFETY: the front's memory is committed; populating keeps its contents.
+    unsafe { arena.os.populate(memory, len)? };
+    arena.nodes()[front.node()].warm(bytes.saturating_add(bytes / 16).saturating_add(8 * SUPER))
+}
+
+/// Returns the blocks that the calling thread keeps in magazines to their spans, takes home what other threads freed
+/// of its spans, and gives wholly free spans back to the pool. Costs no system call.
+pub fn collect() {
+    let head = front::slot::get();
+    if !core::ptr::eq(head, (&raw const front::EMPTY).cast())
+        && let Some(front) = front::front(head, &DEFAULT)
+    {
+        front::release_cached(front);
+    }
+}
+
+/// As [`collect`], and gives all free memory of the heap back to the system. What other threads keep in magazines
+/// stays. The number of bytes given back.
+pub fn purge() -> usize {
+    collect();
+    front::existing_arena().map_or(0, |arena| {
+        arena.nodes().iter().map(|node| node.purge()).sum()
+    })
+}
+
+/// What the heap holds and has done. All zero before the first allocation.
+pub fn stats() -> Stats {
+    front::existing_arena().map_or_else(Stats::default, |arena| {
+        Stats::gather(arena, |totals| front::gather_counters(arena, totals))
+    })
+}
+
+/// Whether the address lies in the heap's range.
+#[inline]
+pub fn owns(address: *const u8) -> bool {
+    front::existing_arena().is_some_and(|arena| arena.contains(address as usize))
+}
+
+/// Bytes that may be used at `block`: at least what was asked for. 0 for null and for what is not a block of the heap
+/// (as far as that is known: an address inside a block's slot range whose class fits counts as one).
+///
+/// A caller of Rust's `dealloc` must still name the size it asked for.
+pub fn usable_size(block: *const u8) -> usize {
+    let address = block as usize;
+    let Some(arena) = front::existing_arena().filter(|arena| arena.contains(address)) else {
+        return 0;
+    };
+    let slot = arena.slot_of(address);
+    match arena.kind(slot).load(Ordering::Relaxed) {
+        kind::FREE => 0,
+        kind::LARGE | kind::HUGE => arena.run_at(address).map_or(0, |(_, len)| len * SLOT),
+        what => {
+            let class = &classes::CLASSES[usize::from(what - kind::FIRST)];
+            let first = slot - usize::from(arena.head(slot).load(Ordering::Relaxed));
+            class
+                .index_of(address - arena.address_of(first))
+                .map_or(0, |_| class.size as usize)
+        }
+    }
+}
+
+/// Allocation as C knows it: sizes are not remembered by the caller. For front ends such as the shared library.
+pub mod raw {
+    use super::{DEFAULT, front};
+
+    /// At least `size` bytes at a multiple of 16; also for size 0. Null if there is no memory.
+    #[inline(always)]
+    pub fn alloc(size: usize) -> *mut u8 {
+        front::alloc(size, &DEFAULT)
+    }
+
+    /// As [`alloc`], at a multiple of `align`, a power of two.
+    #[inline]
+    pub fn alloc_aligned(size: usize, align: usize) -> *mut u8 {
+        front::alloc_aligned(size, align, &DEFAULT)
+    }
+
+    /// As [`alloc`], zeroed.
+    #[inline]
+    pub fn alloc_zeroed(size: usize) -> *mut u8 {
+        front::alloc_zeroed(size, 16, &DEFAULT)
+    }
+
+    /// Frees a block, or nothing if it is null.
+    ///
+    /// # Safety
+    /// `block` is null or live; it is not used afterwards. A foreign pointer, and what the drain recognises as a
+    /// double free or as no block, ends the process with a message.
+    #[inline(always)]
+    pub unsafe fn free(block: *mut u8) {
+        // SAFETY: the caller's promise.
+        unsafe { front::free(block, &DEFAULT) };
+    }
+
+    /// As [`free`], for a block that is not null and was asked for with `size` and an alignment of at most 16.
+    ///
+    /// # Safety
+    /// As for [`free`].
+    #[inline(always)]
+    pub unsafe fn free_sized(block: *mut u8, size: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { front::free_sized(block, size, &DEFAULT) };
+    }
+
+    /// Changes the size of a live block: in place where its class stays or a run's neighbours are free. Null if there
+    /// is no memory; the block then stays.
+    ///
+    /// # Safety
+    /// `block` is live.
+    pub unsafe fn realloc(block: *mut u8, size: usize) -> *mut u8 {
+        let usable = super::usable_size(block);
+        // A block of a greater class than its size asks for may enter that size's magazine: it goes home by its span.
+        if size <= usable && size >= usable / 2 {
+            return block;
+        }
+        // SAFETY: the caller's promise. A class's usable size has the same class.
+        unsafe { front::resize(block, usable, size, 16, &DEFAULT) }
+    }
+}
+
+#[cfg(feature = "allocator-api2")]
+mod allocator {
+    use super::{GlobalAlloc, Layout, Theap, front};
+    use allocator_api2::alloc::{AllocError, Allocator};
+    use core::ptr::NonNull;
+
+    // SAFETY: all values share one heap, so a block may be freed through any of them, and lives until then.
+    unsafe impl Allocator for Theap {
+        #[inline]
+        fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+            slice(
+                front::alloc_aligned(layout.size(), layout.align(), &self.config),
+                layout,
+            )
+        }
+
+        #[inline]
+        fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+            slice(
+                front::alloc_zeroed(layout.size(), layout.align(), &self.config),
+                layout,
+            )
+        }
+
+        #[inline]
+        unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
+            // SAFETY: the caller's contract: a live block of this layout.
+            unsafe { self.dealloc(block.as_ptr(), layout) };
+        }
+
+        #[inline]
+        unsafe fn grow(
+            &self,
+            block: NonNull<u8>,
+            old: Layout,
+            new: Layout,
+        ) -> Result<NonNull<[u8]>, AllocError> {
+            // SAFETY: the caller's contract.
+            unsafe { self.change(block, old, new) }
+        }
+
+        #[inline]
+        unsafe fn shrink(
+            &self,
+            block: NonNull<u8>,
+            old: Layout,
+            new: Layout,
+        ) -> Result<NonNull<[u8]>, AllocError> {
+            // SAFETY: the caller's contract.
+            unsafe { self.change(block, old, new) }
+        }
+    }
+
+    impl Theap {
+        /// # Safety
+        /// `block` is a live block of the layout `old`.
+        unsafe fn change(
+            &self,
+            block: NonNull<u8>,
+            old: Layout,
+            new: Layout,
+        ) -> Result<NonNull<[u8]>, AllocError> {
+            if old.align() == new.align() {
+                // SAFETY: the caller's promise.
+                return slice(
+                    unsafe { self.realloc(block.as_ptr(), old, new.size()) },
+                    new,
+                );
+            }
+            let moved = self.allocate(new)?;
+            // SAFETY: two different blocks of at least these sizes; the old one is the caller's to free.
+            unsafe {
+                let bytes = old.size().min(new.size());
+                core::ptr::copy_nonoverlapping(block.as_ptr(), moved.as_ptr().cast(), bytes);
+                self.deallocate(block, old);
+            }
+            Ok(moved)
+        }
+    }
+
+    fn slice(block: *mut u8, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        NonNull::new(block)
+            .map(|block| NonNull::slice_from_raw_parts(block, layout.size()))
+            .ok_or(AllocError)
+    }
+}

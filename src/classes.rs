@@ -1,0 +1,84 @@
+//! Size classes: the table that `build.rs` generates, and the index of a block within its span.
+
+/// What is fixed about one size class.
+#[derive(Clone, Copy, Debug)]
+pub struct Class {
+    /// Bytes of a block.
+    pub size: u32,
+    /// Blocks of a span.
+    pub blocks: u16,
+    /// 64 KiB slots of a span.
+    pub slots: u8,
+    /// Least and greatest capacity of the class's magazine, in blocks.
+    pub least: u8,
+    /// See `least`.
+    pub magazine: u8,
+    /// `ceil(2^RECIPROCAL_SHIFT / size)`: turns the division by `size` into a multiplication.
+    pub reciprocal: u64,
+}
+
+include!(concat!(env!("OUT_DIR"), "/classes.rs"));
+
+impl Class {
+    /// The index of the block that starts at `offset` bytes from the span's first byte, or `None` if no block
+    /// starts there. `offset` is below 2 MiB.
+    #[inline]
+    pub fn index_of(&self, offset: usize) -> Option<usize> {
+        let index = ((offset as u64 * self.reciprocal) >> RECIPROCAL_SHIFT) as usize;
+        (index * self.size as usize == offset && index < self.blocks as usize).then_some(index)
+    }
+}
+
+/// The smallest class whose blocks hold `size` bytes at a multiple of `align`, or `None` if only a run does.
+/// Blocks of a class whose size is a multiple of `align` are aligned to it, since spans start at 64 KiB boundaries.
+#[inline]
+pub fn class_for(size: usize, align: usize) -> Option<usize> {
+    if size > theap_arch::CLASSED_MAX || align > crate::pool::SLOT {
+        return None;
+    }
+    let first = theap_arch::class_of(size.max(align));
+    (first..CLASS_COUNT).find(|&c| (CLASSES[c].size as usize).is_multiple_of(align))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_and_arithmetic_agree() {
+        assert_eq!(CLASS_COUNT, theap_arch::CLASSES);
+        let mut class = 0;
+        for size in 0..=theap_arch::CLASSED_MAX {
+            if size > CLASSES[class].size as usize {
+                class += 1;
+            }
+            assert_eq!(theap_arch::class_of(size), class, "size {size}");
+        }
+    }
+
+    #[test]
+    fn index_of_accepts_block_starts_only() {
+        for class in &CLASSES {
+            let size = class.size as usize;
+            for index in 0..class.blocks as usize {
+                assert_eq!(class.index_of(index * size), Some(index));
+                assert_eq!(class.index_of(index * size + 1), None);
+                assert_eq!(class.index_of(index * size + size - 1), None);
+            }
+            assert_eq!(class.index_of(class.blocks as usize * size), None);
+        }
+    }
+
+    #[test]
+    fn class_for_keeps_alignment() {
+        for shift in 0..=16 {
+            let align = 1usize << shift;
+            for size in [1, 15, 17, 100, 129, 1000, 5000, 70_000, 200_000, 262_144] {
+                let class = CLASSES[class_for(size, align).expect("fits a class")];
+                assert!(class.size as usize >= size && (class.size as usize).is_multiple_of(align));
+            }
+        }
+        assert_eq!(class_for(262_145, 1), None);
+        assert_eq!(class_for(1, 131_072), None);
+    }
+}

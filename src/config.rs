@@ -1,0 +1,310 @@
+//! Options: one table for the const builder, the `THEAP_*` variables and the documentation.
+//!
+//! A row names an option, its variable, its default and what it does; `docs/operations.md` is checked against the
+//! table by a test. A value in the environment wins over one in the program; a wrong value is reported in one line
+//! and ignored. Set-uid programs ignore the environment.
+
+use crate::fatal;
+use theap_platform::Os;
+
+/// Which pages the heap is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pages {
+    /// Hugetlb pages if the pool has any, else transparent hugepages, else small pages. The first SuperSlab of a
+    /// process stays on small pages, so that short programs stay cheap.
+    Auto,
+    /// 2 MiB pages of the hugetlb pool, falling back to `Thp` with one message when the pool is dry.
+    Hugetlb,
+    /// Transparent hugepages by `madvise`, falling back to `Small`.
+    Thp,
+    /// 4 KiB pages.
+    Small,
+}
+
+/// What the allocator knows of NUMA nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Numa {
+    /// Every node has a part of the address range, bound to it; a thread takes memory of the node it started on and
+    /// of the others only when that has none.
+    Local,
+    /// The machine is treated as one node.
+    Off,
+}
+
+/// The options of a heap, usable in a `const`. Fields are documented by [`OPTIONS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub(crate) pages: Pages,
+    pub(crate) address_space: usize,
+    pub(crate) reserve: usize,
+    pub(crate) retain: usize,
+    pub(crate) growth: usize,
+    pub(crate) magazine: usize,
+    pub(crate) numa: Numa,
+    pub(crate) messages: bool,
+}
+
+/// One row of the table of options.
+#[derive(Debug)]
+pub struct OptionRow {
+    /// Name of the builder method.
+    pub name: &'static str,
+    /// Environment variable.
+    pub variable: &'static str,
+    /// Default, as it would be written in the variable.
+    pub default: &'static str,
+    /// What may be written.
+    pub values: &'static str,
+    /// What it does.
+    pub doc: &'static str,
+    set: fn(&mut Config, &[u8]) -> bool,
+}
+
+const BYTES: &str = "bytes; K, M, G, T multiply by 1024";
+
+/// All options.
+pub const OPTIONS: &[OptionRow] = &[
+    OptionRow {
+        name: "pages",
+        variable: "THEAP_PAGES",
+        default: "auto",
+        values: "auto, hugetlb, thp, small",
+        doc: "Pages that the heap is made of; each mode falls back to the next one.",
+        set: |config, value| {
+            store(
+                &mut config.pages,
+                match value {
+                    b"auto" => Some(Pages::Auto),
+                    b"hugetlb" => Some(Pages::Hugetlb),
+                    b"thp" => Some(Pages::Thp),
+                    b"small" => Some(Pages::Small),
+                    _ => None,
+                },
+            )
+        },
+    },
+    OptionRow {
+        name: "address_space",
+        variable: "THEAP_ADDRESS_SPACE",
+        default: "0",
+        values: BYTES,
+        doc: "Addresses to reserve, the upper bound of the heap; 0 means four times RAM, at least 64 GiB. Halved until \
+              the system grants it, down to 64 MiB.",
+        set: |config, value| store(&mut config.address_space, bytes(value)),
+    },
+    OptionRow {
+        name: "reserve",
+        variable: "THEAP_RESERVE",
+        default: "0",
+        values: BYTES,
+        doc: "Memory to map and touch at start, as by `warm_up`.",
+        set: |config, value| store(&mut config.reserve, bytes(value)),
+    },
+    OptionRow {
+        name: "retain",
+        variable: "THEAP_RETAIN",
+        default: "256M",
+        values: BYTES,
+        doc: "Free memory that a node keeps warm; a SuperSlab that becomes free beyond it is given back to the system \
+              at once.",
+        set: |config, value| store(&mut config.retain, bytes(value)),
+    },
+    OptionRow {
+        name: "growth",
+        variable: "THEAP_GROWTH",
+        default: "32M",
+        values: BYTES,
+        doc: "Largest step by which the heap grows; steps double from 2 MiB up to it.",
+        set: |config, value| store(&mut config.growth, bytes(value)),
+    },
+    OptionRow {
+        name: "magazine",
+        variable: "THEAP_MAGAZINE",
+        default: "16K",
+        values: BYTES,
+        doc: "Bytes of free blocks that a thread's magazine of one class may hold, within the class's least and \
+              greatest capacity (at most 64K count).",
+        set: |config, value| store(&mut config.magazine, bytes(value)),
+    },
+    OptionRow {
+        name: "numa",
+        variable: "THEAP_NUMA",
+        default: "local",
+        values: "local, off",
+        doc: "Whether every NUMA node has its own part of the heap.",
+        set: |config, value| {
+            store(
+                &mut config.numa,
+                match value {
+                    b"local" => Some(Numa::Local),
+                    b"off" => Some(Numa::Off),
+                    _ => None,
+                },
+            )
+        },
+    },
+    OptionRow {
+        name: "messages",
+        variable: "THEAP_MESSAGES",
+        default: "1",
+        values: "0, 1",
+        doc: "Whether fallbacks and wrong options are reported on stderr. Fatal errors always are.",
+        set: |config, value| {
+            store(
+                &mut config.messages,
+                match value {
+                    b"0" => Some(false),
+                    b"1" => Some(true),
+                    _ => None,
+                },
+            )
+        },
+    },
+];
+
+fn store<T>(field: &mut T, value: Option<T>) -> bool {
+    value.map(|v| *field = v).is_some()
+}
+
+/// Parses a size: decimal digits and an optional K, M, G or T (also KiB, MiB, …).
+fn bytes(text: &[u8]) -> Option<usize> {
+    let digits = text.iter().take_while(|b| b.is_ascii_digit()).count();
+    let (number, unit) = text.split_at(digits);
+    if number.is_empty() {
+        return None;
+    }
+    let value = number.iter().try_fold(0usize, |sum, digit| {
+        sum.checked_mul(10)?.checked_add(usize::from(digit - b'0'))
+    })?;
+    let shift = match unit {
+        b"" => 0,
+        b"K" | b"k" | b"KiB" => 10,
+        b"M" | b"m" | b"MiB" => 20,
+        b"G" | b"g" | b"GiB" => 30,
+        b"T" | b"t" | b"TiB" => 40,
+        _ => return None,
+    };
+    value.checked_mul(1 << shift)
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Config {
+    /// The defaults of [`OPTIONS`].
+    pub const fn new() -> Self {
+        Self {
+            pages: Pages::Auto,
+            address_space: 0,
+            reserve: 0,
+            retain: 256 << 20,
+            growth: 32 << 20,
+            magazine: 16 << 10,
+            numa: Numa::Local,
+            messages: true,
+        }
+    }
+
+    /// Pages that the heap is made of.
+    pub const fn pages(mut self, pages: Pages) -> Self {
+        self.pages = pages;
+        self
+    }
+
+    /// Bytes of addresses to reserve; 0 means four times RAM, at least 64 GiB.
+    pub const fn address_space(mut self, bytes: usize) -> Self {
+        self.address_space = bytes;
+        self
+    }
+
+    /// Bytes to map and touch at start.
+    pub const fn reserve(mut self, bytes: usize) -> Self {
+        self.reserve = bytes;
+        self
+    }
+
+    /// Bytes of free memory that a node keeps warm.
+    pub const fn retain(mut self, bytes: usize) -> Self {
+        self.retain = bytes;
+        self
+    }
+
+    /// Largest growth step in bytes.
+    pub const fn growth(mut self, bytes: usize) -> Self {
+        self.growth = bytes;
+        self
+    }
+
+    /// Bytes that a magazine may hold.
+    pub const fn magazine(mut self, bytes: usize) -> Self {
+        self.magazine = bytes;
+        self
+    }
+
+    /// NUMA policy.
+    pub const fn numa(mut self, numa: Numa) -> Self {
+        self.numa = numa;
+        self
+    }
+
+    /// Whether fallbacks and wrong options are reported.
+    pub const fn messages(mut self, on: bool) -> Self {
+        self.messages = on;
+        self
+    }
+
+    /// These options with the environment's on top. Wrong values are reported in one line each and ignored.
+    pub(crate) fn with_environment(mut self, os: Os) -> Self {
+        // The row that silences messages is the last; what it says counts for the others too.
+        if os.env(b"THEAP_MESSAGES") == Some(b"0") {
+            self.messages = false;
+        }
+        for row in OPTIONS {
+            if let Some(value) = os.env(row.variable.as_bytes())
+                && !(row.set)(&mut self, value)
+                && self.messages
+            {
+                fatal::wrong_option(os, row, value);
+            }
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_what_the_table_says() {
+        let mut config = Config::new();
+        for row in OPTIONS {
+            let before = config;
+            assert!(
+                (row.set)(&mut config, row.default.as_bytes()),
+                "{}",
+                row.name
+            );
+            assert_eq!(config, before, "{}", row.name);
+            assert!(!(row.set)(&mut config, b"nonsense"));
+            assert!(!(row.set)(&mut config, b""));
+            assert_eq!(config, before, "a wrong value changes nothing");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(bytes(b"0"), Some(0));
+        assert_eq!(bytes(b"17"), Some(17));
+        assert_eq!(bytes(b"4K"), Some(4096));
+        assert_eq!(bytes(b"3GiB"), Some(3 << 30));
+        assert_eq!(bytes(b"99999999999999999999"), None);
+        assert_eq!(bytes(b"99999999999999T"), None);
+        assert_eq!(bytes(b"K"), None);
+        assert_eq!(bytes(b"1 K"), None);
+        assert_eq!(bytes(b"-1"), None);
+    }
+}

@@ -1,0 +1,79 @@
+//! Messages: one line on stderr, built in a fixed buffer, and the end of the process where the heap's user has
+//! broken its contract. Nothing here allocates.
+
+use crate::config::OptionRow;
+use theap_platform::{Line, Os};
+
+/// What a caller of free can do wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misuse {
+    /// The block was free already.
+    DoubleFree,
+    /// No block starts at the address.
+    NotABlock,
+    /// The address is not the heap's.
+    Foreign,
+}
+
+/// Reports a misuse and aborts. The heap is intact up to the operation that found it.
+#[cold]
+#[inline(never)]
+pub fn misuse(os: Os, what: Misuse, address: usize) -> ! {
+    let text = match what {
+        Misuse::DoubleFree => "double free of ",
+        Misuse::NotABlock => "free of a pointer to which no block belongs: ",
+        Misuse::Foreign => "free of a pointer that is not from this heap: ",
+    };
+    Line::new()
+        .str("theap: ")
+        .str(text)
+        .hex(address as u64)
+        .send(os);
+    os.abort()
+}
+
+/// Reports a value in the environment that no option takes.
+#[cold]
+pub fn wrong_option(os: Os, row: &OptionRow, value: &[u8]) {
+    Line::new()
+        .str("theap: ")
+        .str(row.variable)
+        .str("=")
+        .raw(value)
+        .str(" is not valid (")
+        .str(row.values)
+        .str("); ignored")
+        .send(os);
+}
+
+/// Reports, once a process, that hugetlb pages ran out.
+#[cold]
+pub fn no_hugepages(os: Os, pages: usize) {
+    Line::new()
+        .str("theap: no ")
+        .dec(pages as u64)
+        .str(" free hugetlb pages of 2 MiB; going on without. More: sysctl -w vm.nr_hugepages=N")
+        .send(os);
+}
+
+/// Reports, once a process, that the system gives no more memory or addresses.
+#[cold]
+pub fn out_of_memory(os: Os, bytes: usize, why: theap_platform::Error) {
+    Line::new()
+        .str("theap: out of memory: no further ")
+        .dec(bytes as u64)
+        .str(" bytes (")
+        .show(why)
+        .str("); returning null")
+        .send(os);
+}
+
+/// Reports that not even the smallest heap could be set up.
+#[cold]
+pub fn no_arena(os: Os, why: theap_platform::Error) {
+    Line::new()
+        .str("theap: cannot reserve addresses for the heap (")
+        .show(why)
+        .str("); every allocation fails. Check ulimit -v")
+        .send(os);
+}

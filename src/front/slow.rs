@@ -1,0 +1,308 @@
+//! Behind the fast path: refill and drain of magazines, runs, and everything odd.
+
+use super::thread::{Front, existing_arena, front};
+use super::{Head, free};
+#[cfg(feature = "theap")]
+use crate::classes::CLASS_COUNT;
+use crate::classes::{self, CLASSES};
+use crate::config::Config;
+use crate::fatal::{Misuse, misuse};
+use crate::heap::give_without_heap;
+use crate::pool::{Arena, SUPER, kind};
+use core::ptr;
+use core::sync::atomic::Ordering;
+use theap_platform::Os;
+
+/// From this size on a zeroed block is taken from memory that reads zero already where there is such, as clearing
+/// costs more than the way to the span.
+const TAKE_FRESH: u32 = 32 << 10;
+
+/// A block of the class when its magazine has none.
+#[cold]
+#[inline(never)]
+pub fn alloc_class(head: *mut Head, class: usize, config: &Config) -> *mut u8 {
+    match front(head, config) {
+        Some(front) => front.alloc_class(class),
+        None => ptr::null_mut(),
+    }
+}
+
+/// A run of at least `bytes` at a multiple of `align`, and whether it reads zero. Null if there is no memory.
+#[cold]
+#[inline(never)]
+pub fn alloc_run(bytes: usize, align: usize, config: &Config) -> (*mut u8, bool) {
+    if bytes > isize::MAX as usize {
+        return (ptr::null_mut(), false);
+    }
+    let Some(front) = front(super::slot::get(), config) else {
+        return (ptr::null_mut(), false);
+    };
+    match front.arena().acquire_run(front.node(), bytes, align) {
+        Some(run) => {
+            front.heap.counters.runs_allocated.add(1);
+            run
+        }
+        None => (ptr::null_mut(), false),
+    }
+}
+
+/// As `alloc_aligned`, zeroed.
+pub fn alloc_zeroed(size: usize, align: usize, config: &Config) -> *mut u8 {
+    let Some(class) = classes::class_for(size, align) else {
+        let (block, zero) = alloc_run(size, align, config);
+        if !block.is_null() && !zero {
+            // SAFETY: a new run of at least `size` bytes.
+            unsafe { theap_arch::clear(block, size) };
+        }
+        return block;
+    };
+    if CLASSES[class].size >= TAKE_FRESH
+        && let Some(block) = take_fresh(class, config)
+    {
+        return block;
+    }
+    let block = super::pop_or(class, config);
+    if !block.is_null() {
+        // SAFETY: a new block of at least `size` bytes.
+        unsafe { theap_arch::clear(block, size) };
+    }
+    block
+}
+
+/// A block that reads zero; `None` if warm blocks are at hand or no span has one.
+fn take_fresh(class: usize, config: &Config) -> Option<*mut u8> {
+    let front = front(super::slot::get(), config)?;
+    if front.has_cached(class) {
+        None
+    } else {
+        front.heap.take_fresh(class)
+    }
+}
+
+/// Frees what the fast path could not.
+///
+/// # Safety
+/// As for `free`.
+#[cold]
+#[inline(never)]
+pub unsafe fn free_slow(head: *mut Head, block: *mut u8, config: &Config) {
+    if block.is_null() {
+        return;
+    }
+    let front = front(head, config);
+    let Some(arena) = front.as_ref().map(|f| f.arena()).or_else(existing_arena) else {
+        misuse(Os::LINUX, Misuse::Foreign, block as usize);
+    };
+    if !arena.contains(block as usize) {
+        misuse(arena.os, Misuse::Foreign, block as usize);
+    }
+    match arena
+        .kind(arena.slot_of(block as usize))
+        .load(Ordering::Relaxed)
+    {
+        kind::FREE => misuse(arena.os, Misuse::NotABlock, block as usize),
+        kind::LARGE | kind::HUGE => {
+            free_run(arena, block);
+            if let Some(front) = front {
+                front.heap.counters.runs_freed.add(1);
+            }
+        }
+        what => match front {
+            Some(front) => front.free_class(usize::from(what - kind::FIRST), block),
+            None => give_without_heap(arena, block),
+        },
+    }
+}
+
+fn free_run(arena: &Arena, block: *mut u8) {
+    match arena.run_at(block as usize) {
+        None => misuse(arena.os, Misuse::NotABlock, block as usize),
+        Some((slot, _)) => {
+            if !arena.release_run(slot) {
+                misuse(arena.os, Misuse::DoubleFree, block as usize);
+            }
+        }
+    }
+}
+
+impl Front {
+    #[cfg(feature = "theap")]
+    pub(super) fn alloc_class(&mut self, class: usize) -> *mut u8 {
+        // SAFETY: this thread's magazine. A thread that had no front may have got one with blocks in it.
+        let block = unsafe { theap_arch::pop(self.magazine(class)) };
+        if block.is_null() {
+            self.refill(class)
+        } else {
+            block
+        }
+    }
+
+    /// Fills half of an empty magazine and pops the first block.
+    #[cfg(feature = "theap")]
+    fn refill(&mut self, class: usize) -> *mut u8 {
+        let want = (self.capacities[class] as usize / 2).max(1);
+        let base = self.bases[class];
+        // SAFETY: the magazine is empty and has at least `want` places; the blocks end up at its bottom.
+        unsafe {
+            let got = self.heap.take(class, base.add(want), want);
+            if got == 0 {
+                return ptr::null_mut();
+            }
+            if got < want {
+                ptr::copy(base.add(want - got), base, got);
+            }
+            let magazine = self.magazine(class);
+            magazine.top = base.add(got);
+            theap_arch::pop(magazine)
+        }
+    }
+
+    #[cfg(not(feature = "theap"))]
+    pub(super) fn alloc_class(&mut self, class: usize) -> *mut u8 {
+        let mut block: *mut u8 = ptr::null_mut();
+        // SAFETY: one place below the end.
+        unsafe { self.heap.take(class, (&raw mut block).add(1), 1) };
+        block
+    }
+
+    fn has_cached(&mut self, class: usize) -> bool {
+        #[cfg(feature = "theap")]
+        return self.magazine(class).top != self.bases[class];
+        #[cfg(not(feature = "theap"))]
+        return {
+            let _ = class;
+            false
+        };
+    }
+
+    /// Takes a block whose magazine is full or that is no magazine's.
+    pub(super) fn free_class(&mut self, class: usize, block: *mut u8) {
+        #[cfg(all(feature = "theap", feature = "drain"))]
+        {
+            let (home, len) = self.arena().part(self.node());
+            if (block as usize).wrapping_sub(home) < len {
+                // SAFETY: this thread's magazine.
+                if !unsafe { theap_arch::push(self.magazine(class), block) } {
+                    self.drain(class);
+                    // SAFETY: as above; the drain made room.
+                    unsafe { theap_arch::push(self.magazine(class), block) };
+                }
+                return;
+            }
+        }
+        let _ = class;
+        self.heap.give(&[block]);
+    }
+
+    /// Returns the older half of a magazine to the spans.
+    #[cfg(all(feature = "theap", feature = "drain"))]
+    fn drain(&mut self, class: usize) {
+        let base = self.bases[class];
+        // SAFETY: the magazine's pointers lie from its base to its top, and this thread alone uses them.
+        unsafe {
+            let held = self.magazine(class).top.offset_from(base) as usize;
+            let old = held.div_ceil(2);
+            self.heap.give(core::slice::from_raw_parts(base, old));
+            ptr::copy(base.add(old), base, held - old);
+            self.magazine(class).top = base.add(held - old);
+        }
+    }
+
+    /// Returns all blocks of all magazines.
+    pub fn flush(&mut self) {
+        #[cfg(feature = "theap")]
+        for class in 0..CLASS_COUNT {
+            let base = self.bases[class];
+            // SAFETY: as in `drain`.
+            unsafe {
+                let held = self.magazine(class).top.offset_from(base) as usize;
+                if held > 0 {
+                    self.heap.give(core::slice::from_raw_parts(base, held));
+                    self.magazine(class).top = base;
+                }
+            }
+        }
+    }
+}
+
+/// Returns all blocks and wholly free spans that this thread keeps at hand.
+pub fn release_cached(front: &mut Front) {
+    front.flush();
+    front.heap.collect();
+}
+
+/// Changes the size of a block that was allocated with `old` bytes and this alignment. Null if there is no memory;
+/// the old block then stays.
+///
+/// # Safety
+/// `block` is a live block of the heap, allocated with `old` and `align`.
+pub unsafe fn resize(
+    block: *mut u8,
+    old: usize,
+    new: usize,
+    align: usize,
+    config: &Config,
+) -> *mut u8 {
+    match (
+        classes::class_for(old, align),
+        classes::class_for(new, align),
+    ) {
+        (Some(was), Some(is)) if was == is => return block,
+        (None, None) => {
+            // SAFETY: the caller's promise; both sizes are runs'.
+            if let Some(moved) = unsafe { resize_run(block, new, align, config) } {
+                return moved;
+            }
+        }
+        _ => {}
+    }
+    let moved = super::alloc_aligned(new, align, config);
+    if !moved.is_null() {
+        // SAFETY: two different live blocks of at least these sizes.
+        unsafe {
+            ptr::copy_nonoverlapping(block, moved, old.min(new));
+            free(block, config);
+        }
+    }
+    moved
+}
+
+/// Changes a run in place, or moves its pages; `None` if it must be copied (or there is no memory).
+///
+/// # Safety
+/// As for `resize`.
+unsafe fn resize_run(block: *mut u8, new: usize, align: usize, config: &Config) -> Option<*mut u8> {
+    let front = front(super::slot::get(), config)?;
+    let arena = front.arena();
+    if new > isize::MAX as usize {
+        return Some(ptr::null_mut());
+    }
+    let (slot, len) = arena.run_at(block as usize)?;
+    let old = len * crate::pool::SLOT;
+    if arena.resize_run(slot, new) {
+        front.heap.counters.run_bytes_kept.add(old.min(new) as u64);
+        return Some(block);
+    }
+    if old < 2 * SUPER || !(block as usize).is_multiple_of(SUPER) {
+        return None;
+    }
+    let (moved, _) = alloc_run(new, align.max(SUPER), config);
+    if moved.is_null() {
+        return Some(ptr::null_mut());
+    }
+    // A run grows here (a smaller one is cut in place), so the old contents fit.
+    let whole = old / SUPER * SUPER;
+    // SAFETY: two different runs of the caller's, each at a SuperSlab's start, of at least `old` bytes.
+    unsafe {
+        if arena
+            .move_supers(block as usize, moved as usize, whole)
+            .is_err()
+        {
+            return Some(ptr::null_mut());
+        }
+        ptr::copy_nonoverlapping(block.add(whole), moved.add(whole), old - whole);
+        free(block, config);
+    }
+    front.heap.counters.run_bytes_kept.add(whole as u64);
+    Some(moved)
+}

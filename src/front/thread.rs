@@ -1,0 +1,233 @@
+//! A thread's front: its birth at the first slow path, its retirement at thread exit, and the one arena of the
+//! process.
+
+use super::{EMPTY, Head, slot};
+#[cfg(feature = "theap")]
+use crate::classes::{CLASS_COUNT, CLASSES, MAGAZINE_STORAGE};
+use crate::config::Config;
+use crate::fatal;
+use crate::heap::Heap;
+use crate::pool::Arena;
+#[cfg(feature = "theap")]
+use crate::pool::kind;
+use crate::stats::Totals;
+use core::ffi::c_void;
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use theap_platform::{Mutex, Os, PAGE, Rank, fork, thread_exit};
+
+/// A thread's magazines and heap. Lives in the arena's heap memory; never unmapped, used again by later threads.
+#[repr(C)]
+pub struct Front {
+    /// First, as the slot points here.
+    head: Head,
+    /// What lies in the slow path.
+    pub(super) heap: Heap,
+    index: usize,
+    /// Bottom of each class's magazine.
+    #[cfg(feature = "theap")]
+    pub(super) bases: [*mut *mut u8; CLASS_COUNT],
+    #[cfg(feature = "theap")]
+    pub(super) capacities: [u16; CLASS_COUNT],
+    /// Set once everything above is written; readers of counters ask it.
+    ready: AtomicBool,
+    /// The magazines' pointers: for each class a null sentinel and then its places.
+    #[cfg(feature = "theap")]
+    storage: [*mut u8; MAGAZINE_STORAGE],
+}
+
+/// Bytes of a front, in pages.
+const FRONT_BYTES: usize = size_of::<Front>().next_multiple_of(PAGE);
+
+static GLOBAL: AtomicPtr<Arena> = AtomicPtr::new(core::ptr::null_mut());
+static INIT: Mutex<()> = Mutex::new(Rank(0), ());
+static INIT_FAILED: AtomicBool = AtomicBool::new(false);
+
+/// The process's arena, if there is one.
+#[inline]
+pub fn existing_arena() -> Option<&'static Arena> {
+    let arena = GLOBAL.load(Ordering::Acquire);
+    // SAFETY: the pointer is null or what `Arena::create` returned.
+    unsafe { arena.as_ref() }
+}
+
+/// The process's arena, created with `config` and the environment if this is the first use. `None` if the system
+/// refuses; the next call tries again.
+pub fn arena(config: &Config) -> Option<&'static Arena> {
+    if let Some(arena) = existing_arena() {
+        return Some(arena);
+    }
+    let init = INIT.lock();
+    if let Some(arena) = existing_arena() {
+        return Some(arena);
+    }
+    let os = Os::LINUX;
+    let config = config.with_environment(os);
+    let arena = match Arena::create(os, config, FRONT_BYTES) {
+        Ok(arena) => arena,
+        Err(error) => {
+            if !INIT_FAILED.swap(true, Ordering::Relaxed) {
+                fatal::no_arena(os, error);
+            }
+            return None;
+        }
+    };
+    GLOBAL.store(core::ptr::from_ref(arena).cast_mut(), Ordering::Release);
+    drop(init);
+    // Registering may allocate, which works from here on. Without the handlers only a fork of a busy process suffers.
+    let _ = fork::register(before_fork, after_fork, after_fork);
+    if config.reserve > 0
+        && let Err(error) = crate::api::warm_up(config.reserve)
+        && config.messages
+    {
+        fatal::out_of_memory(os, config.reserve, error);
+    }
+    Some(arena)
+}
+
+extern "C" fn before_fork() {
+    if let Some(arena) = existing_arena() {
+        arena.lock_all();
+    }
+}
+
+extern "C" fn after_fork() {
+    if let Some(arena) = existing_arena() {
+        // SAFETY: `before_fork` took the locks on this thread.
+        unsafe { arena.unlock_all() };
+    }
+}
+
+/// The front behind a head, or a new one for this thread. `None` if there is no memory for one.
+#[inline]
+pub fn front(head: *mut Head, config: &Config) -> Option<&'static mut Front> {
+    if core::ptr::eq(head, (&raw const EMPTY).cast()) {
+        return adopt(config);
+    }
+    // SAFETY: a head that is not EMPTY is the first field of this thread's front.
+    Some(unsafe { &mut *head.cast::<Front>() })
+}
+
+/// Gives this thread a front and lets it be retired when the thread ends.
+#[cold]
+fn adopt(config: &Config) -> Option<&'static mut Front> {
+    let arena = arena(config)?;
+    // A call from within the set-up may have given this thread a front.
+    let head = slot::get();
+    if !core::ptr::eq(head, (&raw const EMPTY).cast()) {
+        return front(head, config);
+    }
+    let front = Front::new_in(arena)?;
+    slot::set(front.cast());
+    // SAFETY: the hook takes what this thread's slot holds. If the C library has no key left, the heap stays behind
+    // when the thread ends.
+    let _ = unsafe { thread_exit::arm(at_thread_exit, front.cast()) };
+    // SAFETY: made for this thread just now.
+    Some(unsafe { &mut *front })
+}
+
+/// Retires the thread's front. A later call of this thread gets a new one, and arms the hook again.
+unsafe extern "C" fn at_thread_exit(front: *mut c_void) {
+    let front = front.cast::<Front>();
+    if !core::ptr::eq(slot::get().cast(), front) {
+        return;
+    }
+    slot::set((&raw const EMPTY).cast_mut().cast());
+    // SAFETY: the thread's own front, which its slot no longer shows.
+    unsafe { (*front).retire() };
+}
+
+impl Front {
+    /// A front for the calling thread's node. It is the caller's until `retire`.
+    pub fn new_in(arena: &'static Arena) -> Option<*mut Front> {
+        let slot = arena.acquire_heap()?;
+        let node = arena.node_of_cpu(arena.current_cpu());
+        let place = slot.memory.cast::<Front>();
+        // SAFETY: the memory is the arena's for a front of this index, zero if new, and nobody else's now.
+        unsafe {
+            if slot.new {
+                (&raw mut (*place).heap).write(Heap::new(arena, slot.index, node));
+                (&raw mut (*place).index).write(slot.index);
+                Self::lay_out_magazines(place, arena.config.magazine);
+            }
+            let (home, home_len) = arena.part(node);
+            (*place).heap.move_to(node);
+            (*place).head.home = home;
+            (*place).head.home_len = home_len;
+            (*place).head.kinds = arena.kinds_of_node(node);
+            (*place).ready.store(true, Ordering::Release);
+        }
+        Some(place)
+    }
+
+    /// # Safety
+    /// `place` is a new front's zeroed memory.
+    #[cfg(feature = "theap")]
+    unsafe fn lay_out_magazines(place: *mut Front, budget: usize) {
+        // SAFETY: the storage has a place more for each class than its greatest capacity; all stays inside.
+        unsafe {
+            let storage = (&raw mut (*place).storage).cast::<*mut u8>();
+            let mut at = 0;
+            for (class, info) in CLASSES.iter().enumerate() {
+                let base = storage.add(at + 1);
+                at += info.magazine as usize + 1;
+                let capacity = (budget / info.size as usize)
+                    .clamp(info.least as usize, info.magazine as usize);
+                (*place).bases[class] = base;
+                (*place).capacities[class] = capacity as u16;
+                let magazine = &raw mut (*place).head.magazines[class + kind::FIRST as usize];
+                (*magazine).top = base;
+                (*magazine).limit = base.add(capacity);
+            }
+            // The zeroed sentinel of class 0 serves the magazines that never hold anything.
+            for what in [kind::FREE, kind::LARGE, kind::HUGE] {
+                let magazine = &raw mut (*place).head.magazines[what as usize];
+                (*magazine).top = storage.add(1);
+                (*magazine).limit = (*magazine).top;
+            }
+        }
+    }
+
+    #[cfg(not(feature = "theap"))]
+    unsafe fn lay_out_magazines(_place: *mut Front, _budget: usize) {}
+
+    #[cfg(feature = "theap")]
+    pub(super) fn magazine(&mut self, class: usize) -> &mut theap_arch::Magazine {
+        &mut self.head.magazines[class + kind::FIRST as usize]
+    }
+
+    /// Where the front's memory comes from.
+    pub fn arena(&self) -> &'static Arena {
+        self.heap.arena()
+    }
+
+    /// The node that the front takes memory from.
+    pub fn node(&self) -> usize {
+        self.heap.node()
+    }
+
+    /// Its memory: address and bytes.
+    pub fn memory(&self) -> (usize, usize) {
+        (core::ptr::from_ref(self) as usize, FRONT_BYTES)
+    }
+
+    /// Gives all blocks and spans back and leaves the front to a later thread.
+    pub fn retire(&mut self) {
+        self.flush();
+        self.heap.retire();
+        self.arena().release_heap(self.index);
+    }
+}
+
+/// Adds up the counters of every heap of the arena.
+pub fn gather_counters(arena: &Arena, totals: &mut Totals) {
+    for index in 0..arena.heaps_made() {
+        let front = arena.heap_at(index).cast::<Front>();
+        // SAFETY: a made heap's memory is mapped; `ready` is set after the counters were written, and they are
+        // atomics.
+        unsafe {
+            if (*front).ready.load(Ordering::Acquire) {
+                totals.add(&(*front).heap.counters);
+            }
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! Refill: blocks out of spans. And the life of a heap's spans.
+
+use super::ownership::FIRST_HEAP;
+use crate::classes::{CLASS_COUNT, CLASSES};
+use crate::fatal::{Misuse, misuse};
+use crate::pool::queue::{NIL, SpanQueue};
+use crate::pool::{Arena, SpanId, Stage};
+use crate::stats::Counters;
+
+/// Partial spans of a class that a heap has before it gives wholly free ones back.
+const KEEP: usize = 2;
+
+/// One class of a heap.
+pub(super) struct HeapClass {
+    /// The span that refills take from, or NIL.
+    pub(super) current: u32,
+    /// Other spans of the heap, each with a free or a pending block.
+    pub(super) partial: SpanQueue,
+    /// Without the shared pool: the SuperSlab that the class takes slots from, or NIL.
+    #[cfg(not(feature = "shared-pool"))]
+    own_super: u32,
+}
+
+/// What a thread owns.
+pub struct Heap {
+    pub(super) arena: &'static Arena,
+    /// Owner word of its spans.
+    pub(super) id: u64,
+    node: usize,
+    pub(super) classes: [HeapClass; CLASS_COUNT],
+    /// What it has done.
+    pub counters: Counters,
+}
+
+impl Heap {
+    /// A heap without spans. `index` is the arena's number for it.
+    pub fn new(arena: &'static Arena, index: usize, node: usize) -> Self {
+        Self {
+            arena,
+            id: FIRST_HEAP + index as u64,
+            node,
+            classes: core::array::from_fn(|_| HeapClass {
+                current: NIL,
+                partial: SpanQueue::default(),
+                #[cfg(not(feature = "shared-pool"))]
+                own_super: NIL,
+            }),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Where the heap's memory comes from.
+    pub fn arena(&self) -> &'static Arena {
+        self.arena
+    }
+
+    /// The node that the heap takes memory from.
+    pub fn node(&self) -> usize {
+        self.node
+    }
+
+    /// A retired heap serves a new thread, on another node maybe.
+    pub fn move_to(&mut self, node: usize) {
+        self.node = node;
+    }
+
+    /// Takes up to `want` blocks of the class and writes them below `end`, so that a stack whose top is `end` pops
+    /// them in address order. Fewer, but at least one, if the heap's own spans have no more. Their number; 0 if there
+    /// is no memory.
+    ///
+    /// # Safety
+    /// The `want` places below `end` are the caller's.
+    pub unsafe fn take(&mut self, class: usize, end: *mut *mut u8, want: usize) -> usize {
+        let mut got = 0;
+        while got < want {
+            let Some(span) = self.span_with_blocks(class, got > 0) else {
+                break;
+            };
+            // SAFETY: `want - got` places are left below `end - got`.
+            got += unsafe { self.take_from(span, end.sub(got), want - got) };
+        }
+        self.counters.refills.add(1);
+        self.counters.refilled_blocks.add(got as u64);
+        got
+    }
+
+    /// Takes up to `want` blocks of a span that the heap owns.
+    ///
+    /// # Safety
+    /// As for `take`.
+    unsafe fn take_from(&self, span: SpanId, end: *mut *mut u8, want: usize) -> usize {
+        let (super_index, slot) = span.split();
+        let (metas, meta) = (self.arena.super_meta(super_index), self.arena.span(span));
+        let size = CLASSES[meta.class.get() as usize].size as usize;
+        let base = self.arena.address_of(span.0 as usize);
+        let (mut got, mut last) = (0, 0);
+        while got < want && meta.summary.get() != 0 {
+            let index = meta.summary.get().trailing_zeros() as usize;
+            let word = metas.free(slot, index);
+            let bits = lowest(word.get(), want - got);
+            let count = bits.count_ones() as usize;
+            let first = base + index * 64 * size;
+            // SAFETY: `count` places are left below `end - got`.
+            unsafe {
+                let at = end.sub(got + count);
+                if bits == !0 {
+                    theap_arch::expand_full(first, size, at);
+                } else {
+                    theap_arch::expand(bits, first, size, at);
+                }
+            }
+            last = index * 64 + (63 - bits.leading_zeros() as usize);
+            got += count;
+            word.set(word.get() & !bits);
+            if word.get() == 0 {
+                meta.summary.set(meta.summary.get() & !(1 << index));
+            }
+        }
+        meta.free.set(meta.free.get() - got as u32);
+        meta.fresh_from
+            .set(meta.fresh_from.get().max(last as u32 + 1));
+        got
+    }
+
+    /// Takes a block that reads zero, if the span at hand has one.
+    pub fn take_fresh(&mut self, class: usize) -> Option<*mut u8> {
+        let span = self.span_with_blocks(class, false)?;
+        let (super_index, slot) = span.split();
+        let (metas, meta) = (self.arena.super_meta(super_index), self.arena.span(span));
+        let at = meta.fresh_from.get();
+        if at >= u32::from(CLASSES[class].blocks) {
+            return None;
+        }
+        let (index, bit) = (at as usize / 64, 1u64 << (at % 64));
+        let word = metas.free(slot, index);
+        debug_assert!(
+            word.get() & bit != 0,
+            "a block that was never handed out is free"
+        );
+        word.set(word.get() & !bit);
+        if word.get() == 0 {
+            meta.summary.set(meta.summary.get() & !(1 << index));
+        }
+        meta.free.set(meta.free.get() - 1);
+        meta.fresh_from.set(at + 1);
+        let address =
+            self.arena.address_of(span.0 as usize) + at as usize * CLASSES[class].size as usize;
+        Some(address as *mut u8)
+    }
+
+    /// A span with a free block, now the class's current one. With `own_only` it does not go to the pool.
+    fn span_with_blocks(&mut self, class: usize, own_only: bool) -> Option<SpanId> {
+        loop {
+            if self.classes[class].current != NIL {
+                let span = SpanId(self.classes[class].current);
+                if self.has_blocks(span) {
+                    return Some(span);
+                }
+                self.classes[class].current = NIL;
+            }
+            let next = if let Some(span) = self.classes[class].partial.pop(self.arena) {
+                self.arena.span(span).listed.set(false);
+                self.counters.stage_own.add(1);
+                span
+            } else if own_only {
+                return None;
+            } else {
+                self.acquire_span(class)?
+            };
+            self.classes[class].current = next.0;
+        }
+    }
+
+    /// Whether a span of the heap has a free block, be it one that came home just now. If not, the heap no longer
+    /// owns it.
+    fn has_blocks(&mut self, span: SpanId) -> bool {
+        let meta = self.arena.span(span);
+        if meta.free.get() != 0 {
+            return true;
+        }
+        loop {
+            if self.collect_span(span) {
+                return true;
+            }
+            if !meta.shake.disown(self.id) {
+                self.counters.spans_disowned.add(1);
+                return false;
+            }
+        }
+    }
+
+    /// Takes home what other threads freed of a span of the heap.
+    pub(super) fn collect_span(&self, span: SpanId) -> bool {
+        self.arena
+            .collect(span)
+            .unwrap_or_else(|address| misuse(self.arena.os, Misuse::DoubleFree, address))
+    }
+
+    /// TBACKEND: a span of the class from the pool, now the heap's; it may turn out to be full.
+    fn acquire_span(&mut self, class: usize) -> Option<SpanId> {
+        let arena = self.arena;
+        if let Some((span, stage)) = arena.take_partial(self.node, class, self.id) {
+            arena.span(span).set_last_owner(self.id);
+            self.collect_span(span);
+            self.count(stage);
+            return Some(span);
+        }
+        let slots = CLASSES[class].slots as usize;
+        #[cfg(not(feature = "shared-pool"))]
+        if let Some(run) = self.take_in_own_super(class, slots) {
+            return Some(arena.make_span(run, class, self.id));
+        }
+        let nodes = arena.node_count();
+        let (run, stage) = (0..nodes).find_map(|away| {
+            let (run, stage) = arena.nodes()[(self.node + away) % nodes].acquire_slots(slots, 1)?;
+            Some((run, if away == 0 { stage } else { Stage::Remote }))
+        })?;
+        #[cfg(not(feature = "shared-pool"))]
+        self.adopt_super(class, run.slot / crate::pool::SLOTS);
+        self.count(stage);
+        Some(arena.make_span(run, class, self.id))
+    }
+
+    fn count(&self, stage: Stage) {
+        let counters = &self.counters;
+        match stage {
+            Stage::Stash => &counters.stage_stash,
+            Stage::Partial => &counters.stage_partial,
+            Stage::Empty => &counters.stage_empty,
+            Stage::Fresh => &counters.stage_fresh,
+            Stage::Grow => &counters.stage_grow,
+            Stage::Remote => &counters.stage_remote,
+        }
+        .add(1);
+    }
+
+    /// After a block of a span that is not current became free: keeps the span, or gives it back if it is wholly
+    /// free and the class has enough others.
+    pub(super) fn settle(&mut self, span: SpanId) {
+        let meta = self.arena.span(span);
+        let class = meta.class.get() as usize;
+        let this = &mut self.classes[class];
+        if this.current == span.0 {
+            return;
+        }
+        let all_free = meta.free.get() == u32::from(CLASSES[class].blocks);
+        if all_free && this.partial.len() >= KEEP {
+            if meta.listed.replace(false) {
+                this.partial.remove(span, self.arena);
+            }
+            self.release(span);
+        } else if !meta.listed.replace(true) {
+            this.partial.push(span, self.arena);
+        }
+    }
+
+    fn release(&self, span: SpanId) {
+        self.counters.spans_released.add(1);
+        self.arena.release_span(span);
+    }
+
+    /// Takes home what other threads freed of all spans, and gives wholly free spans back.
+    pub fn collect(&mut self) {
+        self.part_with_spans(true);
+    }
+
+    /// Leaves all spans: the wholly free ones to the pool's slots, partial ones to its lists, full ones to nobody.
+    pub fn retire(&mut self) {
+        self.part_with_spans(false);
+    }
+
+    fn part_with_spans(&mut self, keep_partial: bool) {
+        for class in 0..CLASS_COUNT {
+            let current = core::mem::replace(&mut self.classes[class].current, NIL);
+            let queued = self.classes[class].partial.len();
+            if current != NIL {
+                self.part_with(SpanId(current), keep_partial);
+            }
+            for _ in 0..queued {
+                let Some(span) = self.classes[class].partial.pop(self.arena) else {
+                    break;
+                };
+                self.arena.span(span).listed.set(false);
+                self.part_with(span, keep_partial);
+            }
+        }
+    }
+
+    fn part_with(&mut self, span: SpanId, keep_partial: bool) {
+        let meta = self.arena.span(span);
+        let class = meta.class.get() as usize;
+        self.collect_span(span);
+        if !self.has_blocks(span) {
+            return;
+        }
+        if meta.free.get() == u32::from(CLASSES[class].blocks) {
+            self.release(span);
+        } else if keep_partial {
+            meta.listed.set(true);
+            self.classes[class].partial.push(span, self.arena);
+        } else {
+            meta.shake.give_to_pool();
+            self.arena.put_partial(span);
+        }
+    }
+}
+
+#[cfg(not(feature = "shared-pool"))]
+impl Heap {
+    /// What the tag of a SuperSlab says if it serves this class of this heap.
+    fn tag(&self, class: usize) -> u32 {
+        ((self.id as u32) << 8) | class as u32
+    }
+
+    fn adopt_super(&mut self, class: usize, super_index: usize) {
+        use crate::sync::Ordering::Relaxed;
+        self.arena.super_meta(super_index).spans[0]
+            .tag
+            .store(self.tag(class), Relaxed);
+        self.classes[class].own_super = super_index as u32;
+    }
+
+    /// Slots of the class's own SuperSlab. It may have become free and somebody else's meanwhile; whoever takes a
+    /// whole SuperSlab clears the tag before it offers the rest, so the tag read after the take is the truth.
+    fn take_in_own_super(&mut self, class: usize, slots: usize) -> Option<crate::pool::SlotRun> {
+        use crate::sync::Ordering::Relaxed;
+        let own = self.classes[class].own_super;
+        if own == NIL {
+            return None;
+        }
+        let node = &self.arena.nodes()[self.arena.node_of_slot(own as usize * crate::pool::SLOTS)];
+        let run = node.take_in(own as usize, slots);
+        if let Some(run) = run
+            && self.arena.super_meta(own as usize).spans[0]
+                .tag
+                .load(Relaxed)
+                != self.tag(class)
+        {
+            node.release_slots(run.slot, run.len);
+            self.classes[class].own_super = NIL;
+            return None;
+        }
+        run
+    }
+}
+
+/// The lowest `count` set bits of a word.
+fn lowest(word: u64, count: usize) -> u64 {
+    if word.count_ones() as usize <= count {
+        return word;
+    }
+    let mut rest = word;
+    for _ in 0..count {
+        rest &= rest - 1;
+    }
+    word ^ rest
+}

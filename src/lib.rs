@@ -1,0 +1,43 @@
+//! theap: a memory allocator on 2 MiB hugepages for latency-sensitive services on Linux x86_64.
+//!
+//! [`Theap`] is a `#[global_allocator]`; [`warm_up`], [`collect`], [`purge`] and [`stats`] act on its heap.
+//!
+//! ```text
+//! api -> front (magazines) -> heap (spans of a thread, remote frees) -> pool (SuperSlabs, slots, growth)
+//! ```
+//!
+//! A layer calls only those to its right; `theap-arch` has what is tuned for the machine, `theap-platform` what is
+//! asked of the operating system. `docs/design.md` tells why.
+#![cfg_attr(not(test), no_std)]
+#![cfg_attr(loom, allow(dead_code, reason = "the models use the protocols alone"))]
+#![allow(unsafe_code)] // An allocator: every file but `config`, `classes`, `stats` and the protocols needs it.
+
+mod classes;
+
+cfg_if::cfg_if! {
+    if #[cfg(loom)] {
+        // The protocols alone, for the models of tests/loom.rs.
+        pub mod heap;
+        pub mod pool;
+        mod sync;
+    } else {
+        mod heap;
+        mod pool;
+        mod sync;
+    }
+}
+
+cfg_if::cfg_if! {
+    if #[cfg(not(loom))] {
+        mod api;
+        mod config;
+        mod fatal;
+        mod front;
+        mod stats;
+
+        pub use api::{Theap, collect, owns, purge, raw, stats, usable_size, warm_up};
+        pub use config::{Config, Numa, OPTIONS, OptionRow, Pages};
+        pub use stats::{COUNTERS, Stats, Totals};
+        pub use theap_platform::Error;
+    }
+}

@@ -1,0 +1,513 @@
+//! The address range and where everything about an address is found.
+//!
+//! ```text
+//!  address - base:   | node part | SuperSlab (2 MiB)        | slot (64 KiB) | offset |
+//!                      >> part     >> 21                      >> 16
+//! ```
+//!
+//! One reservation holds the blocks; a second one the metadata: dense tables (a byte or a word for each slot or
+//! SuperSlab), then the heaps, then a [`SuperMeta`] for each SuperSlab. The dense tables are accessible from the
+//! start and take memory where they are touched; the rest is committed as heaps and SuperSlabs come to be. The arena
+//! itself lies at the front of the metadata, so that nothing is needed before it.
+
+use super::avail::{Avail, Bitmap, LEVELS};
+use super::meta::{SpanMeta, SuperMeta};
+use super::node::Node;
+use super::stash::Stash;
+use super::superslab::SlotWord;
+use super::{SLOT, SUPER, SpanId};
+use crate::classes::CLASS_COUNT;
+use crate::config::{Config, Numa};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::AtomicU8;
+use theap_platform::{Cpu, Error, Mutex, Os, PAGE, Rank, Topology};
+
+/// Rank of the lock on heap ids; first of all.
+const RANK_HEAPS: u8 = 1;
+/// A range is never smaller, nor does the reservation go below it.
+const LEAST: usize = 64 << 20;
+
+/// Everything a process (or a test) allocates from. Lives at the front of its own metadata and is never moved.
+pub struct Arena {
+    /// The operating system.
+    pub os: Os,
+    /// Options, environment included.
+    pub config: Config,
+    base: usize,
+    len: usize,
+    part_shift: u32,
+    node_count: usize,
+    nodes: *const Node,
+    kinds: *const AtomicU8,
+    heads: *const AtomicU8,
+    modes: *const AtomicU8,
+    words: *const SlotWord,
+    metas: *const SuperMeta,
+    stashes: *const Stash,
+    cpus: usize,
+    topology: Topology,
+    heaps: Mutex<HeapIds>,
+    heap_links: *const AtomicU32,
+    heap_memory: usize,
+    heap_bytes: usize,
+    max_heaps: usize,
+    /// Which messages were given: each once a process.
+    said: AtomicU32,
+}
+
+// SAFETY: the pointers lead to tables of atomics, to metadata whose every field says who may touch it, and to nodes,
+// which are immutable but for their atomics and locks.
+unsafe impl Send for Arena {}
+// SAFETY: as above.
+unsafe impl Sync for Arena {}
+
+/// Ids of heaps: how many were ever made, and the ones that wait for a new thread (linked through `heap_links`).
+#[derive(Debug)]
+struct HeapIds {
+    made: u32,
+    /// Id plus one of the latest retired heap, or zero.
+    idle: u32,
+}
+
+/// A heap id that a thread got.
+#[derive(Clone, Copy, Debug)]
+pub struct HeapSlot {
+    /// From 0.
+    pub index: usize,
+    /// Its memory, as many bytes as [`Arena::create`] was told: zero if new, as it was left if not.
+    pub memory: *mut u8,
+    /// Whether it was never used.
+    pub new: bool,
+}
+
+/// Carves tables out of the metadata.
+struct Carver {
+    at: usize,
+}
+
+impl Carver {
+    fn take(&mut self, bytes: usize, align: usize) -> usize {
+        let at = self.at.next_multiple_of(align);
+        self.at = at + bytes;
+        at
+    }
+}
+
+/// Offsets of the tables in the metadata of a range of `len` bytes.
+struct Layout {
+    nodes: usize,
+    stashes: usize,
+    kinds: usize,
+    heads: usize,
+    modes: usize,
+    words: usize,
+    bitmaps: usize,
+    heap_links: usize,
+    dense: usize,
+    heaps: usize,
+    max_heaps: usize,
+    metas: usize,
+    total: usize,
+}
+
+impl Layout {
+    fn new(len: usize, nodes: usize, cpus: usize, heap_bytes: usize) -> Self {
+        let (slots, supers) = (len / SLOT, len / SUPER);
+        let max_heaps = supers.clamp(512, 65536);
+        let mut carver = Carver { at: 0 };
+        carver.take(size_of::<Arena>(), 64);
+        let nodes = carver.take(nodes * size_of::<Node>(), 64);
+        let stashes = carver.take(cpus * CLASS_COUNT * size_of::<Stash>(), 64);
+        let modes = carver.take(supers, 64);
+        let heap_links = carver.take(max_heaps * 4, 64);
+        let bitmaps = carver.take(LEVELS * Self::bitmap_words(supers) * 8, 64);
+        let words = carver.take(supers * 8, PAGE);
+        let kinds = carver.take(slots, PAGE);
+        let heads = carver.take(slots, PAGE);
+        let dense = carver.take(0, PAGE);
+        let heaps = carver.take(max_heaps * heap_bytes, PAGE);
+        let metas = carver.take(supers * size_of::<SuperMeta>(), PAGE);
+        let total = carver.take(0, PAGE);
+        Self {
+            nodes,
+            stashes,
+            kinds,
+            heads,
+            modes,
+            words,
+            bitmaps,
+            heap_links,
+            dense,
+            heaps,
+            max_heaps,
+            metas,
+            total,
+        }
+    }
+
+    /// Words of one level's bitmap and summary for all nodes. A part is at least 64 SuperSlabs' share rounded up.
+    fn bitmap_words(supers: usize) -> usize {
+        let words = supers.div_ceil(64) + 64;
+        words + words.div_ceil(64) + 64
+    }
+}
+
+impl Arena {
+    /// Reserves a range and its metadata. `heap_bytes` (a multiple of the page) is what a heap's memory takes.
+    ///
+    /// # Errors
+    /// What the system answered when it refused even the smallest range.
+    pub fn create(os: Os, config: Config, heap_bytes: usize) -> Result<&'static Arena, Error> {
+        let topology = os.topology();
+        let node_count = match config.numa {
+            Numa::Local if cfg!(feature = "numa") => topology.nodes(),
+            _ => 1,
+        };
+        let wanted = match config.address_space {
+            0 => (os.total_memory() as usize)
+                .saturating_mul(4)
+                .clamp(64 << 30, 1 << 45),
+            bytes => bytes.clamp(LEAST, 1 << 46),
+        };
+        let mut len = wanted.next_power_of_two();
+        loop {
+            let cpus = topology.cpus().max(1);
+            let layout = Layout::new(len, node_count, cpus, heap_bytes);
+            match Self::reserve(os, len, layout.total) {
+                Ok((base, meta)) => {
+                    // SAFETY: `meta` is a fresh reservation of `layout.total` bytes.
+                    return unsafe {
+                        Self::lay_out(
+                            os, config, topology, node_count, base, len, meta, &layout, heap_bytes,
+                        )
+                    };
+                }
+                Err(_) if len > LEAST => len /= 2,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn reserve(os: Os, len: usize, meta_len: usize) -> Result<(usize, usize), Error> {
+        let base = os.reserve(len, SUPER)?;
+        os.reserve(meta_len, PAGE)
+            .map(|meta| (base, meta))
+            .inspect_err(|_| {
+                // SAFETY: reserved above, not used yet.
+                unsafe { os.unreserve(base, len) };
+            })
+    }
+
+    /// # Safety
+    /// `meta` is a reservation of `layout.total` bytes that nobody uses yet.
+    #[expect(clippy::too_many_arguments, reason = "the second half of `create`")]
+    unsafe fn lay_out(
+        os: Os,
+        config: Config,
+        topology: Topology,
+        node_count: usize,
+        base: usize,
+        len: usize,
+        meta: usize,
+        layout: &Layout,
+        heap_bytes: usize,
+    ) -> Result<&'static Arena, Error> {
+        // SAFETY: the dense part is the front of the reservation.
+        if let Err(error) = unsafe { os.commit(meta, layout.dense) } {
+            // SAFETY: nothing refers to the two reservations yet.
+            unsafe {
+                os.unreserve(meta, layout.total);
+                os.unreserve(base, len);
+            }
+            return Err(error);
+        }
+        let part_shift = (len / node_count.next_power_of_two()).trailing_zeros();
+        let cpus = topology.cpus().max(1);
+        let arena = Arena {
+            os,
+            config,
+            base,
+            len,
+            part_shift,
+            node_count,
+            nodes: (meta + layout.nodes) as *const Node,
+            kinds: (meta + layout.kinds) as *const AtomicU8,
+            heads: (meta + layout.heads) as *const AtomicU8,
+            modes: (meta + layout.modes) as *const AtomicU8,
+            words: (meta + layout.words) as *const SlotWord,
+            metas: (meta + layout.metas) as *const SuperMeta,
+            stashes: (meta + layout.stashes) as *const Stash,
+            cpus,
+            topology,
+            heaps: Mutex::new(Rank(RANK_HEAPS), HeapIds { made: 0, idle: 0 }),
+            heap_links: (meta + layout.heap_links) as *const AtomicU32,
+            heap_memory: meta + layout.heaps,
+            heap_bytes,
+            max_heaps: layout.max_heaps,
+            said: AtomicU32::new(0),
+        };
+        let place = meta as *mut Arena;
+        // SAFETY: the arena's place is the first thing in the dense part, and nobody else knows of it.
+        let arena = unsafe {
+            place.write(arena);
+            &*place
+        };
+        let supers = (1 << part_shift) / SUPER;
+        let mut bitmaps = Carver {
+            at: meta + layout.bitmaps,
+        };
+        for index in 0..node_count {
+            let node = Node::new(
+                arena,
+                index,
+                supers,
+                Self::carve_avail(&mut bitmaps, supers),
+            );
+            // SAFETY: `nodes` has room for `node_count` nodes and is not read yet.
+            unsafe { arena.nodes.cast_mut().add(index).write(node) };
+        }
+        Ok(arena)
+    }
+
+    fn carve_avail(carver: &mut Carver, supers: usize) -> Avail<'static> {
+        let mut words = |count: usize| {
+            let at = carver.take(count * 8, 8) as *const AtomicU64;
+            // SAFETY: the bitmaps' share of the dense part was sized for this, is zero, and lives with the arena.
+            unsafe { core::slice::from_raw_parts(at, count) }
+        };
+        let count = supers.div_ceil(64);
+        Avail {
+            levels: core::array::from_fn(|_| Bitmap {
+                words: words(count),
+                summary: words(count.div_ceil(64)),
+            }),
+        }
+    }
+
+    /// Gives everything back to the system.
+    ///
+    /// # Safety
+    /// Nobody uses the arena, a heap of it or a block of it any more.
+    #[cfg(test)]
+    pub unsafe fn destroy(&'static self) {
+        let (os, base, len) = (self.os, self.base, self.len);
+        let meta = core::ptr::from_ref(self) as usize;
+        let meta_len = Layout::new(len, self.node_count, self.cpus, self.heap_bytes).total;
+        // SAFETY: the two reservations of `create`; the caller vouches that nothing refers to them.
+        unsafe {
+            os.unreserve(base, len);
+            os.unreserve(meta, meta_len);
+        }
+    }
+
+    /// The first address, and the bytes of the range.
+    pub fn range(&self) -> (usize, usize) {
+        (self.base, self.len)
+    }
+
+    /// Whether the address lies in the range.
+    #[inline]
+    pub fn contains(&self, address: usize) -> bool {
+        address.wrapping_sub(self.base) < self.len
+    }
+
+    /// Number of nodes.
+    pub fn node_count(&self) -> usize {
+        self.node_count
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> &[Node] {
+        // SAFETY: `create` wrote `node_count` nodes before it gave the arena away.
+        unsafe { core::slice::from_raw_parts(self.nodes, self.node_count) }
+    }
+
+    /// The node that a CPU belongs to.
+    pub fn node_of_cpu(&self, cpu: Cpu) -> usize {
+        if self.node_count == 1 {
+            0
+        } else {
+            self.topology.node_of_cpu(cpu).min(self.node_count - 1)
+        }
+    }
+
+    /// The kernel's number of a node.
+    pub fn kernel_node(&self, node: usize) -> theap_platform::NodeId {
+        self.topology.kernel_node(node)
+    }
+
+    /// The node whose part of the range the slot is in.
+    pub fn node_of_slot(&self, slot: usize) -> usize {
+        (slot * SLOT) >> self.part_shift
+    }
+
+    /// First address and bytes of a node's part.
+    pub fn part(&self, node: usize) -> (usize, usize) {
+        (self.base + (node << self.part_shift), 1 << self.part_shift)
+    }
+
+    /// The slot of an address in the range.
+    #[inline]
+    pub fn slot_of(&self, address: usize) -> usize {
+        (address - self.base) / SLOT
+    }
+
+    /// The first address of a slot.
+    #[inline]
+    pub fn address_of(&self, slot: usize) -> usize {
+        self.base + slot * SLOT
+    }
+
+    /// The class byte of a slot.
+    #[inline]
+    pub fn kind(&self, slot: usize) -> &AtomicU8 {
+        debug_assert!(slot < self.len / SLOT);
+        // SAFETY: the table has a byte for each slot of the range.
+        unsafe { &*self.kinds.add(slot) }
+    }
+
+    /// Distance of a slot to its span's first one, at most 255.
+    #[inline]
+    pub fn head(&self, slot: usize) -> &AtomicU8 {
+        debug_assert!(slot < self.len / SLOT);
+        // SAFETY: the table has a byte for each slot of the range.
+        unsafe { &*self.heads.add(slot) }
+    }
+
+    /// How a SuperSlab is mapped: 0 not at all, else a `PageMode`, or `grow::LOST`.
+    #[inline]
+    pub fn mode(&self, super_index: usize) -> &AtomicU8 {
+        debug_assert!(super_index < self.len / SUPER);
+        // SAFETY: the table has a byte for each SuperSlab of the range.
+        unsafe { &*self.modes.add(super_index) }
+    }
+
+    /// The states of a SuperSlab's slots.
+    #[inline]
+    pub fn word(&self, super_index: usize) -> &SlotWord {
+        debug_assert!(super_index < self.len / SUPER);
+        // SAFETY: the table has a word for each SuperSlab of the range.
+        unsafe { &*self.words.add(super_index) }
+    }
+
+    /// The metadata of a SuperSlab that is or was mapped.
+    #[inline]
+    pub fn super_meta(&self, super_index: usize) -> &SuperMeta {
+        debug_assert!(super_index < self.len / SUPER);
+        // SAFETY: growth commits the metadata of a SuperSlab before it publishes a slot of it, and never takes it
+        // back; zero is valid.
+        unsafe { &*self.metas.add(super_index) }
+    }
+
+    /// The metadata of a span.
+    #[inline]
+    pub fn span(&self, span: SpanId) -> &SpanMeta {
+        let (super_index, slot) = span.split();
+        &self.super_meta(super_index).spans[slot]
+    }
+
+    /// Address and bytes of the metadata of `count` SuperSlabs.
+    pub fn meta_range(&self, super_index: usize, count: usize) -> (usize, usize) {
+        (
+            self.metas as usize + super_index * size_of::<SuperMeta>(),
+            count * size_of::<SuperMeta>(),
+        )
+    }
+
+    /// The class bytes of all slots from a node's first one.
+    pub fn kinds_of_node(&self, node: usize) -> *const AtomicU8 {
+        // SAFETY: a node's part lies in the range.
+        unsafe { self.kinds.add((node << self.part_shift) / SLOT) }
+    }
+
+    /// The stash of a class on a CPU; CPUs beyond those possible at start share.
+    pub fn stash(&self, cpu: usize, class: usize) -> &Stash {
+        // SAFETY: the table has CLASS_COUNT stashes for each of `cpus` CPUs.
+        unsafe { &*self.stashes.add((cpu % self.cpus) * CLASS_COUNT + class) }
+    }
+
+    /// Number of CPUs that have stashes.
+    pub fn cpus(&self) -> usize {
+        self.cpus
+    }
+
+    /// This thread's CPU.
+    pub fn current_cpu(&self) -> Cpu {
+        theap_arch::cpu_number().map_or_else(|| self.os.current_cpu(), Cpu)
+    }
+
+    /// True for the first caller of a process that has `bit` to say, if messages are on.
+    pub fn first_to_say(&self, bit: u32) -> bool {
+        self.config.messages && self.said.fetch_or(1 << bit, Ordering::Relaxed) & (1 << bit) == 0
+    }
+
+    /// An idle heap, or a new one; `None` if there are as many as the metadata has room for, or no memory.
+    pub fn acquire_heap(&self) -> Option<HeapSlot> {
+        let mut ids = self.heaps.lock();
+        if ids.idle != 0 {
+            let index = ids.idle as usize - 1;
+            ids.idle = self.heap_link(index).load(Ordering::Relaxed);
+            return Some(HeapSlot {
+                index,
+                memory: self.heap_at(index),
+                new: false,
+            });
+        }
+        let index = ids.made as usize;
+        if index == self.max_heaps {
+            return None;
+        }
+        let memory = self.heap_at(index);
+        // SAFETY: the heap's place is part of the metadata reservation.
+        unsafe { self.os.commit(memory as usize, self.heap_bytes) }.ok()?;
+        ids.made += 1;
+        Some(HeapSlot {
+            index,
+            memory,
+            new: true,
+        })
+    }
+
+    /// Keeps a heap for a later thread.
+    pub fn release_heap(&self, index: usize) {
+        let mut ids = self.heaps.lock();
+        self.heap_link(index).store(ids.idle, Ordering::Relaxed);
+        ids.idle = index as u32 + 1;
+    }
+
+    /// Number of heaps that were ever made; their memory stays valid.
+    pub fn heaps_made(&self) -> usize {
+        self.heaps.lock().made as usize
+    }
+
+    /// The memory of heap `index`.
+    pub fn heap_at(&self, index: usize) -> *mut u8 {
+        (self.heap_memory + index * self.heap_bytes) as *mut u8
+    }
+
+    fn heap_link(&self, index: usize) -> &AtomicU32 {
+        // SAFETY: the table has a link for each possible heap.
+        unsafe { &*self.heap_links.add(index) }
+    }
+
+    /// Takes every lock, before fork.
+    pub fn lock_all(&self) {
+        core::mem::forget(self.heaps.lock());
+        for node in self.nodes() {
+            node.lock_all();
+        }
+    }
+
+    /// Frees the locks that `lock_all` took, in the parent or in the child.
+    ///
+    /// # Safety
+    /// This thread (or in a child, the thread that forked) called `lock_all` before.
+    pub unsafe fn unlock_all(&self) {
+        for node in self.nodes() {
+            // SAFETY: the caller's promise.
+            unsafe { node.unlock_all() };
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.heaps.force_unlock() };
+    }
+}

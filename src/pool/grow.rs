@@ -1,0 +1,290 @@
+//! Growth: new SuperSlabs, under the node's growth lock.
+//!
+//! Steps double (1, 1, 2, 4, … SuperSlabs), since hugetlb mappings do not merge and each is one of the kernel's
+//! limited number of mappings. The page mode is what the options ask for, or the next one that the system serves.
+//! The metadata of a SuperSlab is committed before its slots are published, and populated along with them where the
+//! pages are huge, so that a first touch of blocks costs no faults but the blocks' own.
+
+use super::avail::Bitmap;
+use super::node::{Node, SlotRun};
+use super::superslab::{SLOTS, Slots, Taken};
+use super::{SUPER, Stage};
+use crate::config::Pages;
+use crate::fatal;
+use core::sync::atomic::Ordering;
+use theap_platform::{Error, PageMode};
+
+/// The mode byte of addresses that were lost to a foreign mapping.
+const LOST: u8 = 255;
+
+/// What the growth lock guards.
+#[derive(Debug)]
+pub struct Growth {
+    /// SuperSlabs of the part that were ever mapped, skipped or lost: all below this index.
+    pub frontier: usize,
+    /// SuperSlabs of the next step.
+    step: usize,
+    /// SuperSlabs below the frontier that are not mapped.
+    pub holes: usize,
+}
+
+impl Default for Growth {
+    fn default() -> Self {
+        Self {
+            frontier: 0,
+            step: 1,
+            holes: 0,
+        }
+    }
+}
+
+impl Node {
+    /// How a SuperSlab of this node is mapped.
+    pub(super) fn mode(&self, i: usize) -> Option<PageMode> {
+        match self.arena.mode(self.first + i).load(Ordering::Acquire) {
+            1 => Some(PageMode::Small),
+            2 => Some(PageMode::Thp),
+            3 => Some(PageMode::Hugetlb),
+            _ => None,
+        }
+    }
+
+    pub(super) fn set_mode(&self, i: usize, mode: Option<PageMode>) {
+        if let Some(old) = self.mode(i) {
+            self.mapped[old as usize].fetch_sub(1, Ordering::Relaxed);
+        }
+        if let Some(new) = mode {
+            self.mapped[new as usize].fetch_add(1, Ordering::Relaxed);
+        }
+        self.arena
+            .mode(self.first + i)
+            .store(mode.map_or(0, |m| m as u8), Ordering::Release);
+    }
+
+    /// Never uses SuperSlab `i` again: its addresses went to a foreign mapping.
+    pub(super) fn set_lost(&self, i: usize) {
+        self.set_mode(i, None);
+        self.arena
+            .mode(self.first + i)
+            .store(LOST, Ordering::Release);
+    }
+
+    /// Adds SuperSlabs and takes slots of the first one.
+    pub(super) fn grow(&self, len: usize, align: usize) -> Option<(SlotRun, Stage)> {
+        let mut growth = self.growth.lock();
+        // Somebody may have grown while this thread waited for the lock.
+        if let Some(found) = self.find_slots(len, align) {
+            return Some(found);
+        }
+        let i = self.add(&mut growth, len)?;
+        Some((self.taken(i, len, Taken { first: 0, warm: 0 }), Stage::Grow))
+    }
+
+    /// Adds at least one SuperSlab; the first `taken` slots of the first one are ACTIVE at once. Its index.
+    pub(super) fn add(&self, growth: &mut Growth, taken: usize) -> Option<usize> {
+        if growth.holes > 0
+            && let Some(i) = (0..growth.frontier).find(|&i| self.is_hole(i))
+            && self.map_supers(growth, i, 1, taken).is_ok()
+        {
+            return Some(i);
+        }
+        let limit = (self.arena.config.growth / SUPER).max(1);
+        let first = growth.frontier;
+        let mut count = growth.step.min(limit).min(self.supers - first);
+        while count > 0 {
+            match self.map_supers(growth, first, count, taken) {
+                Ok(()) => {
+                    growth.step = (first + count).next_power_of_two().max(1);
+                    return Some(first);
+                }
+                // Lost addresses are behind the frontier now; go on after them.
+                Err(Error::Lost) => return self.add(growth, taken),
+                Err(error) if count == 1 => {
+                    self.say_out_of_memory(SUPER, error);
+                    return None;
+                }
+                Err(_) => count = 1,
+            }
+        }
+        self.say_out_of_memory(SUPER, Error::NoMemory);
+        None
+    }
+
+    pub(super) fn is_hole(&self, i: usize) -> bool {
+        self.arena.mode(self.first + i).load(Ordering::Relaxed) == 0
+    }
+
+    pub(super) fn say_out_of_memory(&self, bytes: usize, why: Error) {
+        if self.arena.first_to_say(1) {
+            fatal::out_of_memory(self.arena.os, bytes, why);
+        }
+    }
+
+    /// Maps SuperSlabs that are not mapped; the first `taken` slots become ACTIVE, the others FRESH and offered.
+    pub(super) fn map_supers(
+        &self,
+        growth: &mut Growth,
+        first: usize,
+        count: usize,
+        taken: usize,
+    ) -> Result<(), Error> {
+        let arena = self.arena;
+        let (meta, meta_len) = arena.meta_range(self.first + first, count);
+        // SAFETY: the metadata of these SuperSlabs lies in the metadata reservation.
+        unsafe { arena.os.commit(meta, meta_len)? };
+        let mapped = self.map_pages(first, count);
+        let old_frontier = growth.frontier;
+        if mapped.is_ok() || mapped == Err(Error::Lost) {
+            growth.frontier = growth.frontier.max(first + count);
+            // What lies between the old frontier and `first` was skipped for alignment.
+            growth.holes += first.saturating_sub(old_frontier);
+            growth.holes -= (first..first + count).filter(|&i| i < old_frontier).count();
+        }
+        let mode = match mapped {
+            Ok(mode) => mode,
+            Err(error) => {
+                if error == Error::Lost {
+                    (first..first + count).for_each(|i| self.set_lost(i));
+                }
+                return Err(error);
+            }
+        };
+        // A huge run uses only the metadata of its first slot.
+        if mode != PageMode::Small && taken <= SLOTS {
+            // SAFETY: committed above. Failure costs faults later, nothing else.
+            let _ = unsafe { arena.os.populate(meta, meta_len) };
+        }
+        for i in first..first + count {
+            let active = taken.saturating_sub((i - first) * SLOTS).min(SLOTS);
+            self.set_mode(i, Some(mode));
+            arena.super_meta(self.first + i).spans[0]
+                .tag
+                .store(0, Ordering::Relaxed);
+            self.word(i).publish_fresh(active);
+            // Without the shared pool, what is left of a taken SuperSlab is the taker's.
+            if active == 0 || cfg!(feature = "shared-pool") {
+                self.avail.offer(i, Slots(0), self.word(i).get());
+            }
+        }
+        Ok(())
+    }
+
+    /// Maps in the first mode that the system serves.
+    fn map_pages(&self, first: usize, count: usize) -> Result<PageMode, Error> {
+        let arena = self.arena;
+        let bind = (arena.node_count() > 1).then(|| arena.kernel_node(self.index));
+        let modes: &[PageMode] = match arena.config.pages {
+            Pages::Small => &[PageMode::Small],
+            Pages::Thp => &[PageMode::Thp, PageMode::Small],
+            // Short programs stay on the first SuperSlab, where a hugepage would only cost time to clear.
+            Pages::Auto if self.first + first == 0 && count == 1 => &[PageMode::Small],
+            Pages::Auto | Pages::Hugetlb => &[PageMode::Hugetlb, PageMode::Thp, PageMode::Small],
+        };
+        let (address, len) = (
+            arena.address_of((self.first + first) * SLOTS),
+            count * SUPER,
+        );
+        let mut last = Error::NoMemory;
+        for &mode in modes {
+            // SAFETY: the SuperSlabs are reserved and not mapped, and the growth lock keeps others away. A kernel or
+            // a container that refuses the binding serves without it.
+            let mapped = unsafe {
+                match (arena.os.map(address, len, mode, bind), bind) {
+                    (Err(Error::Other(_)), Some(_)) => arena.os.map(address, len, mode, None),
+                    (answer, _) => answer,
+                }
+            };
+            match mapped {
+                Ok(()) => return Ok(mode),
+                Err(Error::Lost) => return Err(Error::Lost),
+                Err(error) => last = error,
+            }
+            if mode == PageMode::Hugetlb
+                && arena.config.pages == Pages::Hugetlb
+                && arena.first_to_say(0)
+            {
+                fatal::no_hugepages(arena.os, count);
+            }
+        }
+        Err(last)
+    }
+
+    /// Grows until `bytes` can be taken in SuperSlabs, and touches every FRESH slot and the metadata: what is taken
+    /// afterwards costs no fault.
+    ///
+    /// # Errors
+    /// What the system answered; what was mapped before stays.
+    pub fn warm(&self, bytes: usize) -> Result<(), Error> {
+        loop {
+            let free = self.free_bytes();
+            if free >= bytes {
+                break;
+            }
+            let mut growth = self.growth.lock();
+            let limit = (self.arena.config.growth / SUPER).max(1);
+            let count = (bytes - free)
+                .div_ceil(SUPER)
+                .min(limit)
+                .min(self.supers - growth.frontier);
+            if count == 0 {
+                return Err(Error::NoMemory);
+            }
+            let first = growth.frontier;
+            match self.map_supers(&mut growth, first, count, 0) {
+                Ok(()) | Err(Error::Lost) => {}
+                Err(_) if count > 1 => self.map_supers(&mut growth, first, 1, 0)?,
+                Err(error) => return Err(error),
+            }
+        }
+        self.touch_all()
+    }
+
+    fn touch_all(&self) -> Result<(), Error> {
+        let (arena, os) = (self.arena, self.arena.os);
+        for i in self.mapped_supers() {
+            let (meta, meta_len) = arena.meta_range(self.first + i, 1);
+            // SAFETY: a mapped SuperSlab's metadata is committed; populating keeps contents, so slots that are taken
+            // meanwhile do not mind.
+            unsafe { os.populate(meta, meta_len)? };
+            for (slot, len) in self.word(i).get().fresh_runs() {
+                let address = arena.address_of((self.first + i) * SLOTS + slot);
+                // SAFETY: as above.
+                unsafe { os.populate(address, len * super::SLOT)? };
+            }
+        }
+        self.touch_tables()
+    }
+
+    /// The pages of the dense tables that describe this node's memory up to the frontier.
+    fn touch_tables(&self) -> Result<(), Error> {
+        let frontier = self.growth.lock().frontier;
+        let first = self.first;
+        let touch = |address: usize, bytes: usize| {
+            let start = address & !(theap_platform::PAGE - 1);
+            let end = (address + bytes).next_multiple_of(theap_platform::PAGE);
+            // SAFETY: the dense tables are committed from the start, page by page.
+            unsafe { self.arena.os.populate(start, end - start) }
+        };
+        if frontier == 0 {
+            return Ok(());
+        }
+        touch(
+            core::ptr::from_ref(self.arena.kind(first * SLOTS)) as usize,
+            frontier * SLOTS,
+        )?;
+        touch(
+            core::ptr::from_ref(self.arena.head(first * SLOTS)) as usize,
+            frontier * SLOTS,
+        )?;
+        touch(
+            core::ptr::from_ref(self.arena.mode(first)) as usize,
+            frontier,
+        )?;
+        touch(core::ptr::from_ref(self.word(0)) as usize, frontier * 8)?;
+        for Bitmap { words, summary } in &self.avail.levels {
+            touch(words.as_ptr() as usize, frontier.div_ceil(64) * 8)?;
+            touch(summary.as_ptr() as usize, 8)?;
+        }
+        Ok(())
+    }
+}

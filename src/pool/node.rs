@@ -1,0 +1,253 @@
+//! A NUMA node's share of the pool: finding free slots, and giving them back.
+//!
+//! Taking and giving back slots is lock-free: a hint from [`Avail`], then one compare-exchange on the SuperSlab's
+//! word. Only growth and huge runs take the node's growth lock (`grow`, `runs`), only lists of partial spans take a
+//! class's lock (`partial`).
+
+use super::avail::{self, Avail};
+use super::grow::Growth;
+use super::queue::SpanQueue;
+use super::superslab::{SLOTS, SlotWord, Taken};
+use super::{Arena, SLOT, SUPER, Stage, kind};
+use crate::classes::CLASS_COUNT;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use theap_platform::{Mutex, PageMode, Rank};
+
+/// Rank of the partial lists' locks; they are never nested.
+const RANK_PARTIAL: u8 = 2;
+/// Rank of the growth lock.
+const RANK_GROWTH: u8 = 3;
+/// SuperSlabs that a search for a run of an odd length looks at before it takes a larger room, or grows.
+const SEARCH: usize = 64;
+
+/// A node of the pool.
+pub struct Node {
+    pub(super) arena: &'static Arena,
+    /// Index among the arena's nodes.
+    pub index: usize,
+    /// Its first SuperSlab in the range, and their number.
+    pub(super) first: usize,
+    pub(super) supers: usize,
+    pub(super) avail: Avail<'static>,
+    pub(super) partial: [Mutex<SpanQueue>; CLASS_COUNT],
+    pub(super) growth: Mutex<Growth>,
+    /// EMPTY slots now.
+    pub(super) empty: AtomicUsize,
+    /// SuperSlabs mapped now, by `PageMode`.
+    pub(super) mapped: [AtomicUsize; 4],
+}
+
+/// Adjacent slots, now ACTIVE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotRun {
+    /// The first slot in the range.
+    pub slot: usize,
+    /// Number of slots.
+    pub len: usize,
+    /// They read zero.
+    pub fresh: bool,
+}
+
+impl Node {
+    /// A node without memory. `supers` SuperSlabs are in its part.
+    pub(super) fn new(
+        arena: &'static Arena,
+        index: usize,
+        supers: usize,
+        avail: Avail<'static>,
+    ) -> Self {
+        Self {
+            arena,
+            index,
+            first: index * supers,
+            supers,
+            avail,
+            partial: core::array::from_fn(|_| Mutex::new(Rank(RANK_PARTIAL), SpanQueue::default())),
+            growth: Mutex::new(Rank(RANK_GROWTH), Growth::default()),
+            empty: AtomicUsize::new(0),
+            mapped: [const { AtomicUsize::new(0) }; 4],
+        }
+    }
+
+    pub(super) fn word(&self, i: usize) -> &'static SlotWord {
+        self.arena.word(self.first + i)
+    }
+
+    pub(super) fn taken(&self, i: usize, len: usize, taken: Taken) -> SlotRun {
+        if taken.warm != 0 {
+            self.empty.fetch_sub(taken.warm as usize, Ordering::Relaxed);
+        }
+        SlotRun {
+            slot: (self.first + i) * SLOTS + taken.first,
+            len,
+            fresh: taken.warm == 0,
+        }
+    }
+
+    /// Takes up to 32 adjacent slots, the first at a multiple of `align` slots of its SuperSlab. `None` when there
+    /// are none and the system gives no more.
+    pub fn acquire_slots(&self, len: usize, align: usize) -> Option<(SlotRun, Stage)> {
+        if let Some(found) = self.find_slots(len, align) {
+            return Some(found);
+        }
+        if self.sweep()
+            && let Some(found) = self.find_slots(len, align)
+        {
+            return Some(found);
+        }
+        self.grow(len, align)
+    }
+
+    /// As `acquire_slots`, among the SuperSlabs that are mapped.
+    #[cfg(feature = "shared-pool")]
+    pub(super) fn find_slots(&self, len: usize, align: usize) -> Option<(SlotRun, Stage)> {
+        if len == 1 && align == 1 {
+            let warm = self.search(avail::EMPTY, usize::MAX, |word| word.take_empty());
+            if let Some((i, taken)) = warm {
+                return Some((self.taken(i, 1, taken), Stage::Empty));
+            }
+        }
+        let take = |word: &SlotWord| word.take_run(len, align);
+        let sure = avail::level_for((len + align - 1).min(SLOTS));
+        // A room of the next power of two always serves; a smaller one may.
+        let found = self.search(sure, usize::MAX, take).or_else(|| {
+            if len > 1 {
+                self.search(avail::level_for(len / 2 + 1), SEARCH, take)
+            } else {
+                None
+            }
+        })?;
+        let run = self.taken(found.0, len, found.1);
+        Some((
+            run,
+            if run.fresh {
+                Stage::Fresh
+            } else {
+                Stage::Empty
+            },
+        ))
+    }
+
+    /// Without the shared pool a SuperSlab serves one class of one heap: it is taken as a whole, and the caller gets
+    /// the rest of it by [`Node::take_in`].
+    #[cfg(not(feature = "shared-pool"))]
+    pub(super) fn find_slots(&self, len: usize, _align: usize) -> Option<(SlotRun, Stage)> {
+        let (i, taken) = self.search(avail::WHOLE, usize::MAX, |word| word.take_exact(0, SLOTS))?;
+        let fresh = taken.warm == 0;
+        let run = self.taken(i, len, taken);
+        self.arena.super_meta(self.first + i).spans[0]
+            .tag
+            .store(0, Ordering::Relaxed);
+        if len < SLOTS {
+            self.word(i).put_back(len, SLOTS - len, fresh);
+            if !fresh {
+                self.empty.fetch_add(SLOTS - len, Ordering::Relaxed);
+            }
+        }
+        Some((run, if fresh { Stage::Fresh } else { Stage::Empty }))
+    }
+
+    /// Takes `len` slots of one SuperSlab, by its number in the range.
+    #[cfg(not(feature = "shared-pool"))]
+    pub fn take_in(&self, super_index: usize, len: usize) -> Option<SlotRun> {
+        let i = super_index - self.first;
+        self.word(i)
+            .take_run(len, 1)
+            .map(|taken| self.taken(i, len, taken))
+    }
+
+    fn search(
+        &self,
+        level: usize,
+        tries: usize,
+        take: impl Fn(&SlotWord) -> Option<Taken>,
+    ) -> Option<(usize, Taken)> {
+        let mut from = 0;
+        for _ in 0..tries {
+            let i = self.avail.levels[level].next(from)?;
+            if let Some(taken) = take(self.word(i)) {
+                return Some((i, taken));
+            }
+            self.avail.withdraw(i, level, self.word(i));
+            from = i + 1;
+        }
+        None
+    }
+
+    /// Gives slots of this node back, of one or several SuperSlabs.
+    pub fn release_slots(&self, slot: usize, len: usize) {
+        for s in slot..slot + len {
+            self.arena.kind(s).store(kind::FREE, Ordering::Relaxed);
+        }
+        self.empty.fetch_add(len, Ordering::Relaxed);
+        for_each_super(slot, len, |super_index, first, part| {
+            let i = super_index - self.first;
+            let (before, after) = self.word(i).release(first, part);
+            self.avail.offer(i, before, after);
+            if after.free_count() as usize == SLOTS {
+                self.trim(i);
+            }
+        });
+    }
+
+    /// Bytes that can be taken without growth.
+    pub fn free_bytes(&self) -> usize {
+        self.mapped_supers()
+            .map(|i| self.word(i).get().free_count() as usize * SLOT)
+            .sum()
+    }
+
+    /// Bytes mapped in a page mode.
+    pub fn mapped_bytes(&self, mode: PageMode) -> u64 {
+        (self.mapped[mode as usize].load(Ordering::Relaxed) * SUPER) as u64
+    }
+
+    /// Bytes of ACTIVE, EMPTY and FRESH slots.
+    pub fn slot_bytes(&self) -> [u64; 3] {
+        self.mapped_supers()
+            .map(|i| self.word(i).get())
+            .fold([0; 3], |sum, slots| {
+                let empty = slots.empty_count();
+                let counts = [slots.active_count(), empty, slots.free_count() - empty];
+                core::array::from_fn(|k| sum[k] + u64::from(counts[k]) * SLOT as u64)
+            })
+    }
+
+    /// Indices within the node of all SuperSlabs that were ever mapped and are not lost.
+    pub(super) fn mapped_supers(&self) -> impl Iterator<Item = usize> + '_ {
+        let frontier = self.growth.lock().frontier;
+        (0..frontier).filter(|&i| self.mode(i).is_some())
+    }
+
+    /// Takes every lock of the node, before fork.
+    pub(super) fn lock_all(&self) {
+        for list in &self.partial {
+            list.lock_for_fork();
+        }
+        self.growth.lock_for_fork();
+    }
+
+    /// # Safety
+    /// As for `Arena::unlock_all`.
+    pub(super) unsafe fn unlock_all(&self) {
+        // SAFETY: the caller's promise, passed on.
+        unsafe {
+            self.growth.force_unlock();
+            for list in &self.partial {
+                list.force_unlock();
+            }
+        }
+    }
+}
+
+/// Splits adjacent slots by SuperSlab: (SuperSlab in the range, first slot in it, number).
+pub(super) fn for_each_super(slot: usize, len: usize, mut each: impl FnMut(usize, usize, usize)) {
+    let end = slot + len;
+    let mut at = slot;
+    while at < end {
+        let first = at % SLOTS;
+        let part = (SLOTS - first).min(end - at);
+        each(at / SLOTS, first, part);
+        at += part;
+    }
+}

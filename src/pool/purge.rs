@@ -1,0 +1,123 @@
+//! Giving memory back to the system.
+//!
+//! A SuperSlab whose slots are all free is taken as a whole (all ABSENT), so nobody can take a slot of it meanwhile.
+//! Small and transparent pages are dropped in place and the slots become FRESH; a hugetlb page goes back to its pool
+//! and leaves a hole, since touching it again could meet an empty pool. A SuperSlab in use gives its EMPTY slots back
+//! only on small pages: splitting a hugepage would cost more than it brings.
+
+use super::node::Node;
+use super::superslab::{SLOTS, Slots};
+use super::{SLOT, SUPER};
+use core::sync::atomic::Ordering;
+use theap_platform::PageMode;
+
+impl Node {
+    /// After SuperSlab `i` became free: purges it if the node keeps more warm memory than it should.
+    pub(super) fn trim(&self, i: usize) {
+        if self.empty.load(Ordering::Relaxed) * SLOT > self.arena.config.retain {
+            self.purge_super(i);
+        }
+    }
+
+    /// Gives all free memory of the node back, as far as pages allow. Bytes given back.
+    pub fn purge(&self) -> usize {
+        self.sweep_all();
+        let mut bytes = 0;
+        for i in self.mapped_supers() {
+            bytes += match self.purge_super(i) {
+                0 if self.mode(i) == Some(PageMode::Small) => self.purge_slots(i),
+                whole => whole,
+            };
+        }
+        bytes
+    }
+
+    /// Purges a SuperSlab whose slots are all free, its metadata included.
+    fn purge_super(&self, i: usize) -> usize {
+        let Some(mode) = self.mode(i) else { return 0 };
+        let before = self.word(i).get();
+        if !self.word(i).begin_purge_all(mode == PageMode::Hugetlb) {
+            return 0;
+        }
+        let os = self.arena.os;
+        let address = self.arena.address_of((self.first + i) * SLOTS);
+        if mode == PageMode::Hugetlb {
+            return self.unmap_super(i, before, address);
+        }
+        // SAFETY: all slots are ABSENT: nobody uses the SuperSlab.
+        let purged = unsafe { os.purge(address, SUPER) }.is_ok();
+        if purged {
+            self.purge_meta(i);
+            self.empty
+                .fetch_sub(before.empty_count() as usize, Ordering::Relaxed);
+        } else {
+            self.empty.fetch_add(
+                (SLOTS as u32 - before.empty_count()) as usize,
+                Ordering::Relaxed,
+            );
+        }
+        let (was, is) = self.word(i).end_purge(0, SLOTS, purged);
+        self.avail.offer(i, was, is);
+        if purged {
+            before.empty_count() as usize * SLOT
+        } else {
+            0
+        }
+    }
+
+    /// The metadata of a SuperSlab without spans is all zero, but for what a late remote free leaves in `pending`,
+    /// which means nothing.
+    fn purge_meta(&self, i: usize) {
+        let (meta, len) = self.arena.meta_range(self.first + i, 1);
+        // SAFETY: no slot of the SuperSlab is in use, so nobody relies on the contents; zero is valid at any moment.
+        let _ = unsafe { self.arena.os.purge(meta, len) };
+    }
+
+    fn unmap_super(&self, i: usize, before: Slots, address: usize) -> usize {
+        let mut growth = self.growth.lock();
+        // SAFETY: all slots are ABSENT: nobody uses the SuperSlab.
+        match unsafe { self.arena.os.unmap(address, SUPER, PageMode::Hugetlb) } {
+            Ok(()) => {
+                self.set_mode(i, None);
+                growth.holes += 1;
+                drop(growth);
+                self.purge_meta(i);
+                self.empty
+                    .fetch_sub(before.empty_count() as usize, Ordering::Relaxed);
+                SUPER
+            }
+            Err(theap_platform::Error::Lost) => {
+                self.set_lost(i);
+                self.empty
+                    .fetch_sub(before.empty_count() as usize, Ordering::Relaxed);
+                0
+            }
+            Err(_) => {
+                drop(growth);
+                self.empty.fetch_add(
+                    (SLOTS as u32 - before.empty_count()) as usize,
+                    Ordering::Relaxed,
+                );
+                let (was, is) = self.word(i).end_purge(0, SLOTS, false);
+                self.avail.offer(i, was, is);
+                0
+            }
+        }
+    }
+
+    fn purge_slots(&self, i: usize) -> usize {
+        let mut bytes = 0;
+        for (first, len) in self.word(i).begin_purge_empty() {
+            let address = self.arena.address_of((self.first + i) * SLOTS + first);
+            // SAFETY: the slots are ABSENT: nobody uses them.
+            let purged = unsafe { self.arena.os.purge(address, len * SLOT) }.is_ok();
+            if purged {
+                self.empty.fetch_sub(len, Ordering::Relaxed);
+                bytes += len * SLOT;
+            }
+            let (was, is) = self.word(i).end_purge(first, len, purged);
+            self.avail.offer(i, was, is);
+        }
+        bytes
+    }
+}

@@ -1,0 +1,13 @@
+//! Atomics and locks, under one name for the product and for loom.
+//!
+//! The lock-free protocols (`heap::ownership`, `pool::superslab`, `pool::avail`, `pool::stash`, `pool::queue`) use
+//! only what this module exports, so that the models in `tests/loom.rs` run the product's own source.
+
+cfg_if::cfg_if! {
+    if #[cfg(loom)] {
+        pub use loom::sync::atomic::{AtomicU32, AtomicU64};
+        pub use core::sync::atomic::Ordering;
+    } else {
+        pub use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+    }
+}
