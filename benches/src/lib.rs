@@ -1,0 +1,56 @@
+//! Workloads that any allocator can run, and the means to compare the runs honestly.
+//!
+//! A [`Workload`] is generic code over a [`Contender`], so every allocator is driven by the same
+//! instructions around its own calls. What the harness needs itself (sizes, slots, samples) it
+//! makes and touches before the measured part. An **operation** is one call of the allocator: an
+//! allocation or a deallocation. Every allocated block is written to.
+//!
+//! No run is believed by its label: before and after the measured part the contender must prove
+//! by its own records that the blocks are its own ([`Contender::owns`], [`Error::Foreign`]).
+//!
+//! [`interleave`] runs contenders A B C, B C A, C A B, … so that drift of the machine falls on all
+//! of them; [`Series`] turns the rounds into [`Record`]s of median, minimum and maximum.
+
+mod block;
+mod contender;
+mod meter;
+mod outcome;
+mod params;
+#[cfg(feature = "peers")]
+mod peers;
+mod proof;
+mod rounds;
+mod table;
+mod tape;
+mod workload;
+
+pub use contender::{CONTENDERS, Contender, Entry, contender};
+pub use outcome::{Metric, Outcome};
+pub use params::{Params, Sizes};
+pub use rounds::{Record, Series, interleave};
+pub use table::{Column, table};
+pub use workload::Workload;
+
+/// Why a run counts for nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A block is not where the contender's label says: the figures would be another allocator's.
+    #[error("the run is not {allocator}'s: {found}")]
+    Foreign {
+        /// The contender that failed to prove its memory.
+        allocator: &'static str,
+        /// What was found instead.
+        found: String,
+    },
+    /// The allocator returned null.
+    #[error("{allocator} could not allocate {size} bytes; lower the parameters or free memory")]
+    Exhausted {
+        /// The contender that returned null.
+        allocator: &'static str,
+        /// Bytes asked for.
+        size: usize,
+    },
+    /// The run could not be prepared as asked.
+    #[error("{0}")]
+    Setup(String),
+}

@@ -1,0 +1,59 @@
+//! The classic random mix: each operation picks a random slot and frees its block, or allocates
+//! one if the slot is empty, so half of the slots hold a block on average. After the measured
+//! part an eighth of the operations run again with each allocate-and-touch timed alone; the clock
+//! would weigh on the throughput.
+
+use crate::block::Block;
+use crate::meter::{Meter, Stopwatch};
+use crate::tape::Tape;
+use crate::{Contender, Error, Outcome, Params};
+
+pub(super) fn run<A: Contender>(a: &A, params: &Params) -> Result<Outcome, Error> {
+    let tape = Tape::new(params);
+    let mut slots: Vec<Option<Block<A>>> = Vec::new();
+    slots.resize_with(params.slots, || None);
+    // Filled to its usual half first: the measured part is the steady state.
+    let fill = 2 * params.slots as u64;
+    turn(a, &tape, 0, fill, &mut slots)?;
+
+    let meter = Meter::start();
+    turn(a, &tape, fill, params.ops, &mut slots)?;
+    let reading = meter.stop();
+
+    slots
+        .iter()
+        .flatten()
+        .try_for_each(|block| block.prove(a))?;
+    let mut stopwatch = Stopwatch::new((params.ops / 8) as usize);
+    for step in tape.steps(fill + params.ops, params.ops / 8) {
+        let slot = &mut slots[step.slot as usize];
+        match slot.take() {
+            Some(block) => block.give(a),
+            None => {
+                *slot = Some(stopwatch.time(|| Block::take(a, step.size as usize, 1))?);
+            }
+        }
+    }
+    let outcome = Outcome::new(params.ops, reading)?.with_latency(stopwatch.histogram());
+    slots.into_iter().flatten().for_each(|block| block.give(a));
+    Ok(outcome)
+}
+
+/// `count` operations from step `from` of the tape.
+#[inline(never)]
+fn turn<A: Contender>(
+    a: &A,
+    tape: &Tape,
+    from: u64,
+    count: u64,
+    slots: &mut [Option<Block<A>>],
+) -> Result<(), Error> {
+    for step in tape.steps(from, count) {
+        let slot = &mut slots[step.slot as usize];
+        match slot.take() {
+            Some(block) => block.give(a),
+            None => *slot = Some(Block::take(a, step.size as usize, 1)?),
+        }
+    }
+    Ok(())
+}
