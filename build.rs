@@ -1,7 +1,7 @@
 //! Generates the size-class table (`classes.rs` in OUT_DIR) and asserts every property that the allocator relies on.
 //!
 //! Classes go in 16-byte steps to 128 bytes, then four per doubling up to 256 KiB. A span of a class is the smallest
-//! number of 64 KiB slots that holds `min_blocks` blocks and wastes at most 5 %.
+//! number of 64 KiB slots that holds `min_blocks` blocks, wastes at most 5 % and packs a SuperSlab to seven eighths.
 
 use std::fmt::Write as _;
 use std::{env, fs, path::Path};
@@ -91,12 +91,14 @@ fn min_blocks(size: usize) -> usize {
 }
 
 fn slots_for(size: usize) -> usize {
+    let fits = |slots: usize| {
+        let blocks = slots * SLOT / size;
+        blocks >= min_blocks(size) && (slots * SLOT - blocks * size) * 20 <= slots * SLOT
+    };
+    // A SuperSlab of spans of this class alone wastes at most an eighth.
+    let packs = |slots: usize| (32 / slots) * (slots * SLOT / size) * size * 8 >= 32 * SLOT * 7;
     (1..=32)
-        .find(|slots| {
-            let bytes = slots * SLOT;
-            let blocks = bytes / size;
-            blocks >= min_blocks(size) && (bytes - blocks * size) * 20 <= bytes
-        })
+        .find(|&slots| fits(slots) && packs(slots))
         .expect("a class fits a SuperSlab")
 }
 

@@ -176,6 +176,15 @@ impl Os {
         unsafe { linux::map::commit(addr, len) }
     }
 
+    /// Asks for transparent hugepages at the first touch of a committed range. Never fails: it is advice.
+    ///
+    /// # Safety
+    /// The range is page-aligned and committed.
+    pub unsafe fn prefer_huge(self, addr: usize, len: usize) {
+        // SAFETY: the caller's precondition is the same.
+        unsafe { linux::map::prefer_huge(addr, len) }
+    }
+
     /// Makes a reserved range usable in exactly `mode`, zeroed, preferring the memory of node `bind`
     /// (without: that of the CPU which touches it first, or of an earlier binding of the same range).
     /// [`PageMode::Hugetlb`] comes populated; the others take memory on first touch. Neighbouring

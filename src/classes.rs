@@ -20,11 +20,23 @@ pub struct Class {
 include!(concat!(env!("OUT_DIR"), "/classes.rs"));
 
 impl Class {
+    /// Bytes of a span, the unused rest at its end included.
+    #[inline]
+    pub fn span_bytes(&self) -> usize {
+        self.slots as usize * crate::pool::SLOT
+    }
+
+    /// `offset / size`, for an offset below 2 MiB.
+    #[inline]
+    pub fn quotient(&self, offset: usize) -> usize {
+        ((offset as u64).wrapping_mul(self.reciprocal) >> RECIPROCAL_SHIFT) as usize
+    }
+
     /// The index of the block that starts at `offset` bytes from the span's first byte, or `None` if no block
     /// starts there. `offset` is below 2 MiB.
     #[inline]
     pub fn index_of(&self, offset: usize) -> Option<usize> {
-        let index = ((offset as u64 * self.reciprocal) >> RECIPROCAL_SHIFT) as usize;
+        let index = self.quotient(offset);
         (index * self.size as usize == offset && index < self.blocks as usize).then_some(index)
     }
 }

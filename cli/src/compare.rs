@@ -22,6 +22,7 @@ const QUICK_ROUNDS: usize = 3;
 /// Runs each workload under System and under theap in each page mode that this host can serve,
 /// every run in a process of its own, in interleaved rounds. Prints median [min–max] of each
 /// metric, and theap's median as a multiple of System's: below 1 theap takes less.
+/// Peak RSS includes hugetlb pages, which the kernel does not count there.
 #[derive(Args)]
 pub struct Compare {
     /// Workloads to run [default: all of them]

@@ -172,6 +172,15 @@ unsafe fn fill_and_place(
     }
 }
 
+/// See [`crate::Os::prefer_huge`].
+///
+/// # Safety
+/// The range is page-aligned and committed.
+pub unsafe fn prefer_huge(addr: usize, len: usize) {
+    // SAFETY: advice about the caller's own range; a kernel without THP refuses it, which changes nothing.
+    let _ = unsafe { mm::madvise(pointer(addr), len, Advice::LinuxHugepage) };
+}
+
 /// See [`crate::Os::populate`].
 ///
 /// # Safety

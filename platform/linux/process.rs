@@ -55,6 +55,8 @@ pub fn env(name: &[u8]) -> Option<&'static [u8]> {
 
 /// See [`crate::Os::stderr`].
 pub fn stderr(mut bytes: &[u8]) {
+    // Another crate of the program may turn rustix's `std` on, which makes the function safe.
+    #[allow(unused_unsafe)]
     // SAFETY: the descriptor is only written to; if the program has closed it the write fails.
     let fd = unsafe { rustix::stdio::stderr() };
     while !bytes.is_empty() {

@@ -3,119 +3,177 @@
 
 use super::Heap;
 use super::ownership::{Freed, POOL};
-use crate::classes::{CLASS_COUNT, CLASSES};
+use crate::classes::{CLASS_COUNT, CLASSES, Class};
 use crate::fatal::{Misuse, misuse};
 use crate::pool::{Arena, SpanId, kind};
 use core::sync::atomic::Ordering;
 
-/// Where a block belongs.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// The span of a block, with what it takes to find other blocks of it: most neighbours in a magazine are.
+#[derive(Clone, Copy)]
 struct Home {
     span: SpanId,
-    /// Word of the span's bits.
+    base: usize,
+    class: &'static Class,
+}
+
+/// Blocks of one span that share a word of bits.
+#[derive(Clone, Copy)]
+struct Parcel {
     index: usize,
-    /// The block's bit in it.
-    bit: u64,
+    bits: u64,
 }
 
-/// Finds the span and the bit of a block.
-#[inline]
-fn home_of(arena: &Arena, block: *mut u8) -> Home {
-    let address = block as usize;
-    if !arena.contains(address) {
-        misuse(arena.os, Misuse::Foreign, address);
-    }
-    let slot = arena.slot_of(address);
-    let class = usize::from(
-        arena
-            .kind(slot)
-            .load(Ordering::Relaxed)
-            .wrapping_sub(kind::FIRST),
-    );
-    let first = slot - usize::from(arena.head(slot).load(Ordering::Relaxed));
-    let index = if class < CLASS_COUNT {
-        CLASSES[class].index_of(address - arena.address_of(first))
-    } else {
-        None
-    };
-    match index {
-        Some(index) => Home {
+impl Home {
+    /// Where a block belongs, or the end of the process if it is none.
+    #[inline]
+    fn of(arena: &Arena, block: *mut u8) -> Self {
+        let address = block as usize;
+        if !arena.contains(address) {
+            misuse(arena.os, Misuse::Foreign, address);
+        }
+        let slot = arena.slot_of(address);
+        let class = usize::from(
+            arena
+                .kind(slot)
+                .load(Ordering::Relaxed)
+                .wrapping_sub(kind::FIRST),
+        );
+        if class >= CLASS_COUNT {
+            misuse(arena.os, Misuse::NotABlock, address);
+        }
+        let first = slot - usize::from(arena.head(slot).load(Ordering::Relaxed));
+        Self {
             span: SpanId(first as u32),
-            index: index / 64,
-            bit: 1 << (index % 64),
-        },
-        None => misuse(arena.os, Misuse::NotABlock, address),
+            base: arena.address_of(first),
+            class: &CLASSES[class],
+        }
     }
-}
 
-fn double_free(arena: &Arena, home: Home, bits: u64) -> ! {
-    let class = arena.span(home.span).class.get() as usize;
-    let index = home.index * 64 + bits.trailing_zeros() as usize;
-    let address = arena.address_of(home.span.0 as usize) + index * CLASSES[class].size as usize;
-    misuse(arena.os, Misuse::DoubleFree, address)
+    /// Takes from the front of `blocks` those that share the first one's word; the first is of this span. One pass
+    /// without a branch a block but the loop's: what is wrong shows in the sums at the end, before a bit is set.
+    #[inline]
+    fn next_parcel(&self, arena: &Arena, blocks: &mut &[*mut u8]) -> Parcel {
+        let size = self.class.size as usize;
+        let offset = blocks[0] as usize - self.base;
+        let index = self.class.quotient(offset) / 64;
+        let first = self.base + index * 64 * size;
+        let bytes =
+            (64 * size).min((self.class.blocks as usize * size).saturating_sub(index * 64 * size));
+        let (mut bits, mut askew, mut count) = (0u64, 0, 0);
+        for &block in *blocks {
+            let offset = (block as usize).wrapping_sub(first);
+            if offset >= bytes {
+                break;
+            }
+            let at = self.class.quotient(offset);
+            askew |= (at * size) ^ offset;
+            bits |= 1 << (at % 64);
+            count += 1;
+        }
+        if askew != 0 || count == 0 || bits.count_ones() as usize != count {
+            self.blame(arena, &blocks[..count.max(1)]);
+        }
+        *blocks = &blocks[count..];
+        Parcel { index, bits }
+    }
+
+    /// Ends the process for the block in the parcel that is wrong.
+    #[cold]
+    fn blame(&self, arena: &Arena, blocks: &[*mut u8]) -> ! {
+        let is_block =
+            |block: &&*mut u8| self.class.index_of(**block as usize - self.base).is_some();
+        match blocks.iter().find(|block| !is_block(block)) {
+            Some(&odd) => misuse(arena.os, Misuse::NotABlock, odd as usize),
+            None => {
+                let twice = (1..blocks.len()).find(|&i| blocks[..i].contains(&blocks[i]));
+                misuse(
+                    arena.os,
+                    Misuse::DoubleFree,
+                    blocks[twice.unwrap_or(0)] as usize,
+                )
+            }
+        }
+    }
+
+    #[cold]
+    fn double_free(&self, arena: &Arena, parcel: Parcel) -> ! {
+        let at = parcel.index * 64 + parcel.bits.trailing_zeros() as usize;
+        misuse(
+            arena.os,
+            Misuse::DoubleFree,
+            self.base + at * self.class.size as usize,
+        )
+    }
 }
 
 impl Heap {
     /// Returns blocks of classes to their spans, the heap's own and others'.
     pub fn give(&mut self, blocks: &[*mut u8]) {
-        // Blocks of one word that are another owner's travel together.
-        let mut parcel: Option<Home> = None;
-        for &block in blocks {
-            let home = home_of(self.arena, block);
-            let meta = self.arena.span(home.span);
-            if meta.shake.owner() == self.id {
-                self.take_home(home);
-                continue;
+        let mut rest = blocks;
+        while let Some(&block) = rest.first() {
+            let home = Home::of(self.arena, block);
+            if self.arena.span(home.span).shake.owner() == self.id {
+                self.take_home(home, &mut rest);
+            } else {
+                let parcel = home.next_parcel(self.arena, &mut rest);
+                self.send_home(home, parcel);
             }
-            match &mut parcel {
-                Some(open) if open.span == home.span && open.index == home.index => {
-                    if open.bit & home.bit != 0 {
-                        double_free(self.arena, home, home.bit);
-                    }
-                    open.bit |= home.bit;
-                }
-                _ => {
-                    if let Some(full) = parcel.replace(home) {
-                        self.send_home(full);
-                    }
-                }
-            }
-        }
-        if let Some(last) = parcel {
-            self.send_home(last);
         }
         self.counters.drains.add(1);
         self.counters.drained_blocks.add(blocks.len() as u64);
     }
 
-    /// Sets free bits of a span that the heap owns.
-    fn take_home(&mut self, home: Home) {
+    /// Takes from the front of `blocks` those of a span that the heap owns, and sets their free bits.
+    #[inline]
+    fn take_home(&mut self, home: Home, blocks: &mut &[*mut u8]) {
+        let before = blocks.len();
+        while let Some(&block) = blocks.first()
+            && (block as usize).wrapping_sub(home.base) < home.class.span_bytes()
+        {
+            let parcel = home.next_parcel(self.arena, blocks);
+            self.set_free(home, parcel);
+        }
+        let meta = self.arena.span(home.span);
+        meta.free
+            .set(meta.free.get() + (before - blocks.len()) as u32);
+        self.settle(home.span);
+    }
+
+    #[inline]
+    fn set_free(&self, home: Home, parcel: Parcel) {
         let (super_index, slot) = home.span.split();
         let (metas, meta) = (
             self.arena.super_meta(super_index),
             self.arena.span(home.span),
         );
-        let word = metas.free(slot, home.index);
-        if word.get() & home.bit != 0 {
-            double_free(self.arena, home, word.get() & home.bit);
+        let word = metas.free(slot, parcel.index);
+        let twice = word.get() & parcel.bits;
+        if twice != 0 {
+            home.double_free(
+                self.arena,
+                Parcel {
+                    bits: twice,
+                    ..parcel
+                },
+            );
         }
-        word.set(word.get() | home.bit);
-        meta.summary.set(meta.summary.get() | 1 << home.index);
-        meta.free.set(meta.free.get() + home.bit.count_ones());
-        self.settle(home.span);
+        word.set(word.get() | parcel.bits);
+        meta.summary.set(meta.summary.get() | 1 << parcel.index);
     }
 
     /// Sets bits of a span that somebody else, or nobody, owns. A span that was this heap's last is taken back.
-    fn send_home(&mut self, home: Home) {
+    fn send_home(&mut self, home: Home, parcel: Parcel) {
         let meta = self.arena.span(home.span);
         let was_mine = meta.last_owner() == self.id;
         if was_mine && meta.shake.retake(self.id) {
             self.counters.spans_retaken.add(1);
-            return self.take_home(home);
+            self.set_free(home, parcel);
+            meta.free.set(meta.free.get() + parcel.bits.count_ones());
+            return self.settle(home.span);
         }
         self.counters.remote_words.add(1);
         let heir = if was_mine { self.id } else { POOL };
-        if send(self.arena, home, heir) == Freed::Mine {
+        if send(self.arena, home, parcel, heir) == Freed::Mine {
             self.counters.spans_retaken.add(1);
             self.collect_span(home.span);
             self.settle(home.span);
@@ -123,15 +181,16 @@ impl Heap {
     }
 }
 
-fn send(arena: &Arena, home: Home, heir: u64) -> Freed {
+fn send(arena: &Arena, home: Home, parcel: Parcel, heir: u64) -> Freed {
     let (super_index, slot) = home.span.split();
     let (metas, meta) = (arena.super_meta(super_index), arena.span(home.span));
+    let word = metas.remote(slot, parcel.index);
     let freed = meta
         .shake
-        .free_remote(metas.remote(slot, home.index), home.index, home.bit, heir);
+        .free_remote(word, parcel.index, parcel.bits, heir);
     match freed {
         Freed::ToPool => arena.put_partial(home.span),
-        Freed::Twice => double_free(arena, home, home.bit),
+        Freed::Twice => home.double_free(arena, parcel),
         Freed::Noted | Freed::Mine => {}
     }
     freed
@@ -139,5 +198,7 @@ fn send(arena: &Arena, home: Home, heir: u64) -> Freed {
 
 /// Returns a block from a thread that has no heap and can get none.
 pub fn give_without_heap(arena: &Arena, block: *mut u8) {
-    let _ = send(arena, home_of(arena, block), POOL);
+    let home = Home::of(arena, block);
+    let parcel = home.next_parcel(arena, &mut &[block][..]);
+    let _ = send(arena, home, parcel, POOL);
 }

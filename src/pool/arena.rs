@@ -20,12 +20,15 @@ use crate::classes::CLASS_COUNT;
 use crate::config::{Config, Numa};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use core::sync::atomic::AtomicU8;
-use theap_platform::{Cpu, Error, Mutex, Os, PAGE, Rank, Topology};
+use theap_platform::{Cpu, Error, HUGE, Mutex, Os, PAGE, Rank, Topology};
 
 /// Rank of the lock on heap ids; first of all.
 const RANK_HEAPS: u8 = 1;
 /// A range is never smaller, nor does the reservation go below it.
 const LEAST: usize = 64 << 20;
+
+const COMMITTED: u8 = 1;
+const PREFERS_HUGE: u8 = 2;
 
 /// Everything a process (or a test) allocates from. Lives at the front of its own metadata and is never moved.
 pub struct Arena {
@@ -43,6 +46,8 @@ pub struct Arena {
     modes: *const AtomicU8,
     words: *const SlotWord,
     metas: *const SuperMeta,
+    /// What was done for each 2 MiB of `metas`: nothing, COMMITTED, or PREFERS_HUGE too.
+    meta_states: *const AtomicU8,
     stashes: *const Stash,
     cpus: usize,
     topology: Topology,
@@ -107,6 +112,7 @@ struct Layout {
     heaps: usize,
     max_heaps: usize,
     metas: usize,
+    meta_states: usize,
     total: usize,
 }
 
@@ -120,13 +126,15 @@ impl Layout {
         let stashes = carver.take(cpus * CLASS_COUNT * size_of::<Stash>(), 64);
         let modes = carver.take(supers, 64);
         let heap_links = carver.take(max_heaps * 4, 64);
+        let metas_len = (supers * size_of::<SuperMeta>()).next_multiple_of(HUGE);
+        let meta_states = carver.take(metas_len / HUGE, 64);
         let bitmaps = carver.take(LEVELS * Self::bitmap_words(supers) * 8, 64);
         let words = carver.take(supers * 8, PAGE);
         let kinds = carver.take(slots, PAGE);
         let heads = carver.take(slots, PAGE);
         let dense = carver.take(0, PAGE);
         let heaps = carver.take(max_heaps * heap_bytes, PAGE);
-        let metas = carver.take(supers * size_of::<SuperMeta>(), PAGE);
+        let metas = carver.take(metas_len, HUGE);
         let total = carver.take(0, PAGE);
         Self {
             nodes,
@@ -141,6 +149,7 @@ impl Layout {
             heaps,
             max_heaps,
             metas,
+            meta_states,
             total,
         }
     }
@@ -190,7 +199,7 @@ impl Arena {
 
     fn reserve(os: Os, len: usize, meta_len: usize) -> Result<(usize, usize), Error> {
         let base = os.reserve(len, SUPER)?;
-        os.reserve(meta_len, PAGE)
+        os.reserve(meta_len, HUGE)
             .map(|meta| (base, meta))
             .inspect_err(|_| {
                 // SAFETY: reserved above, not used yet.
@@ -236,6 +245,7 @@ impl Arena {
             modes: (meta + layout.modes) as *const AtomicU8,
             words: (meta + layout.words) as *const SlotWord,
             metas: (meta + layout.metas) as *const SuperMeta,
+            meta_states: (meta + layout.meta_states) as *const AtomicU8,
             stashes: (meta + layout.stashes) as *const Stash,
             cpus,
             topology,
@@ -412,6 +422,34 @@ impl Arena {
             self.metas as usize + super_index * size_of::<SuperMeta>(),
             count * size_of::<SuperMeta>(),
         )
+    }
+
+    /// Makes the metadata of `count` SuperSlabs accessible, 2 MiB at a time: on hugepages where the SuperSlabs are, as
+    /// nine faults a SuperSlab would be most of what a first touch costs.
+    ///
+    /// # Errors
+    /// What the system answered; nothing is lost.
+    pub fn commit_metas(&self, super_index: usize, count: usize, huge: bool) -> Result<(), Error> {
+        let metas = self.metas as usize;
+        let (address, len) = self.meta_range(super_index, count);
+        for piece in (address - metas) / HUGE..(address + len - metas).div_ceil(HUGE) {
+            // SAFETY: the table has a byte for each 2 MiB of the metadata.
+            let state = unsafe { &*self.meta_states.add(piece) };
+            let at = metas + piece * HUGE;
+            // Two nodes may meet in a piece and do the same twice, which is harmless.
+            // SAFETY: the piece is part of the metadata reservation.
+            unsafe {
+                if state.load(Ordering::Relaxed) == 0 {
+                    self.os.commit(at, HUGE)?;
+                    state.fetch_max(COMMITTED, Ordering::Relaxed);
+                }
+                if huge && state.load(Ordering::Relaxed) < PREFERS_HUGE {
+                    self.os.prefer_huge(at, HUGE);
+                    state.fetch_max(PREFERS_HUGE, Ordering::Relaxed);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The class bytes of all slots from a node's first one.

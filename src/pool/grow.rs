@@ -129,9 +129,7 @@ impl Node {
         taken: usize,
     ) -> Result<(), Error> {
         let arena = self.arena;
-        let (meta, meta_len) = arena.meta_range(self.first + first, count);
-        // SAFETY: the metadata of these SuperSlabs lies in the metadata reservation.
-        unsafe { arena.os.commit(meta, meta_len)? };
+        arena.commit_metas(self.first + first, count, false)?;
         let mapped = self.map_pages(first, count);
         let old_frontier = growth.frontier;
         if mapped.is_ok() || mapped == Err(Error::Lost) {
@@ -151,7 +149,10 @@ impl Node {
         };
         // A huge run uses only the metadata of its first slot.
         if mode != PageMode::Small && taken <= SLOTS {
-            // SAFETY: committed above. Failure costs faults later, nothing else.
+            let (meta, meta_len) = arena.meta_range(self.first + first, count);
+            // Failure costs faults later, nothing else.
+            let _ = arena.commit_metas(self.first + first, count, true);
+            // SAFETY: committed above.
             let _ = unsafe { arena.os.populate(meta, meta_len) };
         }
         for i in first..first + count {

@@ -47,7 +47,9 @@ impl Node {
         // SAFETY: all slots are ABSENT: nobody uses the SuperSlab.
         let purged = unsafe { os.purge(address, SUPER) }.is_ok();
         if purged {
-            self.purge_meta(i);
+            if mode == PageMode::Small {
+                self.purge_meta(i);
+            }
             self.empty
                 .fetch_sub(before.empty_count() as usize, Ordering::Relaxed);
         } else {
@@ -65,8 +67,8 @@ impl Node {
         }
     }
 
-    /// The metadata of a SuperSlab without spans is all zero, but for what a late remote free leaves in `pending`,
-    /// which means nothing.
+    /// The metadata of a SuperSlab without spans means nothing, but for remote words, which are zero. On hugepages it
+    /// stays: dropping 36 KiB of a hugepage splits it.
     fn purge_meta(&self, i: usize) {
         let (meta, len) = self.arena.meta_range(self.first + i, 1);
         // SAFETY: no slot of the SuperSlab is in use, so nobody relies on the contents; zero is valid at any moment.
@@ -80,8 +82,6 @@ impl Node {
             Ok(()) => {
                 self.set_mode(i, None);
                 growth.holes += 1;
-                drop(growth);
-                self.purge_meta(i);
                 self.empty
                     .fetch_sub(before.empty_count() as usize, Ordering::Relaxed);
                 SUPER
