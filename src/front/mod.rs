@@ -189,3 +189,6 @@ pub unsafe fn free_sized(block: *mut u8, size: usize, config: &Config) {
     // SAFETY: the caller's promise, passed on.
     unsafe { free(block, config) };
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,7 +36,7 @@ pub struct Front {
 }
 
 /// Bytes of a front, in pages.
-const FRONT_BYTES: usize = size_of::<Front>().next_multiple_of(PAGE);
+pub(super) const FRONT_BYTES: usize = size_of::<Front>().next_multiple_of(PAGE);
 
 static GLOBAL: AtomicPtr<Arena> = AtomicPtr::new(core::ptr::null_mut());
 static INIT: Mutex<()> = Mutex::new(Rank(0), ());

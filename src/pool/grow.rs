@@ -8,7 +8,7 @@
 use super::avail::Bitmap;
 use super::node::{Node, SlotRun};
 use super::superslab::{SLOTS, Slots, Taken};
-use super::{SUPER, Stage};
+use super::{SLOT, SUPER, Stage, kind};
 use crate::config::Pages;
 use crate::fatal;
 use core::sync::atomic::Ordering;
@@ -210,7 +210,7 @@ impl Node {
         Err(last)
     }
 
-    /// Grows until `bytes` can be taken in SuperSlabs, and touches every FRESH slot and the metadata: what is taken
+    /// Grows until `bytes` can be taken in SuperSlabs, and touches free slots, spans and the metadata: what is taken
     /// afterwards costs no fault.
     ///
     /// # Errors
@@ -247,10 +247,22 @@ impl Node {
             // SAFETY: a mapped SuperSlab's metadata is committed; populating keeps contents, so slots that are taken
             // meanwhile do not mind.
             unsafe { os.populate(meta, meta_len)? };
-            for (slot, len) in self.word(i).get().fresh_runs() {
-                let address = arena.address_of((self.first + i) * SLOTS + slot);
-                // SAFETY: as above.
-                unsafe { os.populate(address, len * super::SLOT)? };
+            // Spans have blocks that nobody touched yet; large runs are their users' affair.
+            let is_run = |slot: &usize| {
+                let kind = arena
+                    .kind((self.first + i) * SLOTS + slot)
+                    .load(Ordering::Relaxed);
+                matches!(kind, kind::LARGE | kind::HUGE)
+            };
+            let mut slot = 0;
+            while slot < SLOTS {
+                let end = (slot..SLOTS).find(is_run).unwrap_or(SLOTS);
+                if slot < end {
+                    let address = arena.address_of((self.first + i) * SLOTS + slot);
+                    // SAFETY: as above.
+                    unsafe { os.populate(address, (end - slot) * SLOT)? };
+                }
+                slot = end + 1;
             }
         }
         self.touch_tables()

@@ -16,6 +16,8 @@ pub mod superslab;
 cfg_if::cfg_if! {
     if #[cfg(not(loom))] {
         mod arena;
+        #[cfg(test)]
+        mod check;
         mod grow;
         mod meta;
         mod node;

@@ -71,11 +71,6 @@ impl Slots {
     pub fn has_run(self, len: usize) -> bool {
         starts(self.takeable(), len) != 0
     }
-
-    /// Stretches of FRESH slots as (first, length).
-    pub fn fresh_runs(self) -> impl Iterator<Item = (usize, usize)> {
-        stretches(self.takeable() & !self.empty())
-    }
 }
 
 /// Low bits of the slots at which `len` set slots begin.
@@ -333,7 +328,8 @@ mod tests {
         assert_eq!(word.begin_purge_empty().collect::<Vec<_>>(), [(24, 8)]);
         assert_eq!(word.get().free_count(), 21);
         word.end_purge(24, 8, true);
-        assert_eq!(word.get().fresh_runs().collect::<Vec<_>>(), [(3, 29)]);
+        assert_eq!(word.get().free_count(), 29);
+        assert!(!word.get().has_empty());
         assert!(!word.begin_purge_all(true));
         word.release(0, 3);
         assert!(word.begin_purge_all(false));

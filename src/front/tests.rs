@@ -1,0 +1,453 @@
+//! Fronts and arenas of their own behind a fake operating system: every call failing at every position, several NUMA
+//! nodes, random sequences of operations on several heaps. After each run no block may be lost.
+
+use super::thread::{FRONT_BYTES, Front};
+use crate::classes;
+#[cfg(feature = "numa")]
+use crate::config::Numa;
+use crate::config::{Config, Pages};
+use crate::pool::{Arena, SLOT, SUPER, kind};
+use core::sync::atomic::Ordering;
+use proptest::prelude::*;
+use std::boxed::Box;
+use std::collections::BTreeMap;
+use std::vec::Vec;
+#[cfg(feature = "numa")]
+use theap_platform::Topology;
+use theap_platform::{Call, Error, Fake, Os, PageMode};
+
+const SMALL: Config = Config::new().address_space(128 << 20).pages(Pages::Small);
+
+/// An arena behind a fake, with the blocks that are live in it.
+struct World {
+    fake: &'static Fake,
+    arena: &'static Arena,
+    /// Address -> size.
+    live: BTreeMap<usize, usize>,
+}
+
+impl World {
+    fn new(config: Config, prepare: impl FnOnce(&Fake)) -> Result<Self, Error> {
+        let fake: &'static Fake = Box::leak(Box::new(Fake::new()));
+        prepare(fake);
+        let arena = Arena::create(Os::faked(fake), config, FRONT_BYTES)?;
+        Ok(Self {
+            fake,
+            arena,
+            live: BTreeMap::new(),
+        })
+    }
+
+    fn front(&self) -> Option<&'static mut Front> {
+        // SAFETY: a new front is the caller's alone.
+        Front::new_in(self.arena).map(|front| unsafe { &mut *front })
+    }
+
+    /// Allocates, checks that the block is nobody else's, and writes its ends.
+    fn alloc(&mut self, front: &mut Front, size: usize, align: usize) -> Option<usize> {
+        let block = match classes::class_for(size, align) {
+            Some(class) => front.alloc_class(class),
+            None => self
+                .arena
+                .acquire_run(front.node(), size, align)
+                .map_or(core::ptr::null_mut(), |r| r.0),
+        };
+        if block.is_null() {
+            return None;
+        }
+        let address = block as usize;
+        assert!(address.is_multiple_of(align) && self.arena.contains(address));
+        let below = self.live.range(..address + size).next_back();
+        assert!(
+            below.is_none_or(|(at, len)| at + len <= address),
+            "a block was handed out twice"
+        );
+        // SAFETY: the block has `size` bytes and is ours.
+        unsafe {
+            block.write(address as u8);
+            block.add(size - 1).write(size as u8);
+        }
+        self.live.insert(address, size);
+        Some(address)
+    }
+
+    fn free(&mut self, front: &mut Front, address: usize) {
+        let size = self.live.remove(&address).expect("live");
+        let block = address as *mut u8;
+        // SAFETY: a live block of the world.
+        unsafe {
+            assert_eq!(
+                block.add(size - 1).read(),
+                size as u8,
+                "somebody wrote into a live block"
+            );
+            assert!(size == 1 || block.read() == address as u8);
+        }
+        match self
+            .arena
+            .kind(self.arena.slot_of(address))
+            .load(Ordering::Relaxed)
+        {
+            kind::FREE => panic!("a live block's slot is free"),
+            kind::LARGE | kind::HUGE => {
+                let (slot, _) = self.arena.run_at(address).expect("a run");
+                assert!(self.arena.release_run(slot));
+            }
+            what => front.free_class(usize::from(what - kind::FIRST), block),
+        }
+    }
+
+    fn resize(&mut self, address: usize, size: usize) -> bool {
+        let (slot, _) = self.arena.run_at(address).expect("a run");
+        let resized = self.arena.resize_run(slot, size);
+        if resized {
+            // SAFETY: the run has `size` bytes now.
+            unsafe {
+                (address as *mut u8).write(address as u8);
+                ((address + size - 1) as *mut u8).write(size as u8);
+            }
+            self.live.insert(address, size);
+        }
+        resized
+    }
+
+    fn active(&self) -> u64 {
+        self.arena.nodes().iter().map(|n| n.slot_bytes()[0]).sum()
+    }
+
+    /// Frees everything, retires the fronts, and finds every slot free again.
+    fn end(mut self, mut fronts: Vec<&'static mut Front>) {
+        for address in self.live.keys().copied().collect::<Vec<_>>() {
+            match fronts.first_mut() {
+                Some(front) => self.free(front, address),
+                None => assert!(self.live.is_empty(), "no block without a front"),
+            }
+        }
+        fronts.iter_mut().for_each(|front| front.retire());
+        self.arena.nodes().iter().for_each(|node| {
+            node.purge();
+        });
+        assert_eq!(self.active(), 0, "slots are lost");
+        // SAFETY: nobody uses the arena any more.
+        unsafe { self.arena.destroy() };
+    }
+}
+
+const SIZES: [usize; 12] = [
+    1,
+    16,
+    48,
+    100,
+    512,
+    1024,
+    3000,
+    9000,
+    40_000,
+    200_000,
+    300_000,
+    1 << 20,
+];
+
+/// A life of a heap: two fronts, all kinds of blocks, hand-over, retirement, purge.
+fn scenario(mut world: World) {
+    let (mut a, mut b) = (world.front(), world.front());
+    let mut blocks = Vec::new();
+    for round in 0..4 {
+        for (i, &size) in SIZES.iter().cycle().take(80).enumerate() {
+            if let Some(a) = a.as_deref_mut() {
+                blocks.extend(world.alloc(a, size + round, if i % 7 == 0 { 64 } else { 1 }));
+            }
+        }
+        if let Some(a) = a.as_deref_mut() {
+            for (size, align) in [(5 << 20, 1), (2 << 20, 4 << 20), (3 * SLOT, 2 * SLOT)] {
+                if let Some(block) = world.alloc(a, size, align) {
+                    world.resize(block, size + SUPER);
+                    blocks.push(block);
+                }
+            }
+        }
+        // The other heap frees two thirds, its owner the rest of every second round.
+        let count = blocks.len();
+        for (i, address) in core::mem::take(&mut blocks).into_iter().enumerate() {
+            match (b.as_deref_mut(), a.as_deref_mut()) {
+                (Some(b), _) if i % 3 != 0 => world.free(b, address),
+                (_, Some(a)) if round % 2 == 0 && i < count / 2 => world.free(a, address),
+                _ => blocks.push(address),
+            }
+        }
+        match round {
+            1 => {
+                let _ = world.arena.nodes()[0].warm(8 << 20);
+            }
+            2 => {
+                world.arena.nodes()[0].purge();
+                if let Some(b) = b.take() {
+                    b.retire();
+                }
+                b = world.front();
+            }
+            _ => {}
+        }
+    }
+    world.fake.heal();
+    let mut fronts: Vec<_> = [a, b].into_iter().flatten().collect();
+    if fronts.is_empty() {
+        fronts.extend(world.front());
+    }
+    world.end(fronts);
+}
+
+fn lines(fake: &Fake) -> usize {
+    let mut buffer = [0; 4096];
+    fake.read_stderr(&mut buffer)
+        .iter()
+        .filter(|&&b| b == b'\n')
+        .count()
+}
+
+/// Runs the scenario with call after call failing, once or for good, in the given page mode.
+fn every_position(pages: Pages, lasting: bool, error: Error) {
+    let config = SMALL.pages(pages);
+    let mut hits = 0;
+    for position in 0.. {
+        let world = World::new(config, |fake| {
+            fake.fail_with(error);
+            if pages != Pages::Small {
+                // The pool of the host is not this test's; thp stands for what is populated and huge.
+                fake.refuse(PageMode::Hugetlb);
+            }
+            if lasting {
+                fake.fail_from(position)
+            } else {
+                fake.fail_nth(position)
+            }
+        });
+        let Ok(world) = world else {
+            hits += 1;
+            continue;
+        };
+        let fake = world.fake;
+        scenario(world);
+        assert!(
+            lines(fake) <= 2,
+            "one message for hugepages, one for memory"
+        );
+        if fake.calls() <= position {
+            break;
+        }
+        hits += 1;
+    }
+    assert!(hits > 20, "only {hits} positions were hit");
+}
+
+#[test]
+fn each_call_fails_once_at_each_position() {
+    every_position(Pages::Small, false, Error::NoMemory);
+}
+
+#[test]
+fn each_call_fails_for_good_from_each_position() {
+    every_position(Pages::Small, true, Error::NoMemory);
+}
+
+#[test]
+fn each_call_fails_once_on_transparent_hugepages() {
+    every_position(Pages::Hugetlb, false, Error::Unsupported);
+}
+
+#[test]
+fn addresses_lost_at_each_position() {
+    for position in 0..40 {
+        for call in [Call::Map, Call::Unmap] {
+            let world = World::new(SMALL, |fake| {
+                fake.fail_with(Error::Lost);
+                fake.fail_only(call);
+                fake.fail_nth(position);
+            });
+            scenario(world.expect("neither is called at creation"));
+        }
+    }
+}
+
+#[test]
+fn hugetlb_falls_back_with_one_message() {
+    let mut world = World::new(
+        Config::new().address_space(128 << 20).pages(Pages::Hugetlb),
+        |fake| {
+            fake.refuse(PageMode::Hugetlb);
+        },
+    )
+    .expect("an arena");
+    let front = world.front().expect("a front");
+    for _ in 0..40 {
+        world.alloc(front, 1 << 20, 1).expect("memory");
+    }
+    let node = &world.arena.nodes()[0];
+    assert_eq!(node.mapped_bytes(PageMode::Hugetlb), 0);
+    assert!(node.mapped_bytes(PageMode::Thp) >= 40 << 20);
+    assert_eq!(lines(world.fake), 1);
+    world.end([front].into());
+}
+
+#[cfg(feature = "numa")]
+fn two_nodes(config: Config) -> World {
+    World::new(config, |fake| {
+        fake.set_topology(Topology::from_parts(&[(0, 1, 0), (2, 3, 1)]))
+    })
+    .expect("an arena")
+}
+
+#[test]
+#[cfg(feature = "numa")]
+fn each_node_has_its_part_and_blocks_go_home() {
+    let mut world = two_nodes(SMALL.address_space(1 << 30));
+    assert_eq!(world.arena.node_count(), 2);
+    world.fake.set_cpu(0);
+    let near = world.front().expect("a front");
+    world.fake.set_cpu(3);
+    let far = world.front().expect("a front");
+    let mut blocks = Vec::new();
+    for &size in SIZES.iter().cycle().take(300) {
+        for (node, front) in [&mut *near, &mut *far].into_iter().enumerate() {
+            let block = world.alloc(front, size, 1).expect("memory");
+            assert_eq!(world.arena.node_of_slot(world.arena.slot_of(block)), node);
+            assert_eq!(
+                world.fake.bound(block).map(|id| usize::from(id.0)),
+                Some(node)
+            );
+            blocks.push((node, block));
+        }
+    }
+    // Everyone frees the other one's: no block stays in a magazine of the wrong node.
+    for (node, block) in blocks {
+        world.free(if node == 0 { &mut *far } else { &mut *near }, block);
+    }
+    for &size in SIZES.iter().filter(|&&size| size <= 1024) {
+        let block = world.alloc(near, size, 1).expect("memory");
+        assert_eq!(world.arena.node_of_slot(world.arena.slot_of(block)), 0);
+    }
+    world.end([near, far].into());
+}
+
+#[test]
+#[cfg(feature = "numa")]
+fn a_full_node_takes_from_the_other() {
+    let mut world = two_nodes(SMALL.messages(false));
+    world.fake.set_cpu(0);
+    let front = world.front().expect("a front");
+    let mut nodes = [0; 2];
+    while let Some(block) = world.alloc(front, 200_000, 1) {
+        nodes[world.arena.node_of_slot(world.arena.slot_of(block))] += 1;
+    }
+    assert!(nodes[0] > 200 && nodes[1] > 200, "{nodes:?}");
+    assert!(cfg!(not(feature = "stats")) || front.heap.counters.stage_remote.get() > 0);
+    world.end([front].into());
+}
+
+#[test]
+#[cfg(feature = "numa")]
+fn numa_off_is_one_node() {
+    let world = two_nodes(SMALL.numa(Numa::Off));
+    assert_eq!(world.arena.node_count(), 1);
+    world.end(Vec::new());
+}
+
+#[test]
+fn stashes_overflow_to_the_list_and_are_found_from_other_cpus() {
+    let mut world = World::new(SMALL, |_| {}).expect("an arena");
+    world.fake.set_cpu(0);
+    let owner = world.front().expect("a front");
+    let freer = world.front().expect("a front");
+    // 1 KiB: 64 blocks a span. Sixteen spans run full and are left to nobody.
+    let blocks: Vec<_> = (0..1024)
+        .map(|_| world.alloc(owner, 1024, 1).expect("memory"))
+        .collect();
+    let mapped = world.active();
+    for &block in blocks.iter().step_by(2) {
+        world.free(freer, block);
+    }
+    freer.flush();
+    // The spans wait in CPU 0's stash and, since it has four places, on the list; CPU 1 finds them all.
+    world.fake.set_cpu(1);
+    let taker = world.front().expect("a front");
+    for _ in 0..512 - 64 {
+        world.alloc(taker, 1024, 1).expect("memory");
+    }
+    assert!(
+        world.active() <= mapped + 2 * SLOT as u64 || cfg!(not(feature = "shared-pool")),
+        "memory grew"
+    );
+    if cfg!(feature = "stats") {
+        assert!(taker.heap.counters.stage_partial.get() >= 12);
+    }
+    world.end([owner, freer, taker].into());
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Alloc {
+        front: usize,
+        size: usize,
+        align: u32,
+    },
+    Free {
+        front: usize,
+        pick: usize,
+    },
+    Retire {
+        front: usize,
+    },
+    Flush {
+        front: usize,
+    },
+    Purge,
+    Collect {
+        front: usize,
+    },
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let size = prop_oneof![8 => 1usize..1100, 3 => 1000usize..40_000, 2 => 40_000usize..300_000, 1 => 250_000usize..6_000_000];
+    prop_oneof![
+        20 => (0usize..3, size, 0u32..8).prop_map(|(front, size, align)| Op::Alloc { front, size, align }),
+        16 => (0usize..3, any::<usize>()).prop_map(|(front, pick)| Op::Free { front, pick }),
+        1 => (0usize..3).prop_map(|front| Op::Retire { front }),
+        1 => (0usize..3).prop_map(|front| Op::Flush { front }),
+        1 => (0usize..3).prop_map(|front| Op::Collect { front }),
+        1 => Just(Op::Purge),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_lives_lose_nothing(ops in prop::collection::vec(op(), 1..1500)) {
+        let mut world = World::new(SMALL.magazine(1024).messages(false), |_| {}).expect("an arena");
+        let mut fronts: Vec<_> = (0..3).map(|_| world.front().expect("a front")).collect();
+        for op in ops {
+            match op {
+                Op::Alloc { front, size, align } => {
+                    world.alloc(fronts[front], size, 1 << align);
+                }
+                Op::Free { front, pick } => {
+                    let pick = pick % (world.live.len().max(1));
+                    if let Some(&address) = world.live.keys().nth(pick) {
+                        world.free(fronts[front], address);
+                    }
+                }
+                Op::Retire { front } => {
+                    fronts[front].retire();
+                    fronts[front] = world.front().expect("a front");
+                }
+                Op::Flush { front } => fronts[front].flush(),
+                Op::Collect { front } => super::release_cached(fronts[front]),
+                Op::Purge => {
+                    world.arena.nodes()[0].purge();
+                }
+            }
+            world.arena.check();
+        }
+        world.end(fronts);
+    }
+}
