@@ -60,7 +60,7 @@ pub enum Freed {
 
 impl Handshake {
     /// A span in nobody's use. Metadata that was never touched is the same.
-    #[cfg(any(test, loom))]
+    #[cfg(loom)]
     pub fn new() -> Self {
         Self {
             owner: AtomicU64::new(FREE),

@@ -121,6 +121,7 @@ mod tests {
             .map(|s| s.0)
             .collect();
         assert_eq!(rest, [1, 2, 4, 5, 6]);
-        assert!(queue.is_empty() && queue.len() == 0);
+        assert!(queue.is_empty());
+        assert_eq!(queue.pop(&table), None);
     }
 }
