@@ -280,6 +280,31 @@ impl Os {
         unsafe { linux::map::move_pages(from, to, len) }
     }
 
+    /// Moves a range off hugetlb pages, to transparent hugepages or small ones: addresses and contents stay, also
+    /// where other threads write meanwhile. The hugetlb pages go back to their pool. Costs about as much as copying.
+    ///
+    /// # Errors
+    /// Nothing has changed. [`Error::NoMemory`]; [`Error::Unsupported`] if other threads run and the kernel does not
+    /// let this process use userfaultfd.
+    ///
+    /// # Safety
+    /// The range is aligned to [`HUGE`], mapped as [`PageMode::Hugetlb`], and nobody unmaps it meanwhile.
+    pub unsafe fn demote(self, addr: usize, len: usize) -> Result<(), Error> {
+        inject!(self, Demote);
+        // SAFETY: the caller's precondition is the same.
+        unsafe { linux::demote::demote(addr, len) }
+    }
+
+    /// Free pages of the system's 2 MiB hugetlb pool that nobody has reserved.
+    pub fn hugetlb_free(self) -> usize {
+        linux::demote::hugetlb_free()
+    }
+
+    /// Whether the page of a mapped address is mapped by another process too (after a fork), or may be.
+    pub fn is_shared(self, addr: usize) -> bool {
+        linux::demote::is_shared(addr)
+    }
+
     /// The node whose memory backs the page of `addr`; an untouched page is faulted in by asking.
     ///
     /// # Errors

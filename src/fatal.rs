@@ -77,3 +77,23 @@ pub fn no_arena(os: Os, why: theap_platform::Error) {
         .str("); every allocation fails. Check ulimit -v")
         .send(os);
 }
+
+/// Reports, once a process, what a fork did to the heap's hugetlb pages. `left` of them may meet an empty pool.
+#[cold]
+pub fn forked(os: Os, pages: usize, free: usize, moved: usize, left: usize) {
+    let line = Line::new()
+        .str("theap: fork: ")
+        .dec(pages as u64)
+        .str(" hugetlb pages may be copied and the pool has ")
+        .dec(free as u64)
+        .str(" free; ");
+    if left == 0 {
+        line.str("moved ")
+            .dec(moved as u64)
+            .str(" of them to other pages. To keep them: sysctl -w vm.nr_hugepages=N")
+    } else {
+        line.dec(left as u64)
+            .str(" could not be moved: a write may end in SIGBUS. Raise vm.nr_hugepages")
+    }
+    .send(os);
+}

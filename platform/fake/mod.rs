@@ -25,6 +25,7 @@ pub enum Call {
     Purge,
     Unmap,
     MovePages,
+    Demote,
     Bind,
 }
 

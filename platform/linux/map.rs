@@ -22,7 +22,7 @@ const READ_WRITE: MprotectFlags = MprotectFlags::READ.union(MprotectFlags::WRITE
 /// EAGAIN is transient, but a kernel that always answers it must not hang the process.
 const EAGAIN_LIMIT: u32 = 64;
 
-fn pointer(addr: usize) -> *mut c_void {
+pub(super) fn pointer(addr: usize) -> *mut c_void {
     ptr::with_exposed_provenance_mut(addr)
 }
 

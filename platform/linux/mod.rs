@@ -1,5 +1,6 @@
 //! The real system. Every module here is private behind [`crate::Os`] or re-exported by `lib.rs`.
 
+pub mod demote;
 pub mod fork;
 pub mod futex;
 pub mod line;

@@ -87,6 +87,7 @@ pub fn arena(config: &Config) -> Option<&'static Arena> {
 extern "C" fn before_fork() {
     if let Some(arena) = existing_arena() {
         arena.lock_all();
+        arena.prepare_fork();
     }
 }
 

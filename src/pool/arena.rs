@@ -58,6 +58,8 @@ pub struct Arena {
     max_heaps: usize,
     /// Which messages were given: each once a process.
     said: AtomicU32,
+    /// Forks so far.
+    pub(super) forks: AtomicU32,
 }
 
 // SAFETY: the pointers lead to tables of atomics, to metadata whose every field says who may touch it, and to nodes,
@@ -255,6 +257,7 @@ impl Arena {
             heap_bytes,
             max_heaps: layout.max_heaps,
             said: AtomicU32::new(0),
+            forks: AtomicU32::new(0),
         };
         let place = meta as *mut Arena;
         // SAFETY: the arena's place is the first thing in the dense part, and nobody else knows of it.

@@ -91,6 +91,11 @@ impl Node {
         let limit = (self.arena.config.growth / SUPER).max(1);
         let first = growth.frontier;
         let mut count = growth.step.min(limit).min(self.supers - first);
+        if count > 1 && matches!(self.arena.config.pages, Pages::Auto | Pages::Hugetlb) {
+            // A step that the hugetlb pool can serve only in part would go to other pages as a whole.
+            let free = self.arena.os.hugetlb_free();
+            count = if free > 0 { count.min(free) } else { count };
+        }
         while count > 0 {
             match self.map_supers(growth, first, count, taken) {
                 Ok(()) => {

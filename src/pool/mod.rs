@@ -18,6 +18,7 @@ cfg_if::cfg_if! {
         mod arena;
         #[cfg(test)]
         mod check;
+        mod fork;
         mod grow;
         mod meta;
         mod node;

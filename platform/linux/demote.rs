@@ -1,0 +1,224 @@
+//! Moving memory off hugetlb pages in place, while other threads may write to it.
+//!
+//! Before a fork whose copies the hugetlb pool could not serve, SuperSlabs move to transparent or small pages: the
+//! contents are copied to new memory, which then takes the old one's addresses by one `mremap`. A write of another
+//! thread in between would be lost, so the old pages are write-protected by userfaultfd for the time of the copy: a
+//! writer waits and then continues on the new pages. Where userfaultfd is not to be had, only a process of one thread
+//! can be helped.
+#![allow(unsafe_code)] // Replaces mappings.
+
+use core::ffi::c_ulong;
+use core::mem::size_of;
+
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mm::{self, Advice, MapFlags, MremapFlags, ProtFlags, UserfaultfdFlags};
+
+use super::map::{self, pointer};
+use crate::{Error, HUGE, PAGE};
+
+const API: u64 = 0xAA;
+const FEATURE_WP: u64 = 1 << 0;
+const FEATURE_WP_HUGETLB: u64 = 1 << 12;
+const USER_MODE_ONLY: u32 = 1;
+const REGISTER_WP: u64 = 1 << 1;
+const PROTECT: u64 = 1 << 0;
+
+/// An ioctl number of userfaultfd that reads and writes `T`.
+const fn request<T>(number: c_ulong) -> c_ulong {
+    3 << 30 | (size_of::<T>() as c_ulong) << 16 | (API as c_ulong) << 8 | number
+}
+
+#[repr(C)]
+struct Handshake {
+    api: u64,
+    features: u64,
+    ioctls: u64,
+}
+
+#[repr(C)]
+struct Register {
+    start: u64,
+    len: u64,
+    mode: u64,
+    ioctls: u64,
+}
+
+#[repr(C)]
+struct Protect {
+    start: u64,
+    len: u64,
+    mode: u64,
+}
+
+/// See [`crate::Os::demote`].
+///
+/// # Safety
+/// As there.
+pub unsafe fn demote(addr: usize, len: usize) -> Result<(), Error> {
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+    let access = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: the kernel chooses the place, so no existing mapping is touched. The hugepage more leaves room to align.
+    let room = unsafe { mm::mmap_anonymous(core::ptr::null_mut(), len + HUGE, access, flags)? };
+    let room = room.expose_provenance();
+    let copy = room.next_multiple_of(HUGE);
+    // SAFETY: `copy` lies within the fresh mapping, and `addr` is the caller's.
+    let done = unsafe { copy_and_replace(copy, addr, len) };
+    // SAFETY: the rest of the fresh mapping, all of it if nothing was moved.
+    unsafe {
+        if done.is_err() {
+            map::unreserve(room, len + HUGE);
+        } else {
+            if copy > room {
+                map::unreserve(room, copy - room);
+            }
+            map::unreserve(copy + len, room + HUGE - copy);
+        }
+    }
+    done
+}
+
+/// # Safety
+/// As [`demote`]; `copy` is a fresh mapping of at least `len` bytes.
+unsafe fn copy_and_replace(copy: usize, addr: usize, len: usize) -> Result<(), Error> {
+    // SAFETY: the fresh mapping.
+    unsafe {
+        // Advice: a kernel without transparent hugepages gives small ones.
+        let _ = mm::madvise(pointer(copy), len, Advice::LinuxHugepage);
+        map::populate(copy, len)?;
+    }
+    let guard = match protect(addr, len) {
+        Ok(guard) => Some(guard),
+        Err(_) if threads() == Some(1) => None,
+        Err(error) => return Err(error),
+    };
+    // SAFETY: both are mapped and do not overlap; no other thread writes while `guard` lives. The old mapping is
+    // replaced at once; waiting writers go on when `guard` is closed.
+    unsafe {
+        core::ptr::copy_nonoverlapping(addr as *const u8, copy as *mut u8, len);
+        mm::mremap_fixed(pointer(copy), len, len, MremapFlags::MAYMOVE, pointer(addr))?;
+    }
+    drop(guard);
+    Ok(())
+}
+
+/// Lets writers to the range wait until the descriptor is closed.
+fn protect(addr: usize, len: usize) -> Result<OwnedFd, Error> {
+    let flags = UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK;
+    // SAFETY: the descriptor is used for this range only.
+    let open = |flags| unsafe { mm::userfaultfd(flags) };
+    // Without privileges only writes from user mode wait; a system call that writes gets EFAULT.
+    let guard = open(flags)
+        .or_else(|_| open(flags | UserfaultfdFlags::from_bits_retain(USER_MODE_ONLY)))?;
+    let (start, len) = (addr as u64, len as u64);
+    let features = FEATURE_WP | FEATURE_WP_HUGETLB;
+    ioctl(
+        &guard,
+        0x3F,
+        &mut Handshake {
+            api: API,
+            features,
+            ioctls: 0,
+        },
+    )?;
+    ioctl(
+        &guard,
+        0x00,
+        &mut Register {
+            start,
+            len,
+            mode: REGISTER_WP,
+            ioctls: 0,
+        },
+    )?;
+    ioctl(
+        &guard,
+        0x06,
+        &mut Protect {
+            start,
+            len,
+            mode: PROTECT,
+        },
+    )?;
+    Ok(guard)
+}
+
+fn ioctl<T>(guard: &OwnedFd, number: c_ulong, argument: &mut T) -> Result<(), Error> {
+    loop {
+        // SAFETY: the number says the size of the argument, which the kernel reads and writes.
+        match unsafe { libc::ioctl(guard.as_raw_fd(), request::<T>(number), &raw mut *argument) } {
+            0 => return Ok(()),
+            // SAFETY: the C library's errno of this thread.
+            _ => match unsafe { *libc::__errno_location() } {
+                libc::EINTR | libc::EAGAIN => {}
+                libc::ENOMEM => return Err(Error::NoMemory),
+                _ => return Err(Error::Unsupported),
+            },
+        }
+    }
+}
+
+/// See [`crate::Os::hugetlb_free`].
+pub fn hugetlb_free() -> usize {
+    let mut buffer = [0; 4096];
+    let text = read(b"/proc/meminfo", &mut buffer);
+    let free = field(text, b"HugePages_Free:").unwrap_or(0);
+    free.saturating_sub(field(text, b"HugePages_Rsvd:").unwrap_or(0))
+}
+
+/// Threads of this process.
+fn threads() -> Option<usize> {
+    let mut buffer = [0; 4096];
+    field(read(b"/proc/self/status", &mut buffer), b"Threads:")
+}
+
+/// See [`crate::Os::is_shared`].
+pub fn is_shared(addr: usize) -> bool {
+    const EXCLUSIVE: u64 = 1 << 56;
+    const PRESENT: u64 = 1 << 63;
+    let Ok(file) = rustix::fs::open(
+        c"/proc/self/pagemap",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    ) else {
+        return true;
+    };
+    let mut entry = [0; 8];
+    match rustix::io::pread(&file, &mut entry, (addr / PAGE * 8) as u64) {
+        Ok(8) => {
+            let entry = u64::from_ne_bytes(entry);
+            entry & PRESENT != 0 && entry & EXCLUSIVE == 0
+        }
+        _ => true,
+    }
+}
+
+/// The beginning of a file, as much as the buffer takes; empty if it cannot be read.
+fn read<'a>(path: &[u8], buffer: &'a mut [u8]) -> &'a [u8] {
+    let Ok(file) = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else {
+        return &[];
+    };
+    let mut len = 0;
+    while len < buffer.len() {
+        match rustix::io::read(&file, &mut buffer[len..]) {
+            Ok(0) => break,
+            Ok(n) => len += n,
+            Err(Errno::INTR) => {}
+            Err(_) => return &[],
+        }
+    }
+    &buffer[..len]
+}
+
+/// The number after `name` at the start of a line.
+fn field(text: &[u8], name: &[u8]) -> Option<usize> {
+    let line = text
+        .split(|&b| b == b'\n')
+        .find_map(|line| line.strip_prefix(name))?;
+    let digits = line
+        .trim_ascii_start()
+        .iter()
+        .take_while(|b| b.is_ascii_digit());
+    Some(digits.fold(0, |sum, digit| sum * 10 + usize::from(digit - b'0')))
+}

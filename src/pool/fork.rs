@@ -1,0 +1,98 @@
+//! Fork with hugetlb pages.
+//!
+//! After a fork, parent and child share their pages until one of them writes, and the copy of a hugetlb page must come
+//! from the pool. If the pool is dry, a writing child dies of SIGBUS, and a writing parent makes the kernel take the
+//! page from the child. So before a fork the pool must have a free page for each copy that the fork makes possible;
+//! where it has not, SuperSlabs move to other pages, which can always be copied. Each one moved also gives its page
+//! back to the pool, so at most half of the heap has to move. Runs with all of the arena's locks held.
+//!
+//! Another process may take the pool's pages between the check and a copy; nothing can be done about that.
+
+use super::node::Node;
+use super::{Arena, SLOTS, SUPER};
+use crate::fatal;
+use core::sync::atomic::Ordering;
+use theap_platform::PageMode;
+
+/// Bits of `Arena::first_to_say`.
+const SAY_FORK: u32 = 2;
+
+/// Pages that copies may need, and pages that there are.
+struct Account {
+    need: usize,
+    free: usize,
+    /// Earlier forks: a page that is still shared may be copied once for each.
+    forks: usize,
+}
+
+impl Account {
+    fn copies(&self, shared: bool) -> usize {
+        1 + if shared { self.forks } else { 0 }
+    }
+}
+
+impl Arena {
+    /// Sees to it that the copies of a fork can be made. The caller holds all locks.
+    pub fn prepare_fork(&self) {
+        let forks = self.forks.fetch_add(1, Ordering::Relaxed) as usize;
+        let pages: usize = self
+            .nodes()
+            .iter()
+            .map(|node| node.mapped_bytes(PageMode::Hugetlb) as usize / SUPER)
+            .sum();
+        if pages == 0 {
+            return;
+        }
+        let mut account = Account {
+            need: 0,
+            free: self.os.hugetlb_free(),
+            forks,
+        };
+        for node in self.nodes() {
+            node.each_hugetlb(|_, address| {
+                account.need += account.copies(forks > 0 && self.os.is_shared(address))
+            });
+        }
+        if account.need <= account.free {
+            return;
+        }
+        let free = account.free;
+        let (mut moved, mut left) = (0, 0);
+        for node in self.nodes() {
+            node.each_hugetlb(|i, address| {
+                if account.need <= account.free {
+                    return;
+                }
+                let shared = forks > 0 && self.os.is_shared(address);
+                // SAFETY: the SuperSlab is mapped so, and the locks keep it mapped.
+                if unsafe { self.os.demote(address, SUPER) }.is_ok() {
+                    node.set_mode(i, Some(PageMode::Thp));
+                    account.need -= account.copies(shared);
+                    account.free += usize::from(!shared);
+                    moved += 1;
+                } else {
+                    left += 1;
+                }
+            });
+        }
+        if self.first_to_say(SAY_FORK) {
+            fatal::forked(self.os, pages, free, moved, left);
+        }
+    }
+}
+
+impl Node {
+    /// Visits the SuperSlabs on hugetlb pages: index and address. The caller holds the growth lock or all locks.
+    fn each_hugetlb(&self, mut each: impl FnMut(usize, usize)) {
+        let mut left = self.mapped_bytes(PageMode::Hugetlb) as usize / SUPER;
+        for i in 0..self.supers {
+            if left == 0 {
+                break;
+            }
+            if self.mode(i) == Some(PageMode::Hugetlb) {
+                left -= 1;
+                each(i, self.arena.address_of((self.first + i) * SLOTS));
+            }
+        }
+    }
+}

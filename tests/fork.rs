@@ -1,0 +1,151 @@
+//! Fork: parent and child both write all of the heap, with a hugetlb pool that has room for the copies, with one that
+//! has not, and while another thread of the parent writes.
+#![allow(unsafe_code)] // Calls the allocator directly, and fork.
+
+mod child;
+mod hugepages;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::{slice, thread};
+use theap::raw;
+
+const MIB: usize = 1 << 20;
+const PAGE: usize = 4096;
+/// Ten blocks of one MiB: six SuperSlabs or so.
+const BLOCKS: usize = 10;
+
+fn block_of_my_own() -> &'static mut [u8] {
+    let start = raw::alloc(MIB);
+    assert!(!start.is_null());
+    // SAFETY: a new block of this size, never freed.
+    unsafe { slice::from_raw_parts_mut(start, MIB) }
+}
+
+/// Forks; the child ends with 0 if `in_child` returns.
+fn fork(in_child: impl FnOnce(), in_parent: impl FnOnce()) {
+    // SAFETY: the child uses this thread's memory and theap, which is made for it, and ends without unwinding.
+    match unsafe { libc::fork() } {
+        -1 => panic!("fork"),
+        0 => {
+            in_child();
+            // SAFETY: ends the child without running the parent's exit handlers.
+            unsafe { libc::_exit(0) }
+        }
+        pid => {
+            in_parent();
+            let mut status = 0;
+            // SAFETY: the status is written to.
+            assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+            assert_eq!(status, 0, "the child died: {status:#x}");
+        }
+    }
+}
+
+/// Writes to every page and finds what it wrote before, until told to stop. Rounds done.
+fn write_on(cells: &[&AtomicU64], stop: &AtomicBool) -> u64 {
+    let mut round = 0;
+    while !stop.load(Ordering::Relaxed) {
+        for cell in cells {
+            let before = cell.swap(round + 1, Ordering::Relaxed);
+            assert_eq!(before, round, "a write was lost");
+        }
+        round += 1;
+    }
+    round
+}
+
+/// One fork after which both sides read and write every block.
+fn fork_and_write(blocks: &mut [&'static mut [u8]], before: impl Fn(usize) -> u8, after: u8) {
+    let places: Vec<*mut u8> = blocks.iter_mut().map(|block| block.as_mut_ptr()).collect();
+    fork(
+        || {
+            for (i, &place) in places.iter().enumerate() {
+                // SAFETY: the child's copy of a block, which nobody else uses there.
+                let block = unsafe { slice::from_raw_parts_mut(place, MIB) };
+                assert!(
+                    block.iter().all(|&b| b == before(i)),
+                    "the child reads something else"
+                );
+                block.fill(0xCC);
+            }
+            block_of_my_own().fill(7);
+        },
+        || blocks.iter_mut().for_each(|block| block.fill(after)),
+    );
+    assert!(blocks.iter().all(|block| block.iter().all(|&b| b == after)));
+}
+
+fn forks(threaded: bool) {
+    let mut blocks: Vec<_> = (0..BLOCKS).map(|_| block_of_my_own()).collect();
+    for (i, block) in blocks.iter_mut().enumerate() {
+        block.fill(i as u8);
+    }
+    let shared = block_of_my_own();
+    shared.fill(0);
+    let cells: Vec<&AtomicU64> = shared
+        .chunks_exact(PAGE)
+        // SAFETY: aligned, and only used as an atomic from here on.
+        .map(|page| unsafe { AtomicU64::from_ptr(page.as_ptr().cast_mut().cast()) })
+        .collect();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let writer = threaded.then(|| scope.spawn(|| write_on(&cells, &stop)));
+        fork_and_write(&mut blocks, |i| i as u8, 1);
+        for round in 1..8 {
+            fork_and_write(&mut blocks, |_| round, round + 1);
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(writer.is_none_or(|writer| writer.join().unwrap() > 0));
+    });
+    println!("on hugetlb pages: {}", theap::stats().mapped_hugetlb);
+}
+
+#[test]
+#[ignore = "run by the other tests, in a process of its own"]
+fn scenario() {
+    match child::role().as_deref() {
+        Some("alone") => forks(false),
+        Some("threaded") => forks(true),
+        role => panic!("no such scenario: {role:?}"),
+    }
+}
+
+/// Runs a scenario with a pool of so many pages; whether hugetlb pages were kept, and what was said.
+fn run(scenario: &str, pages: usize) -> Option<(bool, String)> {
+    let pool = hugepages::Pool::take()?;
+    if !pool.set(pages) {
+        return None;
+    }
+    let output = child::run(scenario, &[("THEAP_PAGES", "hugetlb")]);
+    let (out, err) = (child::text(&output.stdout), child::text(&output.stderr));
+    assert!(output.status.success(), "{}\n{out}{err}", output.status);
+    let kept = out
+        .lines()
+        .find_map(|line| line.split_once("on hugetlb pages: "))
+        .expect("a figure")
+        .1;
+    Some((kept.trim().parse::<usize>().unwrap() >= BLOCKS * MIB, err))
+}
+
+#[test]
+fn a_pool_with_room_for_the_copies_keeps_the_heap() {
+    for scenario in ["alone", "threaded"] {
+        if let Some((kept, said)) = run(scenario, 64) {
+            assert!(kept);
+            assert_eq!(said, "");
+        }
+    }
+}
+
+#[test]
+fn a_dry_pool_kills_nobody() {
+    // Eight pages: as many as the heap takes, or none beyond.
+    for pages in [7, 8, 10] {
+        for scenario in ["alone", "threaded"] {
+            if let Some((_, said)) = run(scenario, pages) {
+                assert_eq!(said.matches("theap: fork: ").count(), 1, "{said}");
+                assert!(said.contains("moved"), "{said}");
+            }
+        }
+    }
+}
