@@ -36,7 +36,7 @@ mod linux;
 
 #[cfg(feature = "fake")]
 pub use fake::{Call, Fake};
-pub use linux::futex::{Guard, Mutex, Rank, RawMutex};
+pub use linux::futex::{Guard, Mutex, Rank, RawMutex, spin_only};
 pub use linux::line::Line;
 pub use linux::topology::Topology;
 pub use linux::{fork, thread_exit};

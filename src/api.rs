@@ -112,6 +112,24 @@ pub fn purge() -> usize {
     })
 }
 
+/// From now on the allocator makes no system call: what would need one is refused, which means null for an allocation,
+/// and counted (`Stats::refusals`). A thread that has not allocated yet gets no heap unless a former thread's is free;
+/// threads that wait for one of the pool's locks spin. Misuse still ends the process with a message.
+///
+/// To be called after [`warm_up`], and after every thread has allocated once.
+pub fn seal() {
+    if let Some(arena) = front::existing_arena() {
+        arena.set_sealed(true);
+    }
+}
+
+/// Ends what [`seal`] began.
+pub fn unseal() {
+    if let Some(arena) = front::existing_arena() {
+        arena.set_sealed(false);
+    }
+}
+
 /// What the heap holds and has done. All zero before the first allocation.
 pub fn stats() -> Stats {
     front::existing_arena().map_or_else(Stats::default, |arena| {

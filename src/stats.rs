@@ -109,6 +109,8 @@ pub struct Stats {
     pub empty: u64,
     /// Free slots that read zero.
     pub fresh: u64,
+    /// What a sealed heap refused: growth, a heap for a new thread, a purge.
+    pub refusals: u64,
     /// Heaps ever made; a thread has one, and an exited thread's is used again.
     pub heaps: u64,
     /// Counters of all heaps.
@@ -131,6 +133,7 @@ impl Stats {
             stats.empty += empty;
             stats.fresh += fresh;
         }
+        stats.refusals = arena.refusals();
         stats.heaps = arena.heaps_made() as u64;
         counters(&mut stats.totals);
         stats

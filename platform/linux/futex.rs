@@ -14,8 +14,8 @@
 
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicBool, AtomicU32};
 
 use rustix::thread::futex;
 
@@ -25,6 +25,15 @@ const CONTENDED: u32 = 2;
 
 /// Holders keep a lock for tens of instructions, or for a system call; this covers the former.
 const SPINS: u32 = 100;
+
+/// Whether waiting threads spin instead of sleeping.
+static SPIN_ONLY: AtomicBool = AtomicBool::new(false);
+
+/// From now on threads that wait for a lock spin (`true`) or sleep in the kernel: for a process that wants no system
+/// call whatsoever. A thread that sleeps already still needs its wake-up.
+pub fn spin_only(on: bool) {
+    SPIN_ONLY.store(on, Relaxed);
+}
 
 /// A lock of one word that guards whatever its user says. It is not re-entrant.
 pub struct RawMutex {
@@ -66,11 +75,13 @@ impl RawMutex {
     #[cold]
     #[inline(never)]
     fn lock_slow(&self) {
-        for _ in 0..SPINS {
+        let mut spins = 0;
+        while spins < SPINS || SPIN_ONLY.load(Relaxed) {
+            spins += 1;
             match self.state.load(Relaxed) {
                 FREE if self.try_lock() => return,
                 // Others sleep already: spinning past them would only delay them.
-                CONTENDED => break,
+                CONTENDED if !SPIN_ONLY.load(Relaxed) => break,
                 _ => core::hint::spin_loop(),
             }
         }

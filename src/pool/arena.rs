@@ -19,7 +19,7 @@ use super::{SLOT, SUPER, SpanId};
 use crate::classes::CLASS_COUNT;
 use crate::config::{Config, Numa};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
-use core::sync::atomic::AtomicU8;
+use core::sync::atomic::{AtomicBool, AtomicU8};
 use theap_platform::{Cpu, Error, HUGE, Mutex, Os, PAGE, Rank, Topology};
 
 /// Rank of the lock on heap ids; first of all.
@@ -60,6 +60,10 @@ pub struct Arena {
     said: AtomicU32,
     /// Forks so far.
     pub(super) forks: AtomicU32,
+    /// The system must not be asked for anything.
+    sealed: AtomicBool,
+    /// What was not done for that.
+    refused: AtomicU64,
 }
 
 // SAFETY: the pointers lead to tables of atomics, to metadata whose every field says who may touch it, and to nodes,
@@ -258,6 +262,8 @@ impl Arena {
             max_heaps: layout.max_heaps,
             said: AtomicU32::new(0),
             forks: AtomicU32::new(0),
+            sealed: AtomicBool::new(false),
+            refused: AtomicU64::new(0),
         };
         let place = meta as *mut Arena;
         // SAFETY: the arena's place is the first thing in the dense part, and nobody else knows of it.
@@ -485,7 +491,35 @@ impl Arena {
 
     /// True for the first caller of a process that has `bit` to say, if messages are on.
     pub fn first_to_say(&self, bit: u32) -> bool {
-        self.config.messages && self.said.fetch_or(1 << bit, Ordering::Relaxed) & (1 << bit) == 0
+        self.config.messages
+            && !self.is_sealed()
+            && self.said.fetch_or(1 << bit, Ordering::Relaxed) & (1 << bit) == 0
+    }
+
+    /// Forbids or allows asking the system for anything.
+    pub fn set_sealed(&self, on: bool) {
+        self.sealed.store(on, Ordering::SeqCst);
+        theap_platform::spin_only(on);
+    }
+
+    /// Whether what would need the system must be refused.
+    #[inline]
+    pub fn is_sealed(&self) -> bool {
+        self.sealed.load(Ordering::Relaxed)
+    }
+
+    /// As `is_sealed`, counting a refusal.
+    pub fn refuses(&self) -> bool {
+        let sealed = self.is_sealed();
+        if sealed {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        sealed
+    }
+
+    /// Refusals so far.
+    pub fn refusals(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// An idle heap, or a new one; `None` if there are as many as the metadata has room for, or no memory.
@@ -501,7 +535,7 @@ impl Arena {
             });
         }
         let index = ids.made as usize;
-        if index == self.max_heaps {
+        if index == self.max_heaps || self.refuses() {
             return None;
         }
         let memory = self.heap_at(index);

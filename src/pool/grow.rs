@@ -91,7 +91,8 @@ impl Node {
         let limit = (self.arena.config.growth / SUPER).max(1);
         let first = growth.frontier;
         let mut count = growth.step.min(limit).min(self.supers - first);
-        if count > 1 && matches!(self.arena.config.pages, Pages::Auto | Pages::Hugetlb) {
+        let hugetlb = matches!(self.arena.config.pages, Pages::Auto | Pages::Hugetlb);
+        if count > 1 && hugetlb && !self.arena.is_sealed() {
             // A step that the hugetlb pool can serve only in part would go to other pages as a whole.
             let free = self.arena.os.hugetlb_free();
             count = if free > 0 { count.min(free) } else { count };
@@ -108,6 +109,7 @@ impl Node {
                     self.say_out_of_memory(SUPER, error);
                     return None;
                 }
+                Err(_) if self.arena.is_sealed() => return None,
                 Err(_) => count = 1,
             }
         }
@@ -134,6 +136,9 @@ impl Node {
         taken: usize,
     ) -> Result<(), Error> {
         let arena = self.arena;
+        if arena.refuses() {
+            return Err(Error::NoMemory);
+        }
         arena.commit_metas(self.first + first, count, false)?;
         let mapped = self.map_pages(first, count);
         let old_frontier = growth.frontier;

@@ -14,13 +14,18 @@ use theap_platform::PageMode;
 impl Node {
     /// After SuperSlab `i` became free: purges it if the node keeps more warm memory than it should.
     pub(super) fn trim(&self, i: usize) {
-        if self.empty.load(Ordering::Relaxed) * SLOT > self.arena.config.retain {
+        if self.empty.load(Ordering::Relaxed) * SLOT > self.arena.config.retain
+            && !self.arena.is_sealed()
+        {
             self.purge_super(i);
         }
     }
 
     /// Gives all free memory of the node back, as far as pages allow. Bytes given back.
     pub fn purge(&self) -> usize {
+        if self.arena.refuses() {
+            return 0;
+        }
         self.sweep_all();
         let mut bytes = 0;
         for i in self.mapped_supers() {

@@ -149,7 +149,9 @@ impl Arena {
         };
         let (PageMode::Small | PageMode::Thp, true) = (
             mode(old).unwrap_or(PageMode::Hugetlb),
-            mode(old) == mode(new) && self.node_of_slot(old) == self.node_of_slot(new),
+            !self.is_sealed()
+                && mode(old) == mode(new)
+                && self.node_of_slot(old) == self.node_of_slot(new),
         ) else {
             // SAFETY: the caller's promise.
             unsafe { core::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, SUPER) };

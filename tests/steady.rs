@@ -1,0 +1,204 @@
+//! The proof of steady state: after a warm-up two threads allocate, free and hand blocks to each other under a filter
+//! that kills the process on any system call, and not one page fault happens. Each in a process of its own.
+#![allow(unsafe_code)] // Calls the allocator directly, and getrusage.
+
+mod child;
+
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rtrb::{Consumer, Producer, RingBuffer};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+use theap::raw;
+
+/// Operations of both threads together, an allocation or a free each.
+const OPERATIONS: usize = 50_000_000;
+const SLOTS: usize = 8192;
+
+/// Kills the process at any system call of this thread from here on, but exit and write.
+fn forbid_system_calls() {
+    let filter = SeccompFilter::new(
+        [libc::SYS_exit, libc::SYS_exit_group, libc::SYS_write]
+            .map(|call| (call, Vec::new()))
+            .into(),
+        SeccompAction::KillProcess,
+        SeccompAction::Allow,
+        TargetArch::x86_64,
+    )
+    .unwrap();
+    let program: BpfProgram = filter.try_into().unwrap();
+    seccompiler::apply_filter(&program).unwrap();
+    // The allocator under test is not this program's: what std frees here is System's.
+    std::mem::forget(program);
+}
+
+/// Page faults of the process so far.
+fn faults() -> i64 {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the structure is written to; zeroes are valid.
+    let usage = unsafe {
+        assert_eq!(libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()), 0);
+        usage.assume_init()
+    };
+    usage.ru_minflt + usage.ru_majflt
+}
+
+/// A thread's blocks, and the ways to and from the other thread.
+struct Worker {
+    slots: Vec<usize>,
+    random: u64,
+    to: Producer<usize>,
+    from: Consumer<usize>,
+}
+
+impl Worker {
+    fn next(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+
+    fn run(&mut self, operations: usize) {
+        let mut done = 0;
+        while done < operations {
+            if let Ok(block) = self.from.pop() {
+                // SAFETY: the other thread gave the block away.
+                unsafe { raw::free(block as *mut u8) };
+                done += 1;
+            }
+            let random = self.next();
+            let slot = (random >> 40) as usize % SLOTS;
+            let block = std::mem::take(&mut self.slots[slot]);
+            if block == 0 {
+                let block = raw::alloc(16 + random as usize % 1009);
+                assert!(!block.is_null());
+                // SAFETY: a new block.
+                unsafe { block.write(1) };
+                self.slots[slot] = block as usize;
+                done += 1;
+            } else if random & 1 << 32 == 0 || self.to.push(block).is_err() {
+                // SAFETY: this thread's block.
+                unsafe { raw::free(block as *mut u8) };
+                done += 1;
+            }
+        }
+    }
+}
+
+/// Waits without a system call.
+fn wait_for(counter: &AtomicUsize, value: usize) {
+    while counter.load(Ordering::Acquire) < value {
+        std::hint::spin_loop();
+    }
+}
+
+fn steady(seal: bool) {
+    theap::warm_up(256 << 20).unwrap();
+    let (a_to_b, b_from_a) = RingBuffer::new(1024);
+    let (b_to_a, a_from_b) = RingBuffer::new(1024);
+    let worker = |random, to, from| Worker {
+        slots: vec![0; SLOTS],
+        random,
+        to,
+        from,
+    };
+    let workers = [
+        worker(88_172_645_463_325_252, a_to_b, a_from_b),
+        worker(0x9E37_79B9_7F4A_7C15, b_to_a, b_from_a),
+    ];
+    let (ready, go, done) = (
+        &AtomicUsize::new(0),
+        &AtomicUsize::new(0),
+        &AtomicUsize::new(0),
+    );
+    thread::scope(|scope| {
+        for mut worker in workers {
+            scope.spawn(move || {
+                worker.run(OPERATIONS / 10);
+                forbid_system_calls();
+                worker.run(1000);
+                ready.fetch_add(1, Ordering::AcqRel);
+                wait_for(go, 1);
+                worker.run(OPERATIONS / 2);
+                done.fetch_add(1, Ordering::AcqRel);
+                // Ending the thread takes system calls that the filter forbids.
+                loop {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let sleep_until = |counter: &AtomicUsize| {
+            while counter.load(Ordering::Acquire) < 2 {
+                thread::sleep(Duration::from_millis(1));
+            }
+        };
+        sleep_until(ready);
+        if seal {
+            theap::seal();
+        }
+        faults();
+        let before = faults();
+        go.store(1, Ordering::Release);
+        sleep_until(done);
+        let after = faults();
+        println!(
+            "operations {OPERATIONS} faults {} refusals {}",
+            after - before,
+            theap::stats().refusals
+        );
+        std::process::exit(0);
+    });
+}
+
+#[test]
+#[ignore = "run by the other tests, in a process of its own"]
+fn scenario() {
+    match child::role().as_deref() {
+        Some("steady") => steady(false),
+        Some("sealed") => steady(true),
+        Some("caught") => {
+            forbid_system_calls();
+            // SAFETY: has no precondition.
+            unsafe { libc::getppid() };
+        }
+        role => panic!("no such scenario: {role:?}"),
+    }
+}
+
+fn no_fault_and_no_system_call(scenario: &str) {
+    for pages in ["small", "thp"] {
+        let output = child::run(scenario, &[("THEAP_PAGES", pages)]);
+        let (out, err) = (child::text(&output.stdout), child::text(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{pages}: {}\n{out}{err}",
+            output.status
+        );
+        assert!(
+            out.contains(&format!("operations {OPERATIONS} faults 0 refusals 0")),
+            "{pages}: {out}"
+        );
+    }
+}
+
+#[test]
+fn steady_state_has_no_fault_and_no_system_call() {
+    no_fault_and_no_system_call("steady");
+}
+
+#[test]
+fn a_sealed_heap_has_no_fault_and_no_system_call() {
+    no_fault_and_no_system_call("sealed");
+}
+
+#[test]
+fn the_filter_catches_a_system_call() {
+    use std::os::unix::process::ExitStatusExt;
+    assert_eq!(
+        child::run("caught", &[]).status.signal(),
+        Some(libc::SIGSYS)
+    );
+}
