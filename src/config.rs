@@ -31,6 +31,15 @@ pub enum Numa {
     Off,
 }
 
+/// Who takes the page faults of new memory on 4 KiB and transparent pages. Hugetlb pages are always populated at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prefault {
+    /// Whoever touches a page first.
+    Off,
+    /// The thread for which the heap grows: its allocation takes as long as the kernel needs for the step.
+    Grow,
+}
+
 /// The options of a heap, usable in a `const`. Fields are documented by [`OPTIONS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -39,6 +48,7 @@ pub struct Config {
     pub(crate) reserve: usize,
     pub(crate) retain: usize,
     pub(crate) growth: usize,
+    pub(crate) prefault: Prefault,
     pub(crate) magazine: usize,
     pub(crate) numa: Numa,
     pub(crate) messages: bool,
@@ -116,6 +126,23 @@ pub const OPTIONS: &[OptionRow] = &[
         values: BYTES,
         doc: "Largest step by which the heap grows; steps double from 2 MiB up to it.",
         set: |config, value| store(&mut config.growth, bytes(value)),
+    },
+    OptionRow {
+        name: "prefault",
+        variable: "THEAP_PREFAULT",
+        default: "off",
+        values: "off, grow",
+        doc: "Who takes the page faults of new memory: whoever touches it first, or the thread for which the heap grows.",
+        set: |config, value| {
+            store(
+                &mut config.prefault,
+                match value {
+                    b"off" => Some(Prefault::Off),
+                    b"grow" => Some(Prefault::Grow),
+                    _ => None,
+                },
+            )
+        },
     },
     OptionRow {
         name: "magazine",
@@ -202,6 +229,7 @@ impl Config {
             reserve: 0,
             retain: 256 << 20,
             growth: 32 << 20,
+            prefault: Prefault::Off,
             magazine: 16 << 10,
             numa: Numa::Local,
             messages: true,
@@ -235,6 +263,12 @@ impl Config {
     /// Largest growth step in bytes.
     pub const fn growth(mut self, bytes: usize) -> Self {
         self.growth = bytes;
+        self
+    }
+
+    /// Who takes the page faults of new memory.
+    pub const fn prefault(mut self, prefault: Prefault) -> Self {
+        self.prefault = prefault;
         self
     }
 

@@ -43,7 +43,7 @@ cfg_if::cfg_if! {
         mod stats;
 
         pub use api::{Theap, collect, owns, purge, raw, seal, stats, unseal, usable_size, warm_up};
-        pub use config::{Config, Numa, OPTIONS, OptionRow, Pages};
+        pub use config::{Config, Numa, OPTIONS, OptionRow, Pages, Prefault};
         pub use stats::{COUNTERS, Stats, Totals};
         pub use theap_platform::Error;
     }

@@ -9,7 +9,7 @@ use super::avail::Bitmap;
 use super::node::{Node, SlotRun};
 use super::superslab::{SLOTS, Slots, Taken};
 use super::{SLOT, SUPER, Stage, kind};
-use crate::config::Pages;
+use crate::config::{Pages, Prefault};
 use crate::fatal;
 use core::sync::atomic::Ordering;
 use theap_platform::{Error, PageMode};
@@ -206,7 +206,14 @@ impl Node {
                 }
             };
             match mapped {
-                Ok(()) => return Ok(mode),
+                Ok(()) => {
+                    if arena.config.prefault == Prefault::Grow && mode != PageMode::Hugetlb {
+                        // What cannot be populated faults at first touch, as without the option.
+                        // SAFETY: mapped just now.
+                        let _ = unsafe { arena.os.populate(address, len) };
+                    }
+                    return Ok(mode);
+                }
                 Err(Error::Lost) => return Err(Error::Lost),
                 Err(error) => last = error,
             }
