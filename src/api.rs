@@ -96,7 +96,7 @@ pub fn warm_up(bytes: usize) -> Result<(), Error> {
 /// of its spans, and gives wholly free spans back to the pool. Costs no system call.
 pub fn collect() {
     let head = front::slot::get();
-    if !core::ptr::eq(head, (&raw const front::EMPTY).cast())
+    if !front::is_none(head)
         && let Some(front) = front::front(head, &DEFAULT)
     {
         front::release_cached(front);
@@ -174,6 +174,19 @@ pub mod raw {
     #[inline(always)]
     pub fn alloc(size: usize) -> *mut u8 {
         front::alloc(size, &DEFAULT)
+    }
+
+    /// Registers the heap's fork handlers now instead of at the first allocation: for whoever is loaded before all
+    /// other code, so that other fork handlers find the heap unlocked and may allocate.
+    pub fn handle_forks() {
+        front::handle_forks();
+    }
+
+    /// A block for `size` bytes, at a multiple of 16, from what the thread has at hand for tiny sizes; else null, and
+    /// [`alloc`] must be asked.
+    #[inline(always)]
+    pub fn alloc_cached(size: usize) -> *mut u8 {
+        front::alloc_cached(size)
     }
 
     /// As [`alloc`], at a multiple of `align`, a power of two.

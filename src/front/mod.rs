@@ -16,7 +16,7 @@ mod slow;
 mod thread;
 
 pub use slow::{alloc_class, alloc_run, alloc_zeroed, free_slow, release_cached, resize};
-pub use thread::{existing_arena, front, gather_counters};
+pub use thread::{existing_arena, front, gather_counters, handle_forks, is_none};
 
 use crate::classes;
 use crate::config::Config;
@@ -63,7 +63,9 @@ const fn nothing() -> *mut *mut u8 {
 }
 
 /// The head of a thread that has no heap.
-pub static EMPTY: EmptyHead = EmptyHead(Head {
+pub static EMPTY: EmptyHead = EmptyHead(EMPTY_HEAD);
+
+const EMPTY_HEAD: Head = Head {
     #[cfg(feature = "theap")]
     magazines: [const {
         Magazine {
@@ -74,7 +76,11 @@ pub static EMPTY: EmptyHead = EmptyHead(Head {
     home: 0,
     home_len: 0,
     kinds: core::ptr::null(),
-});
+};
+
+/// The head of a thread whose heap was retired at its end: as [`EMPTY`], but what it still frees goes straight to the
+/// spans, as nothing would retire another heap after the last of the thread's destructors.
+pub static RETIRED: EmptyHead = EmptyHead(EMPTY_HEAD);
 
 theap_arch::thread_slot! {
     /// This thread's head.
@@ -89,6 +95,17 @@ pub fn alloc(size: usize, config: &Config) -> *mut u8 {
     } else {
         alloc_mid(size, config)
     }
+}
+
+/// A block for `size` bytes from its magazine. Null if that has none, or the size is not tiny.
+#[inline(always)]
+pub fn alloc_cached(size: usize) -> *mut u8 {
+    #[cfg(feature = "theap")]
+    if size <= theap_arch::TINY_MAX {
+        return pop(slot::get(), theap_arch::class_of_tiny(size));
+    }
+    let _ = size;
+    core::ptr::null_mut()
 }
 
 #[inline(never)]
@@ -118,20 +135,26 @@ fn pop_or(class: usize, config: &Config) -> *mut u8 {
     let head = slot::get();
     #[cfg(feature = "theap")]
     {
-        // SAFETY: the slot points to this thread's head or to EMPTY, which a pop does not write; class bytes are
-        // below the number of magazines.
-        let block = unsafe {
-            theap_arch::pop(
-                (&raw mut (*head).magazines)
-                    .cast::<Magazine>()
-                    .add(class + kind::FIRST as usize),
-            )
-        };
+        let block = pop(head, class);
         if !block.is_null() {
             return block;
         }
     }
     alloc_class(head, class, config)
+}
+
+#[cfg(feature = "theap")]
+#[inline(always)]
+fn pop(head: *mut Head, class: usize) -> *mut u8 {
+    // SAFETY: the slot points to this thread's head, or to EMPTY or RETIRED, which a pop does not write; class bytes
+    // are below the number of magazines.
+    unsafe {
+        theap_arch::pop(
+            (&raw mut (*head).magazines)
+                .cast::<Magazine>()
+                .add(class + kind::FIRST as usize),
+        )
+    }
 }
 
 /// Frees a block of unknown size. Null is ignored.

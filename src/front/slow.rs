@@ -1,6 +1,6 @@
 //! Behind the fast path: refill and drain of magazines, runs, and everything odd.
 
-use super::thread::{Front, existing_arena, front};
+use super::thread::{Front, existing_arena, front, is_retired};
 use super::{Head, free};
 #[cfg(feature = "theap")]
 use crate::classes::CLASS_COUNT;
@@ -89,7 +89,11 @@ pub unsafe fn free_slow(head: *mut Head, block: *mut u8, config: &Config) {
     if block.is_null() {
         return;
     }
-    let front = front(head, config);
+    let front = if is_retired(head) {
+        None
+    } else {
+        front(head, config)
+    };
     let Some(arena) = front.as_ref().map(|f| f.arena()).or_else(existing_arena) else {
         misuse(Os::LINUX, Misuse::Foreign, block as usize);
     };

@@ -1,7 +1,7 @@
 //! A thread's front: its birth at the first slow path, its retirement at thread exit, and the one arena of the
 //! process.
 
-use super::{EMPTY, Head, slot};
+use super::{EMPTY, Head, RETIRED, slot};
 #[cfg(feature = "theap")]
 use crate::classes::{CLASS_COUNT, CLASSES, MAGAZINE_STORAGE};
 use crate::config::Config;
@@ -73,8 +73,8 @@ pub fn arena(config: &Config) -> Option<&'static Arena> {
     };
     GLOBAL.store(core::ptr::from_ref(arena).cast_mut(), Ordering::Release);
     drop(init);
-    // Registering may allocate, which works from here on. Without the handlers only a fork of a busy process suffers.
-    let _ = fork::register(before_fork, after_fork, after_fork);
+    // Registering may allocate, which works from here on.
+    handle_forks();
     if config.reserve > 0
         && let Err(error) = crate::api::warm_up(config.reserve)
         && config.messages
@@ -82,6 +82,16 @@ pub fn arena(config: &Config) -> Option<&'static Arena> {
         fatal::out_of_memory(os, config.reserve, error);
     }
     Some(arena)
+}
+
+/// Registers the handlers around fork, once a process; before the first allocation too, and before the C library has
+/// started. Whoever registered earlier must not allocate in a handler: ours hold the locks then.
+pub fn handle_forks() {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if !DONE.swap(true, Ordering::Relaxed) {
+        // Without the handlers only a fork of a busy process suffers.
+        let _ = fork::register(before_fork, after_fork, in_child);
+    }
 }
 
 extern "C" fn before_fork() {
@@ -98,10 +108,27 @@ extern "C" fn after_fork() {
     }
 }
 
+extern "C" fn in_child() {
+    if let Some(arena) = existing_arena() {
+        arena.set_child();
+    }
+    after_fork();
+}
+
+/// Whether the head is that of a thread without a front.
+pub fn is_none(head: *mut Head) -> bool {
+    core::ptr::eq(head, (&raw const EMPTY).cast()) || is_retired(head)
+}
+
+/// Whether the head is that of a thread whose front was retired.
+pub fn is_retired(head: *mut Head) -> bool {
+    core::ptr::eq(head, (&raw const RETIRED).cast())
+}
+
 /// The front behind a head, or a new one for this thread. `None` if there is no memory for one.
 #[inline]
 pub fn front(head: *mut Head, config: &Config) -> Option<&'static mut Front> {
-    if core::ptr::eq(head, (&raw const EMPTY).cast()) {
+    if is_none(head) {
         return adopt(config);
     }
     // SAFETY: a head that is not EMPTY is the first field of this thread's front.
@@ -114,7 +141,7 @@ fn adopt(config: &Config) -> Option<&'static mut Front> {
     let arena = arena(config)?;
     // A call from within the set-up may have given this thread a front.
     let head = slot::get();
-    if !core::ptr::eq(head, (&raw const EMPTY).cast()) {
+    if !is_none(head) {
         return front(head, config);
     }
     let front = Front::new_in(arena)?;
@@ -132,7 +159,7 @@ unsafe extern "C" fn at_thread_exit(front: *mut c_void) {
     if !core::ptr::eq(slot::get().cast(), front) {
         return;
     }
-    slot::set((&raw const EMPTY).cast_mut().cast());
+    slot::set((&raw const RETIRED).cast_mut().cast());
     // SAFETY: the thread's own front, which its slot no longer shows.
     unsafe { (*front).retire() };
 }

@@ -11,6 +11,7 @@
 //! itself lies at the front of the metadata, so that nothing is needed before it.
 
 use super::avail::{Avail, Bitmap, LEVELS};
+use super::heaps::HeapIds;
 use super::meta::{SpanMeta, SuperMeta};
 use super::node::Node;
 use super::stash::Stash;
@@ -51,15 +52,17 @@ pub struct Arena {
     stashes: *const Stash,
     cpus: usize,
     topology: Topology,
-    heaps: Mutex<HeapIds>,
-    heap_links: *const AtomicU32,
-    heap_memory: usize,
-    heap_bytes: usize,
-    max_heaps: usize,
+    pub(super) heaps: Mutex<HeapIds>,
+    pub(super) heap_links: *const AtomicU32,
+    pub(super) heap_memory: usize,
+    pub(super) heap_bytes: usize,
+    pub(super) max_heaps: usize,
     /// Which messages were given: each once a process.
     said: AtomicU32,
     /// Forks so far.
     pub(super) forks: AtomicU32,
+    /// This process was forked from the one that made the arena.
+    child: AtomicBool,
     /// The system must not be asked for anything.
     sealed: AtomicBool,
     /// What was not done for that.
@@ -71,25 +74,6 @@ pub struct Arena {
 unsafe impl Send for Arena {}
 // SAFETY: as above.
 unsafe impl Sync for Arena {}
-
-/// Ids of heaps: how many were ever made, and the ones that wait for a new thread (linked through `heap_links`).
-#[derive(Debug)]
-struct HeapIds {
-    made: u32,
-    /// Id plus one of the latest retired heap, or zero.
-    idle: u32,
-}
-
-/// A heap id that a thread got.
-#[derive(Clone, Copy, Debug)]
-pub struct HeapSlot {
-    /// From 0.
-    pub index: usize,
-    /// Its memory, as many bytes as [`Arena::create`] was told: zero if new, as it was left if not.
-    pub memory: *mut u8,
-    /// Whether it was never used.
-    pub new: bool,
-}
 
 /// Carves tables out of the metadata.
 struct Carver {
@@ -262,6 +246,7 @@ impl Arena {
             max_heaps: layout.max_heaps,
             said: AtomicU32::new(0),
             forks: AtomicU32::new(0),
+            child: AtomicBool::new(false),
             sealed: AtomicBool::new(false),
             refused: AtomicU64::new(0),
         };
@@ -496,6 +481,16 @@ impl Arena {
             && self.said.fetch_or(1 << bit, Ordering::Relaxed) & (1 << bit) == 0
     }
 
+    /// Notes that this is a forked child.
+    pub fn set_child(&self) {
+        self.child.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this is a forked child.
+    pub fn is_child(&self) -> bool {
+        self.child.load(Ordering::Relaxed)
+    }
+
     /// Forbids or allows asking the system for anything.
     pub fn set_sealed(&self, on: bool) {
         self.sealed.store(on, Ordering::SeqCst);
@@ -520,55 +515,6 @@ impl Arena {
     /// Refusals so far.
     pub fn refusals(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
-    }
-
-    /// An idle heap, or a new one; `None` if there are as many as the metadata has room for, or no memory.
-    pub fn acquire_heap(&self) -> Option<HeapSlot> {
-        let mut ids = self.heaps.lock();
-        if ids.idle != 0 {
-            let index = ids.idle as usize - 1;
-            ids.idle = self.heap_link(index).load(Ordering::Relaxed);
-            return Some(HeapSlot {
-                index,
-                memory: self.heap_at(index),
-                new: false,
-            });
-        }
-        let index = ids.made as usize;
-        if index == self.max_heaps || self.refuses() {
-            return None;
-        }
-        let memory = self.heap_at(index);
-        // SAFETY: the heap's place is part of the metadata reservation.
-        unsafe { self.os.commit(memory as usize, self.heap_bytes) }.ok()?;
-        ids.made += 1;
-        Some(HeapSlot {
-            index,
-            memory,
-            new: true,
-        })
-    }
-
-    /// Keeps a heap for a later thread.
-    pub fn release_heap(&self, index: usize) {
-        let mut ids = self.heaps.lock();
-        self.heap_link(index).store(ids.idle, Ordering::Relaxed);
-        ids.idle = index as u32 + 1;
-    }
-
-    /// Number of heaps that were ever made; their memory stays valid.
-    pub fn heaps_made(&self) -> usize {
-        self.heaps.lock().made as usize
-    }
-
-    /// The memory of heap `index`.
-    pub fn heap_at(&self, index: usize) -> *mut u8 {
-        (self.heap_memory + index * self.heap_bytes) as *mut u8
-    }
-
-    fn heap_link(&self, index: usize) -> &AtomicU32 {
-        // SAFETY: the table has a link for each possible heap.
-        unsafe { &*self.heap_links.add(index) }
     }
 
     /// Takes every lock, before fork.

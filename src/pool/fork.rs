@@ -6,6 +6,9 @@
 //! where it has not, SuperSlabs move to other pages, which can always be copied. Each one moved also gives its page
 //! back to the pool, so at most half of the heap has to move. Runs with all of the arena's locks held.
 //!
+//! What is free for copies must stay free: after a fork the parent grows on hugetlb pages only beyond what its shared
+//! pages may need, and a child not at all.
+//!
 //! Another process may take the pool's pages between the check and a copy; nothing can be done about that.
 
 use super::node::Node;
@@ -75,9 +78,24 @@ impl Arena {
                 }
             });
         }
-        if self.first_to_say(SAY_FORK) {
+        if !self.is_child() && self.first_to_say(SAY_FORK) {
             fatal::forked(self.os, pages, free, moved, left);
         }
+    }
+}
+
+impl Arena {
+    /// Whether growth may take `count` pages of the hugetlb pool.
+    pub(super) fn may_take_hugetlb(&self, count: usize) -> bool {
+        let forks = self.forks.load(Ordering::Relaxed) as usize;
+        if forks == 0 || self.is_child() {
+            return forks == 0;
+        }
+        let mut owed = 0;
+        for node in self.nodes() {
+            node.each_hugetlb(|_, address| owed += forks * usize::from(self.os.is_shared(address)));
+        }
+        owed == 0 || self.os.hugetlb_free() >= owed + count
     }
 }
 

@@ -197,6 +197,9 @@ impl Node {
         );
         let mut last = Error::NoMemory;
         for &mode in modes {
+            if mode == PageMode::Hugetlb && !arena.may_take_hugetlb(count) {
+                continue;
+            }
             // SAFETY: the SuperSlabs are reserved and not mapped, and the growth lock keeps others away. A kernel or
             // a container that refuses the binding serves without it.
             let mapped = unsafe {

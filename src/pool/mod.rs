@@ -20,6 +20,7 @@ cfg_if::cfg_if! {
         mod check;
         mod fork;
         mod grow;
+        mod heaps;
         mod meta;
         mod node;
         mod partial;

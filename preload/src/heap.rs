@@ -1,0 +1,82 @@
+//! The functions of `theap.h`.
+
+use crate::text::Text;
+use core::ffi::{c_char, c_int, c_void};
+use theap::{Error, Stats};
+
+/// The library's version.
+#[unsafe(no_mangle)]
+pub extern "C" fn theap_version() -> *const c_char {
+    const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
+    VERSION.as_ptr().cast()
+}
+
+/// Prepares memory so that `bytes` can be allocated without a page fault. 0, or an error number.
+#[unsafe(no_mangle)]
+pub extern "C" fn theap_warm_up(bytes: usize) -> c_int {
+    match theap::warm_up(bytes) {
+        Ok(()) => 0,
+        Err(Error::Unsupported) => libc::ENOSYS,
+        Err(Error::Other(errno)) => errno,
+        Err(Error::NoMemory | Error::NoHugepages | Error::Lost) => libc::ENOMEM,
+    }
+}
+
+/// Gives free memory back to the system; the bytes given back.
+#[unsafe(no_mangle)]
+pub extern "C" fn theap_purge() -> usize {
+    theap::purge()
+}
+
+/// Returns what the calling thread caches to the heap.
+#[unsafe(no_mangle)]
+pub extern "C" fn theap_collect() {
+    theap::collect();
+}
+
+/// Whether the address lies in the heap's range.
+#[unsafe(no_mangle)]
+pub extern "C" fn theap_owns(address: *const c_void) -> bool {
+    theap::owns(address.cast())
+}
+
+/// Writes the statistics as one JSON object, zero-terminated and cut off at `size` bytes. The length of the whole
+/// text without the terminator, as `snprintf`.
+///
+/// # Safety
+/// `size` bytes may be written at `buffer`, which may be null if `size` is 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn theap_stats_json(buffer: *mut c_char, size: usize) -> usize {
+    let buffer = if size == 0 {
+        &mut []
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { core::slice::from_raw_parts_mut(buffer.cast(), size) }
+    };
+    let mut text = Text::new(buffer);
+    let stats = theap::stats();
+    text.add(format_args!("{{"));
+    for (name, bytes) in sizes(&stats) {
+        text.add(format_args!("\"{name}\":{bytes},"));
+    }
+    text.add(format_args!("\"heaps\":{},\"counters\":{{", stats.heaps));
+    for (index, (name, count)) in stats.totals.list().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        text.add(format_args!("{comma}\"{name}\":{count}"));
+    }
+    text.add(format_args!("}}}}"));
+    text.terminate()
+}
+
+/// The statistics that are sizes in bytes, with their names.
+pub fn sizes(stats: &Stats) -> [(&'static str, u64); 7] {
+    [
+        ("address_space", stats.address_space),
+        ("mapped_small", stats.mapped_small),
+        ("mapped_thp", stats.mapped_thp),
+        ("mapped_hugetlb", stats.mapped_hugetlb),
+        ("active", stats.active),
+        ("empty", stats.empty),
+        ("fresh", stats.fresh),
+    ]
+}

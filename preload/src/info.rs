@@ -1,0 +1,102 @@
+//! glibc's windows into the allocator, and its knobs.
+
+use crate::heap::sizes;
+use crate::text::Text;
+use core::ffi::c_int;
+
+const TEXT: usize = 4096;
+
+/// Accepted, without effect: glibc's parameters tune parts that this allocator does not have.
+#[unsafe(no_mangle)]
+pub extern "C" fn mallopt(_parameter: c_int, _value: c_int) -> c_int {
+    1
+}
+
+/// Gives free memory back to the system; 1 if there was any. `_pad`, how much to keep, does not count.
+#[unsafe(no_mangle)]
+pub extern "C" fn malloc_trim(_pad: usize) -> c_int {
+    c_int::from(theap::purge() > 0)
+}
+
+/// Totals of the heap in bytes: mapped, in use (with what threads cache), free. The other fields are 0.
+#[unsafe(no_mangle)]
+pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
+    let stats = theap::stats();
+    libc::mallinfo2 {
+        arena: (stats.mapped_small + stats.mapped_thp + stats.mapped_hugetlb) as usize,
+        ordblks: 0,
+        smblks: 0,
+        hblks: 0,
+        hblkhd: 0,
+        usmblks: 0,
+        fsmblks: 0,
+        uordblks: stats.active as usize,
+        fordblks: (stats.empty + stats.fresh) as usize,
+        keepcost: stats.empty as usize,
+    }
+}
+
+/// As `mallinfo2`, in fields that end at 2 GiB.
+#[unsafe(no_mangle)]
+pub extern "C" fn mallinfo() -> libc::mallinfo {
+    let stats = theap::stats();
+    let int = |bytes: u64| c_int::try_from(bytes).unwrap_or(c_int::MAX);
+    libc::mallinfo {
+        arena: int(stats.mapped_small + stats.mapped_thp + stats.mapped_hugetlb),
+        ordblks: 0,
+        smblks: 0,
+        hblks: 0,
+        hblkhd: 0,
+        usmblks: 0,
+        fsmblks: 0,
+        uordblks: int(stats.active),
+        fordblks: int(stats.empty + stats.fresh),
+        keepcost: int(stats.empty),
+    }
+}
+
+/// Writes the statistics to standard error.
+#[unsafe(no_mangle)]
+pub extern "C" fn malloc_stats() {
+    let mut buffer = [0; TEXT];
+    let mut text = Text::new(&mut buffer);
+    let stats = theap::stats();
+    for (name, bytes) in sizes(&stats) {
+        text.add(format_args!("{name:<20} {bytes:>16} bytes\n"));
+    }
+    text.add(format_args!("{:<20} {:>16}\n", "heaps", stats.heaps));
+    for (name, count) in stats.totals.list() {
+        text.add(format_args!("{name:<20} {count:>16}\n"));
+    }
+    text.send();
+}
+
+/// Writes the statistics as XML. 0, or EINVAL for options, of which there are none, or -1 if writing failed.
+///
+/// # Safety
+/// `file` is open for writing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn malloc_info(options: c_int, file: *mut libc::FILE) -> c_int {
+    if options != 0 {
+        return libc::EINVAL;
+    }
+    let mut buffer = [0; TEXT];
+    let mut text = Text::new(&mut buffer);
+    let stats = theap::stats();
+    text.add(format_args!("<malloc version=\"theap-1\">\n"));
+    for (name, bytes) in sizes(&stats) {
+        text.add(format_args!("<size name=\"{name}\" bytes=\"{bytes}\"/>\n"));
+    }
+    for (name, count) in stats.totals.list() {
+        text.add(format_args!(
+            "<counter name=\"{name}\" count=\"{count}\"/>\n"
+        ));
+    }
+    text.add(format_args!("</malloc>\n"));
+    let held = text.held();
+    // SAFETY: `held` is readable; the caller vouches for the file.
+    match unsafe { libc::fwrite(held.as_ptr().cast(), 1, held.len(), file) } {
+        written if written == held.len() => 0,
+        _ => -1,
+    }
+}

@@ -1,0 +1,191 @@
+//! The library's interface: what it exports, how it is linked, and every entry by programs in C and C++.
+#![allow(missing_docs)]
+
+mod library;
+
+use library::{command, compile, library, prefix, preloaded, scratch, succeed, text};
+use std::collections::BTreeSet;
+use std::process::Command;
+
+/// Most instructions of malloc's and free's hit path, `ret` included.
+const HIT_PATH: usize = 20;
+
+const EXPORTS: &str = "
+    malloc free calloc realloc reallocarray cfree aligned_alloc memalign posix_memalign valloc pvalloc
+    malloc_usable_size malloc_trim malloc_stats malloc_info mallinfo mallinfo2 mallopt
+    _Znwm _ZnwmRKSt9nothrow_t _ZnwmSt11align_val_t _ZnwmSt11align_val_tRKSt9nothrow_t
+    _Znam _ZnamRKSt9nothrow_t _ZnamSt11align_val_t _ZnamSt11align_val_tRKSt9nothrow_t
+    _ZdlPv _ZdlPvm _ZdlPvRKSt9nothrow_t _ZdlPvSt11align_val_t _ZdlPvmSt11align_val_t
+    _ZdlPvSt11align_val_tRKSt9nothrow_t
+    _ZdaPv _ZdaPvm _ZdaPvRKSt9nothrow_t _ZdaPvSt11align_val_t _ZdaPvmSt11align_val_t
+    _ZdaPvSt11align_val_tRKSt9nothrow_t
+    theap_version theap_warm_up theap_purge theap_collect theap_owns theap_stats_json";
+
+#[test]
+fn exports_are_these() {
+    let listing = text(
+        Command::new("nm")
+            .args(["-D", "--defined-only"])
+            .arg(library()),
+    );
+    let found: BTreeSet<_> = listing
+        .lines()
+        .filter_map(|l| l.split(' ').nth(2))
+        .collect();
+    assert_eq!(found, EXPORTS.split_whitespace().collect());
+}
+
+/// No library but libc, nothing bound lazily, thread-local storage by initial-exec, no unwinder.
+#[test]
+fn it_needs_little() {
+    let dynamic = text(Command::new("readelf").arg("-dW").arg(library()));
+    let needed: Vec<_> = dynamic.lines().filter(|l| l.contains("(NEEDED)")).collect();
+    assert!(
+        needed.len() == 1 && needed[0].contains("[libc.so.6]"),
+        "{dynamic}"
+    );
+    for flag in ["STATIC_TLS", "BIND_NOW", "NODELETE", "[libtheap.so]"] {
+        assert!(dynamic.contains(flag), "{flag}\n{dynamic}");
+    }
+    assert!(!dynamic.contains("TEXTREL"));
+    let undefined = text(
+        Command::new("nm")
+            .args(["-D", "--undefined-only"])
+            .arg(library()),
+    );
+    for name in ["__tls_get_addr", "malloc", "_Unwind", "personality"] {
+        assert!(!undefined.contains(name), "{undefined}");
+    }
+}
+
+/// The instructions of an exported function, in the order of their addresses.
+fn disassemble(name: &str) -> Vec<String> {
+    let symbols = text(Command::new("nm").args(["-D", "-S"]).arg(library()));
+    let symbol = symbols
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>())
+        .find(|fields| fields.last() == Some(&name))
+        .unwrap();
+    let number = |field: &str| u64::from_str_radix(field, 16).unwrap();
+    let (start, size) = (number(symbol[0]), number(symbol[1]));
+    let listing = text(
+        Command::new("objdump")
+            .args(["-d", "--no-show-raw-insn", "-M", "intel"])
+            .arg(format!("--start-address={start:#x}"))
+            .arg(format!("--stop-address={:#x}", start + size))
+            .arg(library()),
+    );
+    listing
+        .lines()
+        .filter_map(|line| line.trim().split_once(":\t"))
+        .map(|(_, instruction)| instruction.to_owned())
+        .collect()
+}
+
+/// The hit path falls through every branch: up to the first `ret` there is no call and no jump but conditional ones.
+#[test]
+fn malloc_and_free_are_straight() {
+    for name in ["malloc", "free"] {
+        let code = disassemble(name);
+        let hit = code.iter().position(|i| i.starts_with("ret")).unwrap() + 1;
+        println!("{name}: {hit} instructions");
+        let shown = code[..hit].join("\n");
+        assert!(hit <= HIT_PATH, "{name}: {hit} instructions\n{shown}");
+        for instruction in &code[..hit] {
+            assert!(
+                !instruction.starts_with("call") && !instruction.starts_with("jmp"),
+                "{name}\n{shown}"
+            );
+        }
+        assert!(
+            shown.contains("fs:"),
+            "{name} reads its thread's slot\n{shown}"
+        );
+    }
+}
+
+#[test]
+fn every_c_function() {
+    succeed(&mut preloaded(60, compile("abi.c", "abi", &[])));
+}
+
+#[test]
+fn every_c_function_in_every_page_mode() {
+    let program = compile("abi.c", "abi-modes", &[]);
+    let _pages = library::Hugepages::take(160);
+    for mode in ["small", "thp", "hugetlb"] {
+        succeed(preloaded(60, &program).env("THEAP_PAGES", mode));
+    }
+}
+
+/// Linked by what pkg-config says, with the header.
+#[test]
+fn linked_by_pkg_config() {
+    let flags = text(
+        Command::new("pkg-config")
+            .args(["--cflags", "--libs", "theap"])
+            .env("PKG_CONFIG_PATH", prefix().join("lib/pkgconfig")),
+    );
+    let runpath = format!("-Wl,-rpath,{}/lib", prefix().display());
+    let mut arguments = vec!["-DLINKED", runpath.as_str()];
+    arguments.extend(flags.split_whitespace());
+    succeed(&mut command(60, compile("abi.c", "abi-linked", &arguments)));
+}
+
+#[test]
+fn every_operator() {
+    succeed(&mut preloaded(
+        60,
+        compile("operators.cpp", "operators", &[]),
+    ));
+}
+
+/// A failing new in a library that brought the C++ runtime along, and in a process that has none.
+#[test]
+fn operators_in_c_programs() {
+    let plugin = compile("plugin.cpp", "plugin.so", &["-shared", "-fPIC"]);
+    let host = compile("host.c", "host", &[]);
+    succeed(preloaded(20, &host).arg(plugin));
+    let output = preloaded(20, &host).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(said.contains("theap: operator new failed"), "{said}");
+}
+
+/// Free of what is no block ends the process with one line.
+#[test]
+fn misuse_is_reported() {
+    let source = scratch("misuse").join("misuse.c");
+    std::fs::write(
+        &source,
+        "#include <stdlib.h>\n#include <malloc.h>\nint main(int n, char **v) {\n\
+         char *p = malloc(100), *big = malloc(1 << 20);\n\
+         switch (n) { case 1: free(&p); break; case 2: free(p); free(p); malloc_trim(0); break;\n\
+         case 3: free(p + 8); malloc_trim(0); break; default: free(big); free(big); } return v == 0; }\n",
+    )
+    .unwrap();
+    let program = source.with_extension("out");
+    let status = Command::new("cc")
+        .args(["-w", "-O0", "-fno-builtin", "-o"])
+        .arg(&program)
+        .arg(&source)
+        .status();
+    assert!(status.unwrap().success());
+    for (arguments, message) in [
+        (0, "not from this heap"),
+        (1, "double free"),
+        (2, "no block belongs"),
+        (3, "free of"),
+    ] {
+        let output = preloaded(20, &program)
+            .args(vec!["x"; arguments])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{arguments} arguments");
+        assert!(
+            said.starts_with("theap: ") && said.contains(message),
+            "{said}"
+        );
+    }
+}

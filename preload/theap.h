@@ -1,0 +1,41 @@
+/* theap: what its shared library offers beyond malloc. Sizes are in bytes. All functions may be called from any
+ * thread, at any time; the options are the environment's THEAP_* variables. */
+#ifndef THEAP_H
+#define THEAP_H
+
+#include <stddef.h>
+#ifndef __cplusplus
+#include <stdbool.h>
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The library's version, for instance "0.1.0". */
+const char *theap_version(void);
+
+/* Prepares the calling thread's node so that `bytes` can be allocated without a page fault. Takes 50 to 200
+ * microseconds for each 2 MiB. 0, or an error number as in errno.h, which is not set; what was prepared until then
+ * stays. */
+int theap_warm_up(size_t bytes);
+
+/* Gives all free memory back to the system, but for what other threads cache. The bytes given back. */
+size_t theap_purge(void);
+
+/* Returns the blocks that the calling thread caches, so that other threads and theap_purge can have their memory. */
+void theap_collect(void);
+
+/* Whether the address lies in the heap's range. */
+bool theap_owns(const void *address);
+
+/* Writes the statistics as one JSON object to `buffer`, zero-terminated and cut off at `size` bytes. Returns the
+ * length of the whole text without the terminator: it was complete if that is below `size`. `buffer` may be null if
+ * `size` is 0. 4096 bytes are enough. */
+size_t theap_stats_json(char *buffer, size_t size);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
