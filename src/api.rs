@@ -229,10 +229,6 @@ pub mod raw {
     /// `block` is live.
     pub unsafe fn realloc(block: *mut u8, size: usize) -> *mut u8 {
         let usable = super::usable_size(block);
-        // A block of a greater class than its size asks for may enter that size's magazine: it goes home by its span.
-        if size <= usable && size >= usable / 2 {
-            return block;
-        }
         // SAFETY: the caller's promise. A class's usable size has the same class.
         unsafe { front::resize(block, usable, size, 16, &DEFAULT) }
     }

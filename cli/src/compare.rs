@@ -1,12 +1,13 @@
 //! `theap compare`: System and theap in each page mode, each run in a child of its own, in
-//! interleaved rounds.
+//! interleaved rounds: workloads here, any command in [`crate::commands`].
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use theap_bench::{Params, Series, Workload, interleave};
+use theap_bench::{Column, Params, Series, Workload, interleave};
 
+use crate::commands::Commands;
 use crate::pages::PageMode;
 use crate::tuning::Tuning;
 use crate::{child, pages, report};
@@ -23,6 +24,10 @@ const QUICK_ROUNDS: usize = 3;
 /// every run in a process of its own, in interleaved rounds. Prints median [min–max] of each
 /// metric, and theap's median as a multiple of System's: below 1 theap takes less.
 /// Peak RSS includes hugetlb pages, which the kernel does not count there.
+///
+/// With a command after -- runs that command instead, as often as there are rounds and
+/// allocators, with no input and its output discarded. How it ends must be the same each time.
+/// Faults and times include the descendants that it waited for.
 #[derive(Args)]
 pub struct Compare {
     /// Workloads to run [default: all of them]
@@ -42,6 +47,8 @@ pub struct Compare {
     json: Option<PathBuf>,
     #[command(flatten)]
     tuning: Tuning,
+    #[command(flatten)]
+    commands: Commands,
 }
 
 /// An allocator, and for theap its page mode.
@@ -58,6 +65,16 @@ impl Side {
 
 impl Compare {
     pub fn run(self) -> Result<()> {
+        let default_rounds = if self.quick { QUICK_ROUNDS } else { ROUNDS };
+        let rounds = self.rounds.map_or(default_rounds, usize::from);
+        if self.commands.given() {
+            // How much the command needs is not known.
+            let modes = pages::choose(&self.pages, 0)?;
+            let asked = !self.pages.is_empty();
+            return self
+                .commands
+                .run(&modes, asked, rounds, self.json.as_deref());
+        }
         let all = if self.workload.is_empty() {
             &Workload::ALL[..]
         } else {
@@ -68,8 +85,6 @@ impl Compare {
             .map(|&workload| (workload, self.tuning.params(workload, self.quick)))
             .collect();
         let sides = self.sides(&workloads)?;
-        let default_rounds = if self.quick { QUICK_ROUNDS } else { ROUNDS };
-        let rounds = self.rounds.map_or(default_rounds, usize::from);
 
         let progress = report::progress(rounds * sides.len() * workloads.len());
         let mut series = Series::default();
@@ -86,7 +101,13 @@ impl Compare {
             })?;
         }
         progress.finish_and_clear();
-        report::write(&series.records(), self.json.as_deref())
+        let system = Column {
+            allocator: "system".into(),
+            pages: "default".into(),
+        };
+        let records = series.records();
+        report::save(&records, self.json.as_deref())?;
+        report::print(&records, &system)
     }
 
     /// System first, then theap in each page mode.

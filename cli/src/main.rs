@@ -1,14 +1,22 @@
 //! `theap`: see, compare and tune the allocator.
 //!
-//! Exit codes: 0 done, 1 failed (the message says what happened and what to do), 2 wrong usage.
+//! Exit codes: 0 done, 1 failed (the message says what happened and what to do), 2 wrong usage;
+//! 125 to 127 for a command that is not run ([`program::Refusal::code`]).
 //! What was asked for goes to standard output; messages and, on a terminal only, progress go to
 //! standard error.
-#![forbid(unsafe_code)]
 
+mod binding;
 mod child;
+mod commands;
 mod compare;
+mod doctor;
+mod library;
 mod pages;
+mod program;
 mod report;
+mod run;
+mod settings;
+mod trace;
 mod tuning;
 
 use std::process::ExitCode;
@@ -25,21 +33,26 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Compare(compare::Compare),
+    Compare(Box<compare::Compare>),
+    Doctor(doctor::Doctor),
+    Run(run::Run),
     #[command(hide = true)]
     Child(child::Child),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Compare(compare) => compare.run(),
-        Command::Child(child) => child.run(),
+        Command::Compare(compare) => compare.run().map(|()| ExitCode::SUCCESS),
+        Command::Doctor(doctor) => doctor.run(),
+        Command::Run(run) => run.run().map(|()| ExitCode::SUCCESS),
+        Command::Child(child) => child.run().map(|()| ExitCode::SUCCESS),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            let refusal = error.downcast_ref::<program::Refusal>();
+            refusal.map_or(ExitCode::FAILURE, |refusal| refusal.code().into())
         }
     }
 }

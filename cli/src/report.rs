@@ -15,31 +15,33 @@ pub fn progress(steps: usize) -> ProgressBar {
     ProgressBar::new(steps as u64).with_style(style)
 }
 
-/// Prints the table and writes the records to `json`, if given.
+/// Writes the records to `json`, if given. Before the table is printed: they must not be lost when its reader has gone.
 ///
 /// # Errors
-/// Fails if standard output or the file cannot be written.
-pub fn write(records: &[Record], json: Option<&Path>) -> Result<()> {
-    // The file first: it must not be lost when the reader of the table has gone.
-    if let Some(path) = json {
-        let text = serde_json::to_string_pretty(records)? + "\n";
-        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    let system = Column {
-        allocator: "system".into(),
-        pages: "default".into(),
-    };
-    let table = table(records, &system, multiple);
+/// Fails if the file cannot be written.
+pub fn save(records: &[Record], json: Option<&Path>) -> Result<()> {
+    let Some(path) = json else { return Ok(()) };
+    let text = serde_json::to_string_pretty(records)? + "\n";
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Prints the table, with ratios to the `reference`.
+///
+/// # Errors
+/// Fails if standard output cannot be written.
+pub fn print(records: &[Record], reference: &Column) -> Result<()> {
+    let table = table(records, reference, multiple);
+    let name = &reference.allocator;
     writeln!(
         io::stdout(),
-        "{table}\nN.NNx: median as a multiple of System's; below 1 is less."
+        "{table}\nN.NNx: median as a multiple of {name}'s; below 1 is less."
     )
     .context("cannot write the table")
 }
 
 /// Two digits at least: a ratio of a thousandth must not read as nothing.
-fn multiple(record: &Record, system: &Record) -> Option<String> {
-    let ratio = record.median / system.median;
+fn multiple(record: &Record, reference: &Record) -> Option<String> {
+    let ratio = record.median / reference.median;
     let digits = if ratio < 0.1 { 4 } else { 2 };
-    (system.median > 0.0).then(|| format!("{ratio:.digits$}x"))
+    (reference.median > 0.0).then(|| format!("{ratio:.digits$}x"))
 }

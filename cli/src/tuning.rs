@@ -69,14 +69,16 @@ fn parse_sizes(text: &str) -> Result<Sizes> {
     Ok(Sizes::new(number(min)?, number(max)?)?)
 }
 
-fn parse_bytes(text: &str) -> Result<usize> {
+/// Bytes of a size as theap's variables have it: K, M, G and T are what KiB, MiB, GiB and TiB are.
+pub fn parse_bytes(text: &str) -> Result<usize> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let unit: usize = match &text[digits.len()..] {
         "" | "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        unit => bail!("{unit} is no unit; give B, KiB, MiB or GiB"),
+        "K" | "KiB" => 1 << 10,
+        "M" | "MiB" => 1 << 20,
+        "G" | "GiB" => 1 << 30,
+        "T" | "TiB" => 1 << 40,
+        unit => bail!("{unit} is no unit; give B, KiB, MiB, GiB or TiB"),
     };
     number::<usize>(digits)?
         .checked_mul(unit)
@@ -98,6 +100,7 @@ mod tests {
     fn byte_counts_carry_units() {
         assert_eq!(parse_bytes("4096").unwrap(), 4096);
         assert_eq!(parse_bytes("512MiB").unwrap(), 512 << 20);
+        assert_eq!(parse_bytes("16K").unwrap(), 16 << 10);
         assert!(parse_bytes("5MB").is_err());
         assert!(parse_bytes("MiB").is_err());
         assert!(parse_bytes("99999999999GiB").is_err());

@@ -242,15 +242,23 @@ impl Node {
                 break;
             }
             let mut growth = self.growth.lock();
+            let hole = if growth.holes > 0 {
+                (0..growth.frontier).find(|&i| self.is_hole(i))
+            } else {
+                None
+            };
             let limit = (self.arena.config.growth / SUPER).max(1);
-            let count = (bytes - free)
-                .div_ceil(SUPER)
-                .min(limit)
-                .min(self.supers - growth.frontier);
+            let (first, count) = match hole {
+                Some(i) => (i, 1),
+                None => {
+                    let room = self.supers - growth.frontier;
+                    let count = (bytes - free).div_ceil(SUPER).min(limit).min(room);
+                    (growth.frontier, count)
+                }
+            };
             if count == 0 {
                 return Err(Error::NoMemory);
             }
-            let first = growth.frontier;
             match self.map_supers(&mut growth, first, count, 0) {
                 Ok(()) | Err(Error::Lost) => {}
                 Err(_) if count > 1 => self.map_supers(&mut growth, first, 1, 0)?,

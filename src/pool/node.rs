@@ -8,15 +8,19 @@ use super::avail::{self, Avail};
 use super::grow::Growth;
 use super::queue::SpanQueue;
 use super::superslab::{SLOTS, SlotWord, Taken};
-use super::{Arena, SLOT, SUPER, Stage, kind};
+use super::{Arena, SLOT, SUPER, SpanId, Stage, kind};
 use crate::classes::CLASS_COUNT;
 use core::sync::atomic::{AtomicUsize, Ordering};
-use theap_platform::{Mutex, PageMode, Rank};
+use theap_platform::{Guard, Mutex, PageMode, Rank};
 
 /// Rank of the partial lists' locks; they are never nested.
 const RANK_PARTIAL: u8 = 2;
 /// Rank of the growth lock.
 const RANK_GROWTH: u8 = 3;
+/// Tries after which a taker of a partial span looks elsewhere, and a giver sleeps. A list's lock is held for some tens
+/// of ns unless its holder is preempted, and steady state is to have no system call.
+pub(super) const TAKER_TRIES: usize = 1 << 10;
+const GIVER_TRIES: usize = 1 << 18;
 /// SuperSlabs that a search for a run of an odd length looks at before it takes a larger room, or grows.
 const SEARCH: usize = 64;
 
@@ -217,6 +221,24 @@ impl Node {
     pub(super) fn mapped_supers(&self) -> impl Iterator<Item = usize> + '_ {
         let frontier = self.growth.lock().frontier;
         (0..frontier).filter(|&i| self.mode(i).is_some())
+    }
+
+    /// The partial list of a class, if its lock is to be had soon.
+    pub(super) fn try_list(&self, class: usize, tries: usize) -> Option<Guard<'_, SpanQueue>> {
+        (0..tries).find_map(|_| {
+            let guard = self.partial[class].try_lock();
+            if guard.is_none() {
+                core::hint::spin_loop();
+            }
+            guard
+        })
+    }
+
+    /// Puts a span that is POOL's on the list.
+    pub(super) fn push_partial(&self, class: usize, span: SpanId) {
+        self.try_list(class, GIVER_TRIES)
+            .unwrap_or_else(|| self.partial[class].lock())
+            .push(span, self.arena);
     }
 
     /// Takes every lock of the node, before fork.

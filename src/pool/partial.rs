@@ -1,6 +1,6 @@
 //! Spans in between owners: POOL's spans, in CPU stashes and on the node's lists.
 
-use super::node::Node;
+use super::node::{Node, TAKER_TRIES};
 use super::{Arena, SpanId, Stage, kind};
 use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::heap::ownership::{FREE, POOL};
@@ -19,7 +19,7 @@ impl Arena {
         if self.node_of_cpu(theap_platform::Cpu(cpu as u32)) != node
             || !self.stash(cpu, class).put(span)
         {
-            self.nodes()[node].partial[class].lock().push(span, self);
+            self.nodes()[node].push_partial(class, span);
         }
     }
 
@@ -31,9 +31,7 @@ impl Arena {
             let same = self.node_of_slot(span.0 as usize) == node;
             if !same {
                 // The thread has moved since the span was stashed; its list is where its own node looks.
-                self.nodes()[self.node_of_slot(span.0 as usize)].partial[class]
-                    .lock()
-                    .push(*span, self);
+                self.nodes()[self.node_of_slot(span.0 as usize)].push_partial(class, *span);
             }
             same
         };
@@ -127,7 +125,7 @@ impl Arena {
 
 impl Node {
     pub(super) fn pop_partial(&self, class: usize) -> Option<SpanId> {
-        let mut list = self.partial[class].lock();
+        let mut list = self.try_list(class, TAKER_TRIES)?;
         if list.is_empty() {
             None
         } else {
@@ -156,9 +154,8 @@ impl Node {
         for class in 0..CLASS_COUNT {
             for cpu in 0..self.arena.cpus() {
                 while let Some(span) = self.arena.stash(cpu, class).take() {
-                    self.arena.nodes()[self.arena.node_of_slot(span.0 as usize)].partial[class]
-                        .lock()
-                        .push(span, self.arena);
+                    self.arena.nodes()[self.arena.node_of_slot(span.0 as usize)]
+                        .push_partial(class, span);
                 }
             }
             let listed = self.partial[class].lock().len();
@@ -183,7 +180,7 @@ impl Node {
             self.arena.release_span(span);
             return true;
         }
-        self.partial[class].lock().push(span, self.arena);
+        self.push_partial(class, span);
         false
     }
 }

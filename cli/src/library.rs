@@ -1,0 +1,242 @@
+//! Where `libtheap.so` is: in an installation beside the program, else in the program.
+//!
+//! A loader needs a path, also in descendants that have closed every descriptor, so the library that the program
+//! carries is put into the user's cache. A file there is used only if it holds the same bytes, and lies where nobody
+//! but this user and root can put another in its place. It is written under a random name and renamed.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, Permissions};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use etcetera::BaseStrategy;
+use rustix::fs::{StatVfsMountFlags, statvfs};
+use rustix::process::geteuid;
+
+/// The library that build.rs has built; none if it was told not to.
+const EMBEDDED: Option<&[u8]> = include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
+
+/// The variable that names libraries to a loader.
+pub const PRELOAD: &str = "LD_PRELOAD";
+
+const NAME: &str = "libtheap.so";
+
+/// What another than the owner may not do to what is trusted.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// In a directory with this bit only a file's owner may rename it.
+const STICKY: u32 = 0o1000;
+
+/// The library that was asked for, else the one of the installation (`../lib`), else the one that this program
+/// carries, else the one beside this program.
+///
+/// # Errors
+/// Says what to do if there is none.
+pub fn find(asked: Option<&Path>) -> Result<PathBuf> {
+    if let Some(path) = asked {
+        return named(path);
+    }
+    let program = env::current_exe().context("cannot find this program")?;
+    let here = program.parent().unwrap_or(Path::new("/"));
+    let installed = here.join("../lib").join(NAME);
+    if installed.is_file() {
+        return named(&installed);
+    }
+    if let Some(bytes) = EMBEDDED {
+        return named(&cached(bytes)?);
+    }
+    let beside = here.join(NAME);
+    ensure!(
+        beside.is_file(),
+        "this program was built without {NAME}, and there is none beside it nor in ../lib; name one with --library"
+    );
+    named(&beside)
+}
+
+/// The path as the kernel shows it in a process that has mapped it.
+///
+/// # Errors
+/// Fails if there is no such file, or if `LD_PRELOAD` cannot express its path.
+pub fn named(path: &Path) -> Result<PathBuf> {
+    let real = fs::canonicalize(path).with_context(|| format!("cannot use {}", path.display()))?;
+    ensure!(real.is_file(), "{} is no library", real.display());
+    let bytes = real.as_os_str().as_bytes();
+    ensure!(
+        !bytes.iter().any(|byte| b" :$".contains(byte)),
+        "{PRELOAD} cannot name {}: a blank, a colon and a dollar sign have a meaning there",
+        real.display()
+    );
+    Ok(real)
+}
+
+/// The value of [`PRELOAD`]: `library` in front of what is there already.
+pub fn preload(library: &Path) -> OsString {
+    let mut value = library.as_os_str().to_owned();
+    if let Some(present) = env::var_os(PRELOAD).filter(|present| !present.is_empty()) {
+        value.push(":");
+        value.push(present);
+    }
+    value
+}
+
+/// A file with these bytes, in the first directory that can be trusted with it.
+fn cached(bytes: &[u8]) -> Result<PathBuf> {
+    let base = etcetera::base_strategy::Xdg::new().ok();
+    let cache = base.as_ref().map(|base| {
+        // In a home that is there: a missing home is not to be made. A failure shows in the next step.
+        let _ = make(&base.cache_dir());
+        base.cache_dir().join("theap")
+    });
+    let runtime = base.and_then(|base| base.runtime_dir());
+    let shared = env::temp_dir().join(format!("theap-{}", geteuid().as_raw()));
+    // The cache first: the runtime directory goes when the user logs out, its programs may stay.
+    let directories = [
+        cache,
+        runtime.map(|directory| directory.join("theap")),
+        Some(shared),
+    ];
+    let mut failure = anyhow!("no directory is known for it");
+    for directory in directories.into_iter().flatten() {
+        match place(bytes, &directory) {
+            Ok(path) => return Ok(path),
+            Err(error) => failure = error.context(directory.display().to_string()),
+        }
+    }
+    Err(failure.context(format!(
+        "cannot put {NAME} anywhere; install it, or name one with --library"
+    )))
+}
+
+/// Makes one directory for this user alone, unless it is there.
+fn make(directory: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn place(bytes: &[u8], directory: &Path) -> Result<PathBuf> {
+    make(directory)?;
+    let directory = fs::canonicalize(directory)?;
+    trusted(&directory)?;
+    let flags = statvfs(&directory).map_err(io::Error::from)?.f_flag;
+    ensure!(
+        !flags.contains(StatVfsMountFlags::NOEXEC),
+        "nothing can be executed there"
+    );
+
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    let path = directory.join(format!("libtheap-{:016x}.so", hasher.finish()));
+    if !holds(&path, bytes) {
+        let mut file = tempfile::Builder::new()
+            .permissions(Permissions::from_mode(0o600))
+            .tempfile_in(&directory)?;
+        file.write_all(bytes)?;
+        file.persist(&path)?;
+    }
+    Ok(path)
+}
+
+/// Whether the path is a file of this user alone with these bytes.
+fn holds(path: &Path, bytes: &[u8]) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|file| file.is_file() && is_ours(&file))
+        && fs::read(path).is_ok_and(|found| found == bytes)
+}
+
+fn is_ours(file: &fs::Metadata) -> bool {
+    file.uid() == geteuid().as_raw() && file.mode() & WRITABLE_BY_OTHERS == 0
+}
+
+/// Fails unless the directory, whose path has no symbolic links, is this user's alone and nobody but this user and
+/// root can put another in its place.
+fn trusted(directory: &Path) -> Result<()> {
+    ensure!(
+        is_ours(&fs::symlink_metadata(directory)?),
+        "it is not this user's alone"
+    );
+    for above in directory.ancestors().skip(1) {
+        let found = fs::symlink_metadata(above)?;
+        let owned = [0, geteuid().as_raw()].contains(&found.uid());
+        let open = found.mode() & WRITABLE_BY_OTHERS != 0 && found.mode() & STICKY == 0;
+        if !owned || open {
+            bail!("others may change {}", above.display());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_file_is_placed_once_and_found_again() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = scratch.path().join("theap");
+        let path = place(b"library", &directory).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"library");
+        assert_eq!(fs::metadata(&directory).unwrap().mode() & 0o777, 0o700);
+        let placed = fs::metadata(&path).unwrap();
+        assert_eq!(place(b"library", &directory).unwrap(), path);
+        assert_eq!(fs::metadata(&path).unwrap().ino(), placed.ino());
+        assert_ne!(place(b"another", &directory).unwrap(), path);
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 2);
+        assert!(place(b"library", &scratch.path().join("no/home/theap")).is_err());
+    }
+
+    #[test]
+    fn what_another_could_have_put_there_is_replaced() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = place(b"library", scratch.path()).unwrap();
+
+        fs::write(&path, b"altered").unwrap();
+        place(b"library", scratch.path()).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"library");
+
+        mode(&path, 0o666);
+        place(b"library", scratch.path()).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+
+        let elsewhere = scratch.path().join("elsewhere");
+        fs::rename(&path, &elsewhere).unwrap();
+        symlink(&elsewhere, &path).unwrap();
+        place(b"library", scratch.path()).unwrap();
+        assert!(fs::symlink_metadata(&path).unwrap().is_file());
+    }
+
+    #[test]
+    fn a_directory_that_others_may_change_is_refused() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = scratch.path().join("theap");
+        fs::create_dir(&directory).unwrap();
+        mode(&directory, 0o777);
+        assert!(place(b"library", &directory).is_err());
+        mode(&directory, 0o700);
+        assert!(place(b"library", &directory).is_ok());
+        mode(scratch.path(), 0o777);
+        assert!(place(b"library", &directory).is_err());
+        mode(scratch.path(), 0o1777);
+        assert!(place(b"library", &directory).is_ok());
+    }
+
+    #[test]
+    fn a_path_that_the_loader_would_take_apart_is_refused() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("a b.so");
+        fs::write(&path, b"").unwrap();
+        assert!(named(&path).is_err());
+        assert!(named(scratch.path()).is_err());
+    }
+}

@@ -1,0 +1,81 @@
+//! theap's options on a command line, checked before the library sees them: it would ignore a wrong one and go on.
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use theap::{OPTIONS, OptionRow};
+
+use crate::tuning::parse_bytes;
+
+/// An option's variable and its value.
+type Setting = (&'static str, String);
+
+/// Options of theap; the variables of the environment that are not set here stay as they are.
+#[derive(Args)]
+#[group(requires = "command")]
+pub struct Settings {
+    /// Memory that theap maps and touches at start, for example 512MiB
+    #[arg(long, value_name = "SIZE", value_parser = |text: &str| setting("reserve", text))]
+    reserve: Option<Setting>,
+    /// Free memory that theap keeps warm
+    #[arg(long, value_name = "SIZE", value_parser = |text: &str| setting("retain", text))]
+    retain: Option<Setting>,
+    /// Any option of theap by its name or its variable's, for example magazine=32K
+    #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
+    set: Vec<Setting>,
+}
+
+impl Settings {
+    /// The variables to set, later ones over earlier ones.
+    pub fn variables(&self) -> impl Iterator<Item = &Setting> {
+        self.reserve.iter().chain(&self.retain).chain(&self.set)
+    }
+}
+
+fn assignment(text: &str) -> Result<Setting> {
+    let (name, value) = text.split_once('=').context("give NAME=VALUE")?;
+    setting(name, value)
+}
+
+fn setting(name: &str, value: &str) -> Result<Setting> {
+    let row = OPTIONS
+        .iter()
+        .find(|row| row.name == name || row.variable == name)
+        .with_context(|| {
+            let names: Vec<_> = OPTIONS.iter().map(|row| row.name).collect();
+            format!("theap has no option {name}; it has {}", names.join(", "))
+        })?;
+    Ok((row.variable, checked(row, value)?))
+}
+
+/// The value in the library's own spelling. The table says in words what may be written: sizes, or one of a list.
+fn checked(row: &OptionRow, value: &str) -> Result<String> {
+    if row.values.starts_with("bytes") {
+        return Ok(parse_bytes(value)?.to_string());
+    }
+    ensure!(
+        row.values.split(", ").any(|allowed| allowed == value),
+        "{} takes {}",
+        row.name,
+        row.values
+    );
+    Ok(value.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_option_takes_its_default_and_no_nonsense() {
+        for row in OPTIONS {
+            let (variable, _) = setting(row.name, row.default).unwrap();
+            assert_eq!(variable, row.variable);
+            assert!(assignment(&format!("{}={}", row.variable, row.default)).is_ok());
+            assert!(setting(row.name, "nonsense").is_err());
+            assert!(setting(row.name, "").is_err());
+        }
+        assert!(setting("no-such", "1").is_err());
+        assert!(assignment("pages").is_err());
+        assert_eq!(setting("retain", "1MiB").unwrap().1, "1048576");
+    }
+}

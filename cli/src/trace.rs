@@ -1,0 +1,249 @@
+//! A command under ptrace: what a run cost, which libraries it had mapped, and how many system calls it made.
+//!
+//! A measured run stops three times: after exec, where the counters are read that the launch has used up; before it
+//! exits, where its memory is still there to be read; at a signal, which is passed on. In between it runs at full
+//! speed. The clock stands while the memory is read. Threads and descendants are not stopped; what descendants cost is
+//! in the counters as far as they were waited for.
+//!
+//! A counting run stops at every system call of every thread and descendant, so it is never one of the timed.
+//!
+//! A process is traced by the thread that started it, so all of this happens in one thread.
+#![allow(unsafe_code)] // ptrace, wait4, and a call between fork and exec
+
+use std::collections::HashSet;
+use std::io;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use libc::{c_int, c_long, pid_t};
+use procfs::process::{MMapPath, Process};
+
+/// Added to the signal of a stop that is a system call's.
+const SYSCALL_STOP: c_int = libc::SIGTRAP | 0x80;
+
+/// A traced command goes on, with this signal or with none (0), to its next stop.
+const GO_ON: u32 = libc::PTRACE_CONT;
+
+/// The same, but a system call is a stop too.
+const GO_ON_TO_SYSCALL: u32 = libc::PTRACE_SYSCALL;
+
+/// What a run was and cost, from exec to its end.
+pub struct Run {
+    pub status: ExitStatus,
+    pub wall: Duration,
+    pub user: Duration,
+    pub system: Duration,
+    pub minor_faults: u64,
+    pub major_faults: u64,
+    /// Bytes of the process and of its largest descendant, whichever were more; hugetlb pages of the process's end
+    /// included.
+    pub peak: u64,
+    pub memory: Memory,
+}
+
+/// A process at its end.
+#[derive(Default)]
+pub struct Memory {
+    /// Bytes at the highest, without hugetlb pages.
+    peak: u64,
+    /// Bytes on transparent hugepages.
+    pub thp: u64,
+    /// Bytes on hugetlb pages.
+    pub hugetlb: u64,
+    /// Files that it had mapped.
+    pub files: Vec<PathBuf>,
+}
+
+/// Runs the command to its end and measures it.
+///
+/// # Errors
+/// Fails if the command cannot be started or traced.
+pub fn measure(command: &mut Command) -> Result<Run> {
+    let (pid, before) = start(command, libc::PTRACE_O_TRACEEXEC | libc::PTRACE_O_TRACEEXIT)?;
+    let mut memory = Memory::default();
+    let mut wall = Duration::ZERO;
+    let mut since = Instant::now();
+    request(GO_ON, pid, 0)?;
+    loop {
+        let stop = wait(pid)?.context("the command is gone")?;
+        let Some(signal) = stop.status.stopped_signal() else {
+            wall += since.elapsed();
+            let descendants = stop.usage.ru_maxrss as u64 * 1024;
+            // What is not above this program's own size may be from before exec.
+            let counts = stop.usage.ru_maxrss > before.ru_maxrss;
+            let own = memory.peak + memory.hugetlb;
+            return Ok(Run {
+                status: stop.status,
+                wall,
+                user: time(stop.usage.ru_utime) - time(before.ru_utime),
+                system: time(stop.usage.ru_stime) - time(before.ru_stime),
+                minor_faults: (stop.usage.ru_minflt - before.ru_minflt) as u64,
+                major_faults: (stop.usage.ru_majflt - before.ru_majflt) as u64,
+                peak: if counts { own.max(descendants) } else { own },
+                memory,
+            });
+        };
+        match event(stop.status) {
+            0 => request(GO_ON, pid, signal)?,
+            libc::PTRACE_EVENT_EXIT => {
+                wall += since.elapsed();
+                memory = Memory::of(pid).context("cannot read the command's memory in /proc")?;
+                since = Instant::now();
+                request(GO_ON, pid, 0)?;
+            }
+            _ => request(GO_ON, pid, 0)?,
+        }
+    }
+}
+
+/// Runs the command to the end of its last descendant. Returns how it ended, and the system calls of all.
+///
+/// # Errors
+/// Fails if the command cannot be started or traced.
+pub fn count_syscalls(command: &mut Command) -> Result<(ExitStatus, u64)> {
+    let options = libc::PTRACE_O_TRACESYSGOOD
+        | libc::PTRACE_O_TRACEEXEC
+        | libc::PTRACE_O_TRACEFORK
+        | libc::PTRACE_O_TRACEVFORK
+        | libc::PTRACE_O_TRACECLONE;
+    let (pid, _) = start(command, options)?;
+    let mut known = HashSet::from([pid]);
+    let mut ended = None;
+    let mut calls = 0;
+    request(GO_ON_TO_SYSCALL, pid, 0)?;
+    while let Some(stop) = wait(-1)? {
+        let Some(signal) = stop.status.stopped_signal() else {
+            known.remove(&stop.pid);
+            if stop.pid == pid {
+                ended = Some(stop.status);
+            }
+            continue;
+        };
+        let passed_on = match signal {
+            SYSCALL_STOP => {
+                calls += u64::from(enters_syscall(stop.pid));
+                0
+            }
+            _ if event(stop.status) != 0 => 0,
+            // A new thread or process begins with a stop of ptrace's own.
+            libc::SIGSTOP if known.insert(stop.pid) => 0,
+            signal => signal,
+        };
+        request(GO_ON_TO_SYSCALL, stop.pid, passed_on)?;
+    }
+    Ok((ended.context("the command is gone")?, calls))
+}
+
+impl Memory {
+    fn of(pid: pid_t) -> procfs::ProcResult<Self> {
+        let process = Process::new(pid)?;
+        let status = process.status()?;
+        let rollup = process.smaps_rollup()?.memory_map_rollup;
+        let thp = rollup
+            .iter()
+            .filter_map(|map| map.extension.map.get("AnonHugePages"))
+            .sum();
+        let mut files: Vec<PathBuf> = process
+            .maps()?
+            .into_iter()
+            .filter_map(|map| match map.pathname {
+                MMapPath::Path(path) => Some(path),
+                _ => None,
+            })
+            .collect();
+        files.dedup();
+        Ok(Self {
+            peak: status.vmhwm.unwrap_or(0) * 1024,
+            thp,
+            hugetlb: status.hugetlbpages.unwrap_or(0) * 1024,
+            files,
+        })
+    }
+}
+
+/// Starts the command and stops it after exec, with what the launch has cost.
+fn start(command: &mut Command, options: c_int) -> Result<(pid_t, libc::rusage)> {
+    // SAFETY: between fork and exec only a raw system call happens.
+    unsafe { command.pre_exec(|| request(libc::PTRACE_TRACEME, 0, 0)) };
+    let child = command.spawn().context("cannot start the command traced")?;
+    let pid = child.id() as pid_t;
+    let stop = wait(pid)?.context("the command is gone")?;
+    if stop.status.stopped_signal() != Some(libc::SIGTRAP) {
+        bail!("the command did not stop at its start: {}", stop.status);
+    }
+    // If this program is interrupted, so is the command.
+    request(
+        libc::PTRACE_SETOPTIONS,
+        pid,
+        options | libc::PTRACE_O_EXITKILL,
+    )?;
+    Ok((pid, stop.usage))
+}
+
+/// The ptrace event of a stop; 0 for a signal's.
+fn event(stop: ExitStatus) -> c_int {
+    stop.into_raw() >> 16
+}
+
+fn time(time: libc::timeval) -> Duration {
+    Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000)
+}
+
+/// A ptrace request whose argument is a number. That the process is killed meanwhile is no error: its end is the next
+/// thing to be waited for.
+fn request(request: u32, pid: pid_t, argument: c_int) -> io::Result<()> {
+    // SAFETY: these requests take numbers; they read and write no memory of this process.
+    let answer = unsafe { libc::ptrace(request, pid, 0, c_long::from(argument)) };
+    let error = io::Error::last_os_error();
+    if answer == -1 && error.raw_os_error() != Some(libc::ESRCH) {
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// Whether the stop is at a system call's begin, not at its end.
+fn enters_syscall(pid: pid_t) -> bool {
+    // SAFETY: the structure is plain integers, for which zero is a value.
+    let mut info: libc::ptrace_syscall_info = unsafe { std::mem::zeroed() };
+    // SAFETY: `info` is live and writable for the size that is passed.
+    unsafe {
+        libc::ptrace(
+            libc::PTRACE_GET_SYSCALL_INFO,
+            pid,
+            size_of_val(&info),
+            &raw mut info,
+        )
+    };
+    info.op == libc::PTRACE_SYSCALL_INFO_ENTRY
+}
+
+/// Something that happened to a traced process or thread.
+struct Stop {
+    pid: pid_t,
+    status: ExitStatus,
+    usage: libc::rusage,
+}
+
+/// Waits for `pid`, or for any traced one if it is -1. Nothing if there is none left.
+fn wait(pid: pid_t) -> io::Result<Option<Stop>> {
+    let mut status = 0;
+    // SAFETY: the structure is plain integers, for which zero is a value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    loop {
+        // SAFETY: `status` and `usage` are live and writable.
+        let found = unsafe { libc::wait4(pid, &mut status, libc::__WALL, &mut usage) };
+        let error = io::Error::last_os_error();
+        match (found, error.raw_os_error()) {
+            (-1, Some(libc::EINTR)) => {}
+            (-1, Some(libc::ECHILD)) => return Ok(None),
+            (-1, _) => return Err(error),
+            (pid, _) => {
+                let status = ExitStatus::from_raw(status);
+                return Ok(Some(Stop { pid, status, usage }));
+            }
+        }
+    }
+}

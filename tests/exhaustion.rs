@@ -1,0 +1,392 @@
+//! No memory, no addresses, no hugepages, absurd sizes and wrong options: null or the next best, one message, and
+//! never a signal. Each in a process of its own that uses theap for nothing else.
+#![allow(unsafe_code)] // Calls the allocator directly, and setrlimit.
+
+mod child;
+mod hugepages;
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::{fs, ptr, slice};
+use theap::{OPTIONS, Theap, raw};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+/// From huge to tiny, so that each size finds what the one before has left.
+const SIZES: [usize; 6] = [3 * MIB, 300 * KIB, 40 * KIB, 5000, 700, 16];
+
+/// A block with its number written to both ends.
+#[derive(Clone, Copy)]
+struct Block {
+    start: *mut u8,
+    size: usize,
+    number: u64,
+}
+
+impl Block {
+    fn new(size: usize, number: u64) -> Option<Self> {
+        let start = raw::alloc(size);
+        if start.is_null() {
+            return None;
+        }
+        // SAFETY: within the block, which has at least 16 bytes.
+        unsafe {
+            start.cast::<u64>().write_unaligned(number);
+            start.add(size - 8).cast::<u64>().write_unaligned(number);
+        }
+        Some(Self {
+            start,
+            size,
+            number,
+        })
+    }
+
+    fn free(self) {
+        // SAFETY: a live block, as `new` made it.
+        unsafe {
+            assert_eq!(self.start.cast::<u64>().read_unaligned(), self.number);
+            assert_eq!(
+                self.start.add(self.size - 8).cast::<u64>().read_unaligned(),
+                self.number
+            );
+            raw::free(self.start);
+        }
+    }
+}
+
+/// Limits a resource of this process to what it uses and `more` MiB.
+fn limit(resource: libc::__rlimit_resource_t, field: &str, more: usize) {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+    let used: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let limit = libc::rlimit {
+        rlim_cur: (used * KIB + more * MIB) as u64,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: the structure is read only.
+    assert_eq!(unsafe { libc::setrlimit(resource, &limit) }, 0);
+}
+
+/// Allocates until nothing is left, frees half and allocates again. `least` is what there must have been.
+fn exhaust(least: usize) {
+    // What the test itself needs it has before.
+    let mut blocks = Vec::with_capacity(1 << 20);
+    for size in SIZES {
+        blocks.extend((0..).map_while(|number| Block::new(size, number)));
+    }
+    let bytes: usize = blocks.iter().map(|block: &Block| block.size).sum();
+    println!(
+        "{bytes} bytes in {} blocks; {:?}",
+        blocks.len(),
+        theap::stats()
+    );
+    assert!(blocks.len() < blocks.capacity() && bytes >= least);
+    let mut kept = 0;
+    for i in 0..blocks.len() {
+        if i % 2 == 0 {
+            blocks[i].free();
+        } else {
+            blocks[kept] = blocks[i];
+            kept += 1;
+        }
+    }
+    blocks.truncate(kept);
+    for size in SIZES {
+        blocks.push(
+            Block::new(size, 7).unwrap_or_else(|| panic!("no {size} bytes after half was freed")),
+        );
+    }
+    blocks.into_iter().for_each(Block::free);
+}
+
+/// 64 MiB of blocks, every page of them written.
+fn allocate_64_mib() {
+    let blocks: Vec<_> = SIZES
+        .into_iter()
+        .flat_map(|size| (0..12 * MIB / size).map(move |_| (raw::alloc(size), size)))
+        .collect();
+    for &(block, size) in &blocks {
+        assert!(!block.is_null());
+        // SAFETY: within the block.
+        unsafe { block.write_bytes(0x5A, size) };
+    }
+    for (block, size) in blocks {
+        // SAFETY: written above, live until here.
+        unsafe {
+            assert!(
+                slice::from_raw_parts(block, size)
+                    .iter()
+                    .step_by(64)
+                    .all(|&byte| byte == 0x5A)
+            );
+            raw::free(block);
+        }
+    }
+}
+
+/// Sizes and alignments that no machine has, by every way in.
+fn ask_for_too_much() {
+    let heap = Theap::new();
+    let block = raw::alloc(100);
+    for size in [
+        isize::MAX as usize,
+        isize::MAX as usize - 15,
+        1 << 47,
+        (1 << 46) + 1,
+    ] {
+        // SAFETY: the layout has a size; the block stays live, as null is the answer.
+        unsafe {
+            let layout = Layout::from_size_align_unchecked(size, 1);
+            assert!(heap.alloc(layout).is_null());
+            assert!(heap.alloc_zeroed(layout).is_null());
+            assert!(
+                heap.realloc(block, Layout::new::<[u8; 100]>(), size)
+                    .is_null()
+            );
+            assert!(raw::realloc(block, size).is_null());
+        }
+    }
+    for size in [usize::MAX, usize::MAX - 4095, isize::MAX as usize + 1] {
+        assert!(raw::alloc(size).is_null() && raw::alloc_zeroed(size).is_null());
+        assert!((0..64).all(|shift| raw::alloc_aligned(size, 1 << shift).is_null()));
+        // SAFETY: live.
+        assert!(unsafe { raw::realloc(block, size) }.is_null());
+    }
+    for shift in 47..63 {
+        let layout = Layout::from_size_align(1, 1 << shift).unwrap();
+        // SAFETY: the layout has a size.
+        unsafe {
+            assert!(heap.alloc(layout).is_null() && heap.alloc_zeroed(layout).is_null());
+        }
+    }
+    // A run too large for the heap, of a run that moves by its pages.
+    let run = raw::alloc(9 * MIB);
+    // SAFETY: live; the block stays where null is the answer.
+    unsafe {
+        assert_eq!(raw::realloc(run, 1 << 46), ptr::null_mut());
+        raw::free(run);
+        raw::free(block);
+    }
+    allocate_64_mib();
+}
+
+#[test]
+#[ignore = "the other tests run it, in processes of their own"]
+fn scenario() {
+    let Some(role) = child::role() else { return };
+    let (what, amount) = role.split_once(' ').unwrap_or((&role, "0"));
+    let amount: usize = amount.parse().unwrap();
+    match what {
+        "no-range" => {
+            limit(libc::RLIMIT_AS, "VmSize", amount);
+            assert!(SIZES.iter().all(|&size| raw::alloc(size).is_null()));
+            assert_eq!(theap::stats(), theap::Stats::default());
+            assert!(!theap::owns(ptr::null()));
+            assert!(theap::warm_up(1).is_err());
+            theap::collect();
+            assert_eq!(theap::purge(), 0);
+        }
+        "addresses" => {
+            limit(libc::RLIMIT_AS, "VmSize", amount);
+            exhaust(amount * MIB / 4);
+        }
+        "option" => exhaust(amount * MIB / 4),
+        "data" => {
+            limit(libc::RLIMIT_DATA, "VmData", amount);
+            exhaust(amount * MIB / 4);
+        }
+        "64-mib" => {
+            allocate_64_mib();
+            let stats = theap::stats();
+            assert!(
+                stats.mapped_hugetlb <= (amount * 2 * MIB) as u64,
+                "{stats:?}"
+            );
+            assert_eq!(stats.mapped_hugetlb == 0, amount == 0, "{stats:?}");
+        }
+        "cgroup" => {
+            fs::write(
+                Path::new(&std::env::var("CGROUP").unwrap()).join("cgroup.procs"),
+                "0",
+            )
+            .unwrap();
+            allocate_64_mib();
+            assert!(theap::stats().mapped_hugetlb <= (amount * 2 * MIB) as u64);
+        }
+        "too-much" => ask_for_too_much(),
+        "options" => {
+            raw::alloc(1);
+            println!("{:?}", theap::stats());
+        }
+        _ => unreachable!("{role}"),
+    }
+}
+
+/// Runs a scenario that passes; what it wrote to stderr, in lines.
+fn messages(scenario: &str, variables: &[(&str, &str)]) -> Vec<String> {
+    let output = child::run(scenario, variables);
+    let (stdout, stderr) = (child::text(&output.stdout), child::text(&output.stderr));
+    println!(
+        "{scenario} {variables:?}: {}\n{stdout}\n{stderr}",
+        output.status
+    );
+    assert!(
+        output.status.success(),
+        "{scenario} {variables:?}: {}",
+        output.status
+    );
+    stderr.lines().map(str::to_owned).collect()
+}
+
+/// Exactly one message, which begins like this.
+fn one(messages: Vec<String>, start: &str) {
+    assert!(
+        messages.len() == 1 && messages[0].starts_with(start),
+        "{messages:?}"
+    );
+}
+
+#[test]
+fn without_addresses_every_allocation_fails() {
+    one(
+        messages("no-range 40", &[]),
+        "theap: cannot reserve addresses for the heap (out of memory); ",
+    );
+}
+
+#[test]
+fn little_memory_is_used_up_and_comes_back() {
+    for (limited, variable) in [
+        ("addresses 160", ("THEAP_PAGES", "auto")),
+        ("addresses 300", ("THEAP_PAGES", "small")),
+        ("addresses 600", ("THEAP_PAGES", "thp")),
+        ("addresses 1100", ("THEAP_PAGES", "small")),
+        ("addresses 2048", ("THEAP_PAGES", "small")),
+        ("data 100", ("THEAP_PAGES", "small")),
+        ("data 300", ("THEAP_PAGES", "auto")),
+        ("option 64", ("THEAP_ADDRESS_SPACE", "64M")),
+    ] {
+        one(
+            messages(limited, &[variable]),
+            "theap: out of memory: no further ",
+        );
+    }
+}
+
+#[test]
+fn without_hugetlb_pages_the_heap_is_on_others() {
+    let Some(pool) = hugepages::Pool::take() else {
+        return;
+    };
+    for pages in [0, 3] {
+        if pool.set(pages) {
+            let scenario = format!("64-mib {pages}");
+            one(
+                messages(&scenario, &[("THEAP_PAGES", "hugetlb")]),
+                "theap: no ",
+            );
+            assert!(messages(&scenario, &[("THEAP_PAGES", "auto")]).is_empty());
+        }
+    }
+}
+
+/// A new group of the hugetlb controller that may use `pages` pages of 2 MiB; `None`, and a line that says so, if
+/// there is no controller here or it may not be used.
+fn hugetlb_group(pages: usize) -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap();
+    let made = mounts.lines().find_map(|line| {
+        let fields: Vec<_> = line.split(' ').collect();
+        let limit = match fields[2] {
+            "cgroup" => "hugetlb.2MB.limit_in_bytes",
+            "cgroup2" => "hugetlb.2MB.max",
+            _ => return None,
+        };
+        let group = Path::new(fields[1]).join(format!("theap-{}", std::process::id()));
+        fs::create_dir(&group).ok()?;
+        if fs::write(group.join(limit), (pages * 2 * MIB).to_string()).is_ok() {
+            return Some(group);
+        }
+        let _ = fs::remove_dir(&group);
+        None
+    });
+    if made.is_none() {
+        eprintln!("skipped: no hugetlb controller that may be used");
+    }
+    made
+}
+
+#[test]
+fn a_group_that_may_use_few_hugetlb_pages_gets_others() {
+    let Some(pool) = hugepages::Pool::take() else {
+        return;
+    };
+    if let Some(group) = hugetlb_group(5) {
+        if pool.set(60) {
+            let variables = [
+                ("THEAP_PAGES", "hugetlb"),
+                ("CGROUP", group.to_str().unwrap()),
+            ];
+            one(messages("cgroup 5", &variables), "theap: no ");
+        }
+        fs::remove_dir(group).unwrap();
+    }
+}
+
+#[test]
+fn absurd_sizes_and_alignments_are_null() {
+    one(
+        messages("too-much", &[]),
+        "theap: out of memory: no further ",
+    );
+}
+
+#[test]
+fn wrong_options_are_reported_and_ignored() {
+    let wrong: Vec<_> = OPTIONS
+        .iter()
+        .map(|row| (row.variable, "nonsense"))
+        .collect();
+    let (right, wrong) = (child::run("options", &[]), child::run("options", &wrong));
+    let stats = |output: &Output| {
+        child::text(&output.stdout)
+            .lines()
+            .find(|line| line.contains("Stats"))
+            .map(str::to_owned)
+    };
+    assert_eq!(
+        stats(&wrong).unwrap(),
+        stats(&right).unwrap(),
+        "the defaults hold"
+    );
+    let expected: String = OPTIONS
+        .iter()
+        .map(|row| {
+            format!(
+                "theap: {}=nonsense is not valid ({}); ignored\n",
+                row.variable, row.values
+            )
+        })
+        .collect();
+    assert_eq!(child::text(&wrong.stderr), expected);
+}
+
+#[test]
+fn messages_can_be_silenced() {
+    let mut variables: Vec<_> = OPTIONS
+        .iter()
+        .map(|row| (row.variable, "nonsense"))
+        .filter(|(name, _)| *name != "THEAP_MESSAGES")
+        .collect();
+    variables.push(("THEAP_MESSAGES", "0"));
+    assert!(messages("options", &variables).is_empty());
+    assert!(messages("addresses 160", &[("THEAP_MESSAGES", "0")]).is_empty());
+    assert!(messages("too-much", &[("THEAP_MESSAGES", "0")]).is_empty());
+}
+
+#[test]
+fn a_long_value_is_one_line() {
+    let said = messages("options", &[("THEAP_PAGES", &"x".repeat(10_000))]);
+    one(said, "theap: THEAP_PAGES=xxx");
+}
