@@ -176,7 +176,8 @@ impl Os {
         unsafe { linux::map::commit(addr, len) }
     }
 
-    /// Asks for transparent hugepages at the first touch of a committed range. Never fails: it is advice.
+    /// Asks for transparent hugepages in a committed range: at first touch, and at once where it was touched in part
+    /// (since Linux 6.1). Never fails: it is advice.
     ///
     /// # Safety
     /// The range is page-aligned and committed.

@@ -177,8 +177,15 @@ unsafe fn fill_and_place(
 /// # Safety
 /// The range is page-aligned and committed.
 pub unsafe fn prefer_huge(addr: usize, len: usize) {
-    // SAFETY: advice about the caller's own range; a kernel without THP refuses it, which changes nothing.
-    let _ = unsafe { mm::madvise(pointer(addr), len, Advice::LinuxHugepage) };
+    // SAFETY: advice about the caller's own range, and collapsing keeps contents; a kernel without either refuses,
+    // which changes nothing.
+    unsafe {
+        let _ = mm::madvise(pointer(addr), len, Advice::LinuxHugepage);
+        // rustix does not know the advice; errno is the program's.
+        let errno = *libc::__errno_location();
+        libc::madvise(pointer(addr), len, libc::MADV_COLLAPSE);
+        *libc::__errno_location() = errno;
+    }
 }
 
 /// See [`crate::Os::populate`].

@@ -209,7 +209,9 @@ fn lines(fake: &Fake) -> usize {
 fn every_position(pages: Pages, lasting: bool, error: Error) {
     let config = SMALL.pages(pages);
     let mut hits = 0;
-    for position in 0.. {
+    // Without the shared pool the same calls are made for many more SuperSlabs.
+    let step = if cfg!(feature = "shared-pool") { 1 } else { 5 };
+    for position in (0..).step_by(step) {
         let world = World::new(config, |fake| {
             fake.fail_with(error);
             if pages != Pages::Small {
@@ -237,7 +239,7 @@ fn every_position(pages: Pages, lasting: bool, error: Error) {
         }
         hits += 1;
     }
-    assert!(hits > 20, "only {hits} positions were hit");
+    assert!(hits > 10, "only {hits} positions were hit");
 }
 
 #[test]
@@ -419,7 +421,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn random_lives_lose_nothing(ops in prop::collection::vec(op(), 1..1500)) {

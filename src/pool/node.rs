@@ -143,10 +143,10 @@ impl Node {
             .tag
             .store(0, Ordering::Relaxed);
         if len < SLOTS {
-            self.word(i).put_back(len, SLOTS - len, fresh);
             if !fresh {
                 self.empty.fetch_add(SLOTS - len, Ordering::Relaxed);
             }
+            self.word(i).put_back(len, SLOTS - len, fresh);
         }
         Some((run, if fresh { Stage::Fresh } else { Stage::Empty }))
     }

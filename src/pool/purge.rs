@@ -40,10 +40,9 @@ impl Node {
     /// Purges a SuperSlab whose slots are all free, its metadata included.
     fn purge_super(&self, i: usize) -> usize {
         let Some(mode) = self.mode(i) else { return 0 };
-        let before = self.word(i).get();
-        if !self.word(i).begin_purge_all(mode == PageMode::Hugetlb) {
+        let Some(before) = self.word(i).begin_purge_all(mode == PageMode::Hugetlb) else {
             return 0;
-        }
+        };
         let os = self.arena.os;
         let address = self.arena.address_of((self.first + i) * SLOTS);
         if mode == PageMode::Hugetlb {

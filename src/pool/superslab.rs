@@ -230,14 +230,16 @@ impl SlotWord {
     }
 
     /// Takes all 32 slots for purging if all are free and at least one is EMPTY or `fresh_too`: they become ABSENT.
-    pub fn begin_purge_all(&self, fresh_too: bool) -> bool {
+    /// The states that they had.
+    pub fn begin_purge_all(&self, fresh_too: bool) -> Option<Slots> {
         let now = self.get();
-        now.takeable() == LOW
+        let taken = now.takeable() == LOW
             && (fresh_too || now.has_empty())
             && self
                 .0
                 .compare_exchange(now.0, 0, Ordering::AcqRel, Ordering::Relaxed)
-                .is_ok()
+                .is_ok();
+        taken.then_some(now)
     }
 
     /// Takes the EMPTY slots for purging: they become ABSENT. The stretches taken.
@@ -287,7 +289,7 @@ mod tests {
         assert_eq!(word.take_run(1, 1), None);
         assert_eq!(word.take_empty(), None);
         assert_eq!(word.take_exact(0, 32), None);
-        assert!(!word.begin_purge_all(true));
+        assert_eq!(word.begin_purge_all(true), None);
     }
 
     #[test]
@@ -330,9 +332,9 @@ mod tests {
         word.end_purge(24, 8, true);
         assert_eq!(word.get().free_count(), 29);
         assert!(!word.get().has_empty());
-        assert!(!word.begin_purge_all(true));
+        assert_eq!(word.begin_purge_all(true), None);
         word.release(0, 3);
-        assert!(word.begin_purge_all(false));
+        assert!(word.begin_purge_all(false).is_some());
         assert_eq!(word.get(), Slots(0));
     }
 }
