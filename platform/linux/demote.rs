@@ -12,9 +12,9 @@ use core::mem::size_of;
 
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 use rustix::mm::{self, Advice, MapFlags, MremapFlags, ProtFlags, UserfaultfdFlags};
 
+use super::file;
 use super::map::{self, pointer};
 use crate::{Error, HUGE, PAGE};
 
@@ -162,7 +162,7 @@ fn ioctl<T>(guard: &OwnedFd, number: c_ulong, argument: &mut T) -> Result<(), Er
 /// See [`crate::Os::hugetlb_free`].
 pub fn hugetlb_free() -> usize {
     let mut buffer = [0; 4096];
-    let text = read(b"/proc/meminfo", &mut buffer);
+    let text = file::read(b"/proc/meminfo", &mut buffer).unwrap_or_default();
     let free = field(text, b"HugePages_Free:").unwrap_or(0);
     free.saturating_sub(field(text, b"HugePages_Rsvd:").unwrap_or(0))
 }
@@ -170,7 +170,7 @@ pub fn hugetlb_free() -> usize {
 /// Threads of this process.
 fn threads() -> Option<usize> {
     let mut buffer = [0; 4096];
-    field(read(b"/proc/self/status", &mut buffer), b"Threads:")
+    field(file::read(b"/proc/self/status", &mut buffer)?, b"Threads:")
 }
 
 /// See [`crate::Os::is_shared`].
@@ -192,23 +192,6 @@ pub fn is_shared(addr: usize) -> bool {
         }
         _ => true,
     }
-}
-
-/// The beginning of a file, as much as the buffer takes; empty if it cannot be read.
-fn read<'a>(path: &[u8], buffer: &'a mut [u8]) -> &'a [u8] {
-    let Ok(file) = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else {
-        return &[];
-    };
-    let mut len = 0;
-    while len < buffer.len() {
-        match rustix::io::read(&file, &mut buffer[len..]) {
-            Ok(0) => break,
-            Ok(n) => len += n,
-            Err(Errno::INTR) => {}
-            Err(_) => return &[],
-        }
-    }
-    &buffer[..len]
 }
 
 /// The number after `name` at the start of a line.

@@ -4,9 +4,7 @@
 //! Only nodes with memory *and* CPUs count: a node without CPUs is nobody's home, and its memory is
 //! still used, since bindings are a preference. CPUs of a node without memory belong to node 0.
 
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
-
+use super::file;
 use crate::{Cpu, Line, NodeId};
 
 const MAX_NODES: usize = 64;
@@ -132,20 +130,11 @@ pub fn read() -> Topology {
 /// Reads a file that holds a list like `0-3,8` and calls `each` with the ends of every range. Answers
 /// whether the file could be read.
 fn read_list(path: &[u8], mut each: impl FnMut(u32, u32)) -> bool {
-    let Ok(file) = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else {
+    let mut buffer = [0; 4096];
+    let Some(text) = file::read(path, &mut buffer) else {
         return false;
     };
-    let mut buffer = [0; 4096];
-    let mut len = 0;
-    while len < buffer.len() {
-        match rustix::io::read(&file, &mut buffer[len..]) {
-            Ok(0) => break,
-            Ok(n) => len += n,
-            Err(Errno::INTR) => {}
-            Err(_) => return false,
-        }
-    }
-    parse_list(&buffer[..len], &mut each);
+    parse_list(text, &mut each);
     true
 }
 
