@@ -12,9 +12,9 @@ const MAX: usize = 256 << 10;
 const BITS_PER_SLOT: usize = 4096;
 /// Offsets within a span are below 2^21, sizes at most 2^18: with a shift of 40 the reciprocal is exact.
 const RECIPROCAL_SHIFT: u32 = 40;
-/// Largest byte budget of a magazine, and the bounds of its capacity: 128 pointers are two words of free bits.
+/// Largest byte budget of a magazine, and the bound of its capacity: eight words of free bits.
 const MAGAZINE_BYTES: usize = 64 << 10;
-const MAGAZINE_CAP: usize = 128;
+const MAGAZINE_CAP: usize = 512;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -12,7 +12,7 @@ pub struct Class {
     /// Least and greatest capacity of the class's magazine, in blocks.
     pub least: u8,
     /// See `least`.
-    pub magazine: u8,
+    pub magazine: u16,
     /// `ceil(2^RECIPROCAL_SHIFT / size)`: turns the division by `size` into a multiplication.
     pub reciprocal: u64,
 }

@@ -147,7 +147,7 @@ pub const OPTIONS: &[OptionRow] = &[
     OptionRow {
         name: "magazine",
         variable: "THEAP_MAGAZINE",
-        default: "16K",
+        default: "32K",
         values: BYTES,
         doc: "Bytes of free blocks that a thread's magazine of one class may hold, within the class's least and \
               greatest capacity (at most 64K count).",
@@ -230,7 +230,7 @@ impl Config {
             retain: 256 << 20,
             growth: 32 << 20,
             prefault: Prefault::Off,
-            magazine: 16 << 10,
+            magazine: 32 << 10,
             numa: Numa::Local,
             messages: true,
         }

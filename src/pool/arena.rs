@@ -109,7 +109,7 @@ struct Layout {
 impl Layout {
     fn new(len: usize, nodes: usize, cpus: usize, heap_bytes: usize) -> Self {
         let (slots, supers) = (len / SLOT, len / SUPER);
-        let max_heaps = supers.clamp(512, 65536);
+        let max_heaps = supers.clamp(256, 65536);
         let mut carver = Carver { at: 0 };
         carver.take(size_of::<Arena>(), 64);
         let nodes = carver.take(nodes * size_of::<Node>(), 64);
