@@ -51,8 +51,8 @@ pub const SECTION: Section = Section {
 const DEFAULT_MAPPINGS: u64 = 65530;
 /// Bytes of the smallest mapping that hugetlb pages need.
 const HUGEPAGE: u64 = 2 << 20;
-/// Bytes of addresses without which theap gives up: 64 MiB, and 20 MiB to describe them.
-const LEAST_ADDRESSES: u64 = 84 << 20;
+/// Bytes of addresses without which theap gives up: 64 MiB, and those that describe them.
+const LEAST_ADDRESSES: u64 = 88 << 20;
 
 fn available(host: &Host) -> Result<Answer> {
     let (available, total) = (host.memory("MemAvailable")?, host.memory("MemTotal")?);

@@ -66,7 +66,7 @@ fn limits_of_the_process() {
         tree,
         "limits.as",
         "missing",
-        "80 MiB: theap needs 84 MiB",
+        "80 MiB: theap needs 88 MiB",
         "ulimit",
     );
     let tree = limits(none, &soft(1 << 30), none);
