@@ -26,6 +26,11 @@ size_t theap_purge(void);
 /* Returns the blocks that the calling thread caches, so that other threads and theap_purge can have their memory. */
 void theap_collect(void);
 
+/* From now on the allocator makes no system call: what would need one is refused, which means null, and counted in
+ * theap_stats_json. To be called after theap_warm_up, when every thread has allocated once. theap_unseal ends it. */
+void theap_seal(void);
+void theap_unseal(void);
+
 /* Whether the address lies in the heap's range. */
 bool theap_owns(const void *address);
 

@@ -34,6 +34,18 @@ pub extern "C" fn theap_collect() {
     theap::collect();
 }
 
+/// No system call from now on: what would need one is refused.
+#[unsafe(no_mangle)]
+pub extern "C" fn theap_seal() {
+    theap::seal();
+}
+
+/// Ends what `theap_seal` began.
+#[unsafe(no_mangle)]
+pub extern "C" fn theap_unseal() {
+    theap::unseal();
+}
+
 /// Whether the address lies in the heap's range.
 #[unsafe(no_mangle)]
 pub extern "C" fn theap_owns(address: *const c_void) -> bool {
@@ -59,7 +71,10 @@ pub unsafe extern "C" fn theap_stats_json(buffer: *mut c_char, size: usize) -> u
     for (name, bytes) in sizes(&stats) {
         text.add(format_args!("\"{name}\":{bytes},"));
     }
-    text.add(format_args!("\"heaps\":{},\"counters\":{{", stats.heaps));
+    text.add(format_args!(
+        "\"heaps\":{},\"refusals\":{},\"counters\":{{",
+        stats.heaps, stats.refusals
+    ));
     for (index, (name, count)) in stats.totals.list().enumerate() {
         let comma = if index == 0 { "" } else { "," };
         text.add(format_args!("{comma}\"{name}\":{count}"));

@@ -212,6 +212,16 @@ static void own(void) {
     free(large);
     theap_collect();
     CHECK(theap_purge() >= 16 << 20);
+    theap_seal();
+    errno = 0;
+    CHECK(malloc(64 << 20) == NULL && errno == ENOMEM);
+    char *small = malloc(100);
+    CHECK(small);
+    free(small);
+    theap_unseal();
+    large = malloc(64 << 20);
+    CHECK(large);
+    free(large);
 }
 #endif
 
