@@ -236,6 +236,10 @@ impl Node {
     /// # Errors
     /// What the system answered; what was mapped before stays.
     pub fn warm(&self, bytes: usize) -> Result<(), Error> {
+        // Touching more than there is would end in the kernel killing something.
+        if bytes > self.supers * SUPER || bytes as u64 > self.arena.os.total_memory() {
+            return Err(Error::NoMemory);
+        }
         loop {
             let free = self.free_bytes();
             if free >= bytes {
