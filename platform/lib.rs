@@ -45,6 +45,8 @@ pub use linux::{fork, thread_exit};
 pub const PAGE: usize = 4096;
 /// A hugepage, and the unit and alignment of [`Os::map`], in bytes.
 pub const HUGE: usize = 2 << 20;
+/// The large hugepage, in bytes.
+pub const HUGE_1G: usize = 1 << 30;
 
 /// The pages that memory is made of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,6 +58,27 @@ pub enum PageMode {
     Thp = 2,
     /// 2 MiB pages of the system's hugetlb pool, populated.
     Hugetlb = 3,
+    /// 1 GiB pages of their hugetlb pool, populated.
+    Hugetlb1g = 4,
+}
+
+impl PageMode {
+    /// Number of values that a mode's number can have.
+    pub const COUNT: usize = 5;
+
+    /// Bytes of a page, the most that one is tried for.
+    pub const fn page(self) -> usize {
+        match self {
+            PageMode::Small => PAGE,
+            PageMode::Thp | PageMode::Hugetlb => HUGE,
+            PageMode::Hugetlb1g => HUGE_1G,
+        }
+    }
+
+    /// Whether the pages come from a hugetlb pool.
+    pub const fn is_hugetlb(self) -> bool {
+        matches!(self, PageMode::Hugetlb | PageMode::Hugetlb1g)
+    }
 }
 
 /// Why the operating system refused.
@@ -188,7 +211,7 @@ impl Os {
 
     /// Makes a reserved range usable in exactly `mode`, zeroed, preferring the memory of node `bind`
     /// (without: that of the CPU which touches it first, or of an earlier binding of the same range).
-    /// [`PageMode::Hugetlb`] comes populated; the others take memory on first touch. Neighbouring
+    /// Hugetlb pages come populated; the others take memory on first touch. Neighbouring
     /// small or thp ranges become one mapping of the kernel; hugetlb ranges each stay one.
     ///
     /// # Errors
@@ -199,8 +222,8 @@ impl Os {
     /// binding (EPERM where a container's filter blocks it, ENOSYS): try again without.
     ///
     /// # Safety
-    /// The range is aligned to [`HUGE`] in address and length, and all of it is reserved and neither
-    /// committed nor mapped.
+    /// The range is aligned to [`HUGE`] in address and length ([`HUGE_1G`] for pages of that size), and all of it is
+    /// reserved and neither committed nor mapped.
     pub unsafe fn map(
         self,
         addr: usize,
@@ -252,7 +275,7 @@ impl Os {
     /// still mapped, as after [`Os::purge`].
     ///
     /// # Safety
-    /// The range was mapped with [`Os::map`] in this `mode` (whole calls of it, if hugetlb) and nothing
+    /// The range was mapped with [`Os::map`] in this `mode` (whole pages, if hugetlb) and nothing
     /// refers to it any more.
     pub unsafe fn unmap(self, addr: usize, len: usize, mode: PageMode) -> Result<(), Error> {
         inject!(self, Unmap);
@@ -289,16 +312,30 @@ impl Os {
     /// let this process use userfaultfd.
     ///
     /// # Safety
-    /// The range is aligned to [`HUGE`], mapped as [`PageMode::Hugetlb`], and nobody unmaps it meanwhile.
+    /// The range is whole hugetlb pages, mapped so, and nobody unmaps it meanwhile.
     pub unsafe fn demote(self, addr: usize, len: usize) -> Result<(), Error> {
         inject!(self, Demote);
         // SAFETY: the caller's precondition is the same.
         unsafe { linux::demote::demote(addr, len) }
     }
 
-    /// Free pages of the system's 2 MiB hugetlb pool that nobody has reserved.
-    pub fn hugetlb_free(self) -> usize {
-        linux::demote::hugetlb_free()
+    /// Free pages of the system's hugetlb pool that nobody has reserved; 0 for modes without a pool.
+    pub fn hugetlb_free(self, mode: PageMode) -> usize {
+        linux::demote::hugetlb_free(mode)
+    }
+
+    /// Keeps the pages of a range in memory from the moment they are there (no swapping, no reclaim); hugetlb pages
+    /// are so anyway. Populates nothing.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`] over RLIMIT_MEMLOCK, [`Error::Other`] (EPERM) where that is 0. A part may be locked.
+    ///
+    /// # Safety
+    /// The range is page-aligned and committed or mapped.
+    pub unsafe fn lock(self, addr: usize, len: usize) -> Result<(), Error> {
+        inject!(self, Lock);
+        // SAFETY: the caller's precondition is the same.
+        unsafe { linux::map::lock(addr, len) }
     }
 
     /// Whether the page of a mapped address is mapped by another process too (after a fork), or may be.

@@ -20,6 +20,10 @@ const char *theap_version(void);
  * stays. */
 int theap_warm_up(size_t bytes);
 
+/* Prepares the calling thread so that it can allocate `count` blocks of `size` bytes (up to 256 KiB) without a page
+ * fault or a system call, whatever other threads take meanwhile. Answers as theap_warm_up. */
+int theap_warm_up_class(size_t size, size_t count);
+
 /* Gives all free memory back to the system, but for what other threads cache. The bytes given back. */
 size_t theap_purge(void);
 

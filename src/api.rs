@@ -84,12 +84,36 @@ const DEFAULT: Config = Config::new();
 /// # Errors
 /// What the system answered when it refused memory; what was prepared until then stays.
 pub fn warm_up(bytes: usize) -> Result<(), Error> {
+    let front = touched_front()?;
+    let node = &front.arena().nodes()[front.node()];
+    node.warm(bytes.saturating_add(bytes / 4).saturating_add(8 * SUPER))
+}
+
+/// Prepares the calling thread so that it can allocate `count` blocks of `size` bytes without a page fault or a system
+/// call, whatever other threads take meanwhile: maps, touches, and keeps spans for it. The promise lasts until the
+/// blocks have been used and freed (what is free then stays warm in the pool) or [`collect`]. Above 256 KiB there are
+/// no classes: such sizes are prepared as by [`warm_up`], for the whole node.
+///
+/// # Errors
+/// What the system answered when it refused memory; what was prepared until then stays.
+pub fn warm_up_class(size: usize, count: usize) -> Result<(), Error> {
+    let Some(class) = classes::class_for(size, 1) else {
+        return warm_up(size.next_multiple_of(SLOT).saturating_mul(count));
+    };
+    let bytes = (classes::CLASSES[class].size as usize).saturating_mul(count);
+    let front = touched_front()?;
+    // Grows in large steps, and refuses what the machine has not.
+    front.arena().nodes()[front.node()].warm(bytes)?;
+    front.heap.prepare(class, count)
+}
+
+/// The calling thread's front, with all of its memory touched.
+fn touched_front() -> Result<&'static mut front::Front, Error> {
     let front = front::front(front::slot::get(), &DEFAULT).ok_or(Error::NoMemory)?;
-    let arena = front.arena();
     let (memory, len) = front.memory();
     // SAFETY: the front's memory is committed; populating keeps its contents.
-    unsafe { arena.os.populate(memory, len)? };
-    arena.nodes()[front.node()].warm(bytes.saturating_add(bytes / 4).saturating_add(8 * SUPER))
+    unsafe { front.arena().os.populate(memory, len)? };
+    Ok(front)
 }
 
 /// Returns the blocks that the calling thread keeps in magazines to their spans, takes home what other threads freed

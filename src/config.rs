@@ -15,6 +15,9 @@ pub enum Pages {
     Auto,
     /// 2 MiB pages of the hugetlb pool, falling back to `Thp` with one message when the pool is dry.
     Hugetlb,
+    /// 1 GiB pages of their hugetlb pool, falling back to `Hugetlb` with one message when it is dry. Memory grows by a
+    /// page at a time and never shrinks: to be used with a reserve.
+    Hugetlb1g,
     /// Transparent hugepages by `madvise`, falling back to `Small`.
     Thp,
     /// 4 KiB pages.
@@ -49,6 +52,7 @@ pub struct Config {
     pub(crate) retain: usize,
     pub(crate) growth: usize,
     pub(crate) prefault: Prefault,
+    pub(crate) lock: bool,
     pub(crate) magazine: usize,
     pub(crate) numa: Numa,
     pub(crate) messages: bool,
@@ -78,7 +82,7 @@ pub const OPTIONS: &[OptionRow] = &[
         name: "pages",
         variable: "THEAP_PAGES",
         default: "auto",
-        values: "auto, hugetlb, thp, small",
+        values: "auto, hugetlb, hugetlb-1g, thp, small",
         doc: "Pages that the heap is made of; each mode falls back to the next one.",
         set: |config, value| {
             store(
@@ -86,6 +90,7 @@ pub const OPTIONS: &[OptionRow] = &[
                 match value {
                     b"auto" => Some(Pages::Auto),
                     b"hugetlb" => Some(Pages::Hugetlb),
+                    b"hugetlb-1g" => Some(Pages::Hugetlb1g),
                     b"thp" => Some(Pages::Thp),
                     b"small" => Some(Pages::Small),
                     _ => None,
@@ -145,6 +150,16 @@ pub const OPTIONS: &[OptionRow] = &[
         },
     },
     OptionRow {
+        name: "lock",
+        variable: "THEAP_LOCK",
+        default: "0",
+        values: "0, 1",
+        doc: "Whether the heap's memory, its metadata included, is locked (mlock2 with MLOCK_ONFAULT): the kernel neither \
+              swaps nor reclaims what was touched once. Needs RLIMIT_MEMLOCK; over the limit one message, and the rest \
+              stays unlocked.",
+        set: |config, value| store(&mut config.lock, switch(value)),
+    },
+    OptionRow {
         name: "magazine",
         variable: "THEAP_MAGAZINE",
         default: "32K",
@@ -176,21 +191,20 @@ pub const OPTIONS: &[OptionRow] = &[
         default: "1",
         values: "0, 1",
         doc: "Whether fallbacks and wrong options are reported on stderr. Fatal errors always are.",
-        set: |config, value| {
-            store(
-                &mut config.messages,
-                match value {
-                    b"0" => Some(false),
-                    b"1" => Some(true),
-                    _ => None,
-                },
-            )
-        },
+        set: |config, value| store(&mut config.messages, switch(value)),
     },
 ];
 
 fn store<T>(field: &mut T, value: Option<T>) -> bool {
     value.map(|v| *field = v).is_some()
+}
+
+fn switch(value: &[u8]) -> Option<bool> {
+    match value {
+        b"0" => Some(false),
+        b"1" => Some(true),
+        _ => None,
+    }
 }
 
 /// Parses a size: decimal digits and an optional K, M, G or T (also KiB, MiB, …).
@@ -230,6 +244,7 @@ impl Config {
             retain: 256 << 20,
             growth: 32 << 20,
             prefault: Prefault::Off,
+            lock: false,
             magazine: 32 << 10,
             numa: Numa::Local,
             messages: true,
@@ -269,6 +284,12 @@ impl Config {
     /// Who takes the page faults of new memory.
     pub const fn prefault(mut self, prefault: Prefault) -> Self {
         self.prefault = prefault;
+        self
+    }
+
+    /// Whether the heap's memory is locked.
+    pub const fn lock(mut self, on: bool) -> Self {
+        self.lock = on;
         self
     }
 

@@ -4,6 +4,22 @@
 use crate::config::OptionRow;
 use theap_platform::{Line, Os};
 
+/// What is said once a process; see `Arena::first_to_say`.
+#[derive(Clone, Copy, Debug)]
+#[repr(u32)]
+pub enum Saying {
+    /// [`no_hugepages`].
+    NoHugepages,
+    /// [`no_gigantic_page`].
+    NoGiganticPage,
+    /// [`out_of_memory`].
+    OutOfMemory,
+    /// [`forked`].
+    Forked,
+    /// [`not_locked`].
+    Unlocked,
+}
+
 /// What a caller of free can do wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Misuse {
@@ -53,6 +69,27 @@ pub fn no_hugepages(os: Os, pages: usize) {
         .str("theap: no ")
         .dec(pages as u64)
         .str(" free hugetlb pages of 2 MiB; going on without. More: sysctl -w vm.nr_hugepages=N")
+        .send(os);
+}
+
+/// Reports, once a process, that hugetlb pages of 1 GiB ran out.
+#[cold]
+pub fn no_gigantic_page(os: Os) {
+    Line::new()
+        .str("theap: no free hugetlb page of 1 GiB; going on with 2 MiB. More: ")
+        .str("echo N > /sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages, or at boot hugepagesz=1G hugepages=N")
+        .send(os);
+}
+
+/// Reports, once a process, that memory cannot be locked.
+#[cold]
+pub fn not_locked(os: Os, bytes: usize, why: theap_platform::Error) {
+    Line::new()
+        .str("theap: cannot lock ")
+        .dec(bytes as u64)
+        .str(" bytes in memory (")
+        .show(why)
+        .str("); going on unlocked. Raise RLIMIT_MEMLOCK: ulimit -l unlimited, or LimitMEMLOCK=infinity in the unit")
         .send(os);
 }
 

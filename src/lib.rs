@@ -1,6 +1,6 @@
 //! theap: a memory allocator on 2 MiB hugepages for latency-sensitive services on Linux x86_64.
 //!
-//! [`Theap`] is a `#[global_allocator]`; [`warm_up`], [`collect`], [`purge`] and [`stats`] act on its heap.
+//! [`Theap`] is a `#[global_allocator]`; [`warm_up`], [`warm_up_class`], [`collect`], [`purge`] and [`stats`] act on its heap.
 //!
 //! ```text
 //! api -> front (magazines) -> heap (spans of a thread, remote frees) -> pool (SuperSlabs, slots, growth)
@@ -42,7 +42,7 @@ cfg_if::cfg_if! {
         mod front;
         mod stats;
 
-        pub use api::{Theap, collect, owns, purge, raw, seal, stats, unseal, usable_size, warm_up};
+        pub use api::{Theap, collect, owns, purge, raw, seal, stats, unseal, usable_size, warm_up, warm_up_class};
         pub use config::{Config, Numa, OPTIONS, OptionRow, Pages, Prefault};
         pub use stats::{COUNTERS, Stats, Totals};
         pub use theap_platform::Error;

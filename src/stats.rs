@@ -101,8 +101,10 @@ pub struct Stats {
     pub mapped_small: u64,
     /// Memory mapped for transparent hugepages (touched or not).
     pub mapped_thp: u64,
-    /// Memory on hugetlb pages.
+    /// Memory on hugetlb pages of 2 MiB.
     pub mapped_hugetlb: u64,
+    /// Memory on hugetlb pages of 1 GiB.
+    pub mapped_hugetlb_1g: u64,
     /// Slots in use, as spans or runs.
     pub active: u64,
     /// Free slots that were touched: warm.
@@ -118,6 +120,11 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Memory mapped, in any page mode.
+    pub const fn mapped(&self) -> u64 {
+        self.mapped_small + self.mapped_thp + self.mapped_hugetlb + self.mapped_hugetlb_1g
+    }
+
     /// Sums over the arena. `counters` visits every heap.
     pub(crate) fn gather(arena: &crate::pool::Arena, counters: impl FnOnce(&mut Totals)) -> Self {
         let mut stats = Self {
@@ -128,6 +135,7 @@ impl Stats {
             stats.mapped_small += node.mapped_bytes(PageMode::Small);
             stats.mapped_thp += node.mapped_bytes(PageMode::Thp);
             stats.mapped_hugetlb += node.mapped_bytes(PageMode::Hugetlb);
+            stats.mapped_hugetlb_1g += node.mapped_bytes(PageMode::Hugetlb1g);
             let [active, empty, fresh] = node.slot_bytes();
             stats.active += active;
             stats.empty += empty;

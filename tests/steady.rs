@@ -15,6 +15,7 @@ use theap::raw;
 
 /// Operations of both threads together, an allocation or a free each.
 const OPERATIONS: usize = 50_000_000;
+const STEADY: &str = "operations 50000000 faults 0 refusals 0";
 const SLOTS: usize = 8192;
 
 /// Kills the process at any system call of this thread from here on, but exit and write.
@@ -153,12 +154,61 @@ fn steady(seal: bool) {
     });
 }
 
+/// A thread has blocks of a class prepared, and another one takes all that is free besides.
+fn prepared_class() {
+    const BLOCKS: usize = 200_000;
+    let (ready, go, done) = (
+        &AtomicUsize::new(0),
+        &AtomicUsize::new(0),
+        &AtomicUsize::new(0),
+    );
+    assert!(!raw::alloc(40_000).is_null());
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            theap::warm_up_class(300, BLOCKS).unwrap();
+            forbid_system_calls();
+            ready.fetch_add(1, Ordering::AcqRel);
+            wait_for(go, 1);
+            for _ in 0..BLOCKS {
+                let block = raw::alloc(300);
+                assert!(!block.is_null());
+                // SAFETY: a new block.
+                unsafe { block.write_bytes(1, 300) };
+            }
+            done.fetch_add(1, Ordering::AcqRel);
+            loop {
+                std::hint::spin_loop();
+            }
+        });
+        let sleep_until = |counter: &AtomicUsize| {
+            while counter.load(Ordering::Acquire) < 1 {
+                thread::sleep(Duration::from_millis(1));
+            }
+        };
+        sleep_until(ready);
+        theap::seal();
+        while !raw::alloc(40_000).is_null() {}
+        let refused = theap::stats().refusals;
+        faults();
+        let before = faults();
+        go.store(1, Ordering::Release);
+        sleep_until(done);
+        println!(
+            "class: faults {} refusals {}",
+            faults() - before,
+            theap::stats().refusals - refused
+        );
+        std::process::exit(0);
+    });
+}
+
 #[test]
 #[ignore = "run by the other tests, in a process of its own"]
 fn scenario() {
     match child::role().as_deref() {
         Some("steady") => steady(false),
         Some("sealed") => steady(true),
+        Some("class") => prepared_class(),
         Some("caught") => {
             forbid_system_calls();
             // SAFETY: has no precondition.
@@ -168,7 +218,7 @@ fn scenario() {
     }
 }
 
-fn no_fault_and_no_system_call(scenario: &str) {
+fn no_fault_and_no_system_call(scenario: &str, line: &str) {
     for pages in ["small", "thp"] {
         let output = child::run(scenario, &[("THEAP_PAGES", pages)]);
         let (out, err) = (child::text(&output.stdout), child::text(&output.stderr));
@@ -177,21 +227,23 @@ fn no_fault_and_no_system_call(scenario: &str) {
             "{pages}: {}\n{out}{err}",
             output.status
         );
-        assert!(
-            out.contains(&format!("operations {OPERATIONS} faults 0 refusals 0")),
-            "{pages}: {out}"
-        );
+        assert!(out.contains(line), "{pages}: {out}");
     }
 }
 
 #[test]
 fn steady_state_has_no_fault_and_no_system_call() {
-    no_fault_and_no_system_call("steady");
+    no_fault_and_no_system_call("steady", STEADY);
 }
 
 #[test]
 fn a_sealed_heap_has_no_fault_and_no_system_call() {
-    no_fault_and_no_system_call("sealed");
+    no_fault_and_no_system_call("sealed", STEADY);
+}
+
+#[test]
+fn blocks_of_a_prepared_class_take_no_fault_and_no_system_call() {
+    no_fault_and_no_system_call("class", "class: faults 0 refusals 0");
 }
 
 #[test]

@@ -30,7 +30,7 @@ const LATE: u64 = if cfg!(feature = "shared-pool") {
 
 fn mapped() -> u64 {
     let stats = theap::stats();
-    stats.mapped_small + stats.mapped_thp + stats.mapped_hugetlb
+    stats.mapped()
 }
 
 /// A block that knows what it should contain.

@@ -17,6 +17,9 @@ pub enum PageMode {
     Thp,
     /// 2 MiB pages from the host's reserved pool.
     Hugetlb,
+    /// 1 GiB pages from the host's reserved pool.
+    #[value(name = "hugetlb-1g")]
+    Hugetlb1g,
     /// Whatever theap finds best.
     Auto,
 }
@@ -37,6 +40,7 @@ impl PageMode {
             Self::Small => "small",
             Self::Thp => "thp",
             Self::Hugetlb => "hugetlb",
+            Self::Hugetlb1g => "hugetlb-1g",
             Self::Auto => "auto",
         }
     }
@@ -48,6 +52,7 @@ impl PageMode {
             Self::Small | Self::Auto => Ok(None),
             Self::Thp => Ok(thp_obstacle()),
             Self::Hugetlb => hugetlb_obstacle(footprint),
+            Self::Hugetlb1g => Ok(gigantic_obstacle(footprint)),
         }
     }
 
@@ -58,16 +63,19 @@ impl PageMode {
     pub fn verify(self) -> Result<()> {
         let stats = theap::stats();
         let (small, thp, hugetlb) = (stats.mapped_small, stats.mapped_thp, stats.mapped_hugetlb);
-        let (wanted, all) = match self {
+        let gigantic = stats.mapped_hugetlb_1g;
+        let wanted = match self {
             Self::Auto => return Ok(()),
-            Self::Small => (small, small + thp + hugetlb),
-            Self::Thp => (thp, small + thp + hugetlb),
-            Self::Hugetlb => (hugetlb, small + thp + hugetlb),
+            Self::Small => small,
+            Self::Thp => thp,
+            Self::Hugetlb => hugetlb,
+            Self::Hugetlb1g => gigantic,
         };
         ensure!(
-            wanted > 0 && wanted == all,
+            wanted > 0 && wanted == stats.mapped(),
             "the run was not on {self} pages alone: theap mapped {small} bytes on small, {thp} on thp, \
-             {hugetlb} on hugetlb pages; free memory or hugepages, or leave {self} out of --pages"
+             {hugetlb} on hugetlb, {gigantic} on hugetlb-1g pages; free memory or hugepages, or leave {self} out of \
+             --pages"
         );
         if self == Self::Thp {
             // That the kernel was advised does not mean that it had a hugepage to give.
@@ -129,6 +137,27 @@ fn thp_obstacle() -> Option<String> {
         )),
         Ok(_) => None,
     }
+}
+
+fn gigantic_obstacle(footprint: usize) -> Option<String> {
+    let pool = "/sys/kernel/mm/hugepages/hugepages-1048576kB";
+    let read = |name: &str| {
+        fs::read_to_string(format!("{pool}/{name}"))
+            .ok()?
+            .trim()
+            .parse::<u64>()
+            .ok()
+    };
+    let (Some(free), Some(total)) = (read("free_hugepages"), read("nr_hugepages")) else {
+        return Some("the kernel has no pages of 1 GiB".into());
+    };
+    let needed = (footprint.saturating_add(footprint / 4) as u64)
+        .div_ceil(1 << 30)
+        .max(1);
+    (free < needed).then(|| {
+        let enough: u64 = total - free + needed;
+        format!("{needed} of 1 GiB are needed, {free} are free; reserve them with: echo {enough} > {pool}/nr_hugepages")
+    })
 }
 
 fn hugetlb_obstacle(footprint: usize) -> Result<Option<String>> {

@@ -26,6 +26,7 @@ pub enum Call {
     Unmap,
     MovePages,
     Demote,
+    Lock,
     Bind,
 }
 

@@ -69,7 +69,7 @@ impl Script {
         Err(match mode {
             PageMode::Small => Error::NoMemory,
             PageMode::Thp => Error::Unsupported,
-            PageMode::Hugetlb => Error::NoHugepages,
+            PageMode::Hugetlb | PageMode::Hugetlb1g => Error::NoHugepages,
         })
     }
 }

@@ -16,7 +16,7 @@ use rustix::mm::{self, Advice, MapFlags, MremapFlags, ProtFlags, UserfaultfdFlag
 
 use super::file;
 use super::map::{self, pointer};
-use crate::{Error, HUGE, PAGE};
+use crate::{Error, HUGE, PAGE, PageMode};
 
 const API: u64 = 0xAA;
 const FEATURE_WP: u64 = 1 << 0;
@@ -160,11 +160,20 @@ fn ioctl<T>(guard: &OwnedFd, number: c_ulong, argument: &mut T) -> Result<(), Er
 }
 
 /// See [`crate::Os::hugetlb_free`].
-pub fn hugetlb_free() -> usize {
-    let mut buffer = [0; 4096];
-    let text = file::read(b"/proc/meminfo", &mut buffer).unwrap_or_default();
-    let free = field(text, b"HugePages_Free:").unwrap_or(0);
-    free.saturating_sub(field(text, b"HugePages_Rsvd:").unwrap_or(0))
+pub fn hugetlb_free(mode: PageMode) -> usize {
+    let (free, reserved): (&[u8], &[u8]) = match mode {
+        PageMode::Small | PageMode::Thp => return 0,
+        PageMode::Hugetlb => (
+            b"/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages",
+            b"/sys/kernel/mm/hugepages/hugepages-2048kB/resv_hugepages",
+        ),
+        PageMode::Hugetlb1g => (
+            b"/sys/kernel/mm/hugepages/hugepages-1048576kB/free_hugepages",
+            b"/sys/kernel/mm/hugepages/hugepages-1048576kB/resv_hugepages",
+        ),
+    };
+    let number = |path| field(file::read(path, &mut [0; 64]).unwrap_or_default(), b"").unwrap_or(0);
+    number(free).saturating_sub(number(reserved))
 }
 
 /// Threads of this process.

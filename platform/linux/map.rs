@@ -11,7 +11,7 @@ use core::ffi::c_void;
 use core::ptr;
 
 use rustix::io::Errno;
-use rustix::mm::{self, Advice, MapFlags, MprotectFlags, MremapFlags, ProtFlags};
+use rustix::mm::{self, Advice, MapFlags, MlockFlags, MprotectFlags, MremapFlags, ProtFlags};
 
 use super::numa;
 use crate::{Error, NodeId, PAGE, PageMode};
@@ -78,7 +78,8 @@ pub unsafe fn map(
         match mode {
             PageMode::Small => map_pages(addr, len, Advice::LinuxNoHugepage, bind),
             PageMode::Thp => map_pages(addr, len, Advice::LinuxHugepage, bind),
-            PageMode::Hugetlb => map_hugetlb(addr, len, bind),
+            PageMode::Hugetlb => map_hugetlb(addr, len, MapFlags::HUGE_2MB, bind),
+            PageMode::Hugetlb1g => map_hugetlb(addr, len, MapFlags::HUGE_1GB, bind),
         }
     }
 }
@@ -115,8 +116,13 @@ unsafe fn map_pages(
 ///
 /// # Safety
 /// As [`map`].
-unsafe fn map_hugetlb(addr: usize, len: usize, bind: Option<NodeId>) -> Result<(), Error> {
-    let flags = MapFlags::PRIVATE | MapFlags::HUGETLB | MapFlags::HUGE_2MB;
+unsafe fn map_hugetlb(
+    addr: usize,
+    len: usize,
+    size: MapFlags,
+    bind: Option<NodeId>,
+) -> Result<(), Error> {
+    let flags = MapFlags::PRIVATE | MapFlags::HUGETLB | size;
     // SAFETY: the kernel chooses the place, so no existing mapping is touched.
     let built = unsafe {
         mm::mmap_anonymous(
@@ -207,6 +213,15 @@ pub unsafe fn populate(addr: usize, len: usize) -> Result<(), Error> {
     }
 }
 
+/// See [`crate::Os::lock`].
+///
+/// # Safety
+/// As there.
+pub unsafe fn lock(addr: usize, len: usize) -> Result<(), Error> {
+    // SAFETY: locking changes nothing that is seen in the range.
+    Ok(unsafe { mm::mlock_with(pointer(addr), len, MlockFlags::ONFAULT) }?)
+}
+
 /// See [`crate::Os::purge`].
 ///
 /// # Safety
@@ -227,7 +242,7 @@ pub unsafe fn purge(addr: usize, len: usize) -> Result<(), Error> {
 /// # Safety
 /// As there.
 pub unsafe fn unmap(addr: usize, len: usize, mode: PageMode) -> Result<(), Error> {
-    if mode == PageMode::Hugetlb {
+    if mode.is_hugetlb() {
         let flags = RESERVED | MapFlags::FIXED;
         // SAFETY: the caller gives up the range; it is replaced by a reservation.
         return match unsafe { mm::mmap_anonymous(pointer(addr), len, ProtFlags::empty(), flags) } {

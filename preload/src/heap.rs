@@ -14,7 +14,17 @@ pub extern "C" fn theap_version() -> *const c_char {
 /// Prepares memory so that `bytes` can be allocated without a page fault. 0, or an error number.
 #[unsafe(no_mangle)]
 pub extern "C" fn theap_warm_up(bytes: usize) -> c_int {
-    match theap::warm_up(bytes) {
+    number(theap::warm_up(bytes))
+}
+
+/// Prepares the calling thread for `count` blocks of `size` bytes. 0, or an error number.
+#[unsafe(no_mangle)]
+pub extern "C" fn theap_warm_up_class(size: usize, count: usize) -> c_int {
+    number(theap::warm_up_class(size, count))
+}
+
+fn number(done: Result<(), Error>) -> c_int {
+    match done {
         Ok(()) => 0,
         Err(Error::Unsupported) => libc::ENOSYS,
         Err(Error::Other(errno)) => errno,
@@ -84,12 +94,13 @@ pub unsafe extern "C" fn theap_stats_json(buffer: *mut c_char, size: usize) -> u
 }
 
 /// The statistics that are sizes in bytes, with their names.
-pub fn sizes(stats: &Stats) -> [(&'static str, u64); 7] {
+pub fn sizes(stats: &Stats) -> [(&'static str, u64); 8] {
     [
         ("address_space", stats.address_space),
         ("mapped_small", stats.mapped_small),
         ("mapped_thp", stats.mapped_thp),
         ("mapped_hugetlb", stats.mapped_hugetlb),
+        ("mapped_hugetlb_1g", stats.mapped_hugetlb_1g),
         ("active", stats.active),
         ("empty", stats.empty),
         ("fresh", stats.fresh),

@@ -23,7 +23,7 @@ pub extern "C" fn malloc_trim(_pad: usize) -> c_int {
 pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
     let stats = theap::stats();
     libc::mallinfo2 {
-        arena: (stats.mapped_small + stats.mapped_thp + stats.mapped_hugetlb) as usize,
+        arena: (stats.mapped()) as usize,
         ordblks: 0,
         smblks: 0,
         hblks: 0,
@@ -42,7 +42,7 @@ pub extern "C" fn mallinfo() -> libc::mallinfo {
     let stats = theap::stats();
     let int = |bytes: u64| c_int::try_from(bytes).unwrap_or(c_int::MAX);
     libc::mallinfo {
-        arena: int(stats.mapped_small + stats.mapped_thp + stats.mapped_hugetlb),
+        arena: int(stats.mapped()),
         ordblks: 0,
         smblks: 0,
         hblks: 0,

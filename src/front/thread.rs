@@ -21,7 +21,7 @@ pub struct Front {
     /// First, as the slot points here.
     head: Head,
     /// What lies in the slow path.
-    pub(super) heap: Heap,
+    pub heap: Heap,
     index: usize,
     /// Bottom of each class's magazine.
     #[cfg(feature = "theap")]

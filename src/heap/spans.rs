@@ -4,8 +4,9 @@ use super::ownership::FIRST_HEAP;
 use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::fatal::{Misuse, misuse};
 use crate::pool::queue::{NIL, SpanQueue};
-use crate::pool::{Arena, SpanId, Stage};
+use crate::pool::{Arena, SLOT, SpanId, Stage};
 use crate::stats::Counters;
+use theap_platform::Error;
 
 /// Partial spans of a class that a heap has before it gives wholly free ones back.
 const KEEP: usize = 2;
@@ -232,6 +233,42 @@ impl Heap {
             Stage::Remote => &counters.stage_remote,
         }
         .add(1);
+    }
+
+    /// Takes spans of the class from the pool until `count` blocks are free in the heap's own, and touches all of them.
+    ///
+    /// # Errors
+    /// What the system answered; the spans taken until then stay.
+    pub fn prepare(&mut self, class: usize, count: usize) -> Result<(), Error> {
+        let mut free = 0;
+        if self.classes[class].current != NIL {
+            free += self.touch(SpanId(self.classes[class].current))?;
+        }
+        for _ in 0..self.classes[class].partial.len() {
+            if let Some(span) = self.classes[class].partial.pop(self.arena) {
+                self.classes[class].partial.push(span, self.arena);
+                free += self.touch(span)?;
+            }
+        }
+        while free < count {
+            let span = self.acquire_span(class).ok_or(Error::NoMemory)?;
+            if self.has_blocks(span) {
+                self.arena.span(span).listed.set(true);
+                self.classes[class].partial.push(span, self.arena);
+                free += self.touch(span)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the kernel provide the memory of one of the heap's spans. Its free blocks.
+    fn touch(&self, span: SpanId) -> Result<usize, Error> {
+        let meta = self.arena.span(span);
+        let address = self.arena.address_of(span.0 as usize);
+        let slots = CLASSES[meta.class.get() as usize].slots as usize;
+        // SAFETY: a span's memory is mapped, and populating keeps contents.
+        unsafe { self.arena.os.populate(address, slots * SLOT)? };
+        Ok(meta.free.get() as usize)
     }
 
     /// After a block of a span that is not current became free: keeps the span, or gives it back if it is wholly

@@ -18,10 +18,11 @@ use super::stash::Stash;
 use super::superslab::SlotWord;
 use super::{SLOT, SUPER, SpanId};
 use crate::classes::CLASS_COUNT;
-use crate::config::{Config, Numa};
+use crate::config::{Config, Numa, Pages};
+use crate::fatal::{self, Saying};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use core::sync::atomic::{AtomicBool, AtomicU8};
-use theap_platform::{Cpu, Error, HUGE, Mutex, Os, PAGE, Rank, Topology};
+use theap_platform::{Cpu, Error, HUGE, HUGE_1G, Mutex, Os, PAGE, Rank, Topology};
 
 /// Rank of the lock on heap ids; first of all.
 const RANK_HEAPS: u8 = 1;
@@ -172,7 +173,11 @@ impl Arena {
         loop {
             let cpus = topology.cpus().max(1);
             let layout = Layout::new(len, node_count, cpus, heap_bytes);
-            match Self::reserve(os, len, layout.total) {
+            let align = match config.pages {
+                Pages::Hugetlb1g => HUGE_1G,
+                _ => SUPER,
+            };
+            match Self::reserve(os, len, align, layout.total) {
                 Ok((base, meta)) => {
                     // SAFETY: `meta` is a fresh reservation of `layout.total` bytes.
                     return unsafe {
@@ -187,8 +192,8 @@ impl Arena {
         }
     }
 
-    fn reserve(os: Os, len: usize, meta_len: usize) -> Result<(usize, usize), Error> {
-        let base = os.reserve(len, SUPER)?;
+    fn reserve(os: Os, len: usize, align: usize, meta_len: usize) -> Result<(usize, usize), Error> {
+        let base = os.reserve(len, align)?;
         os.reserve(meta_len, HUGE)
             .map(|meta| (base, meta))
             .inspect_err(|_| {
@@ -250,6 +255,7 @@ impl Arena {
             sealed: AtomicBool::new(false),
             refused: AtomicU64::new(0),
         };
+        arena.lock_memory(meta, layout.dense);
         let place = meta as *mut Arena;
         // SAFETY: the arena's place is the first thing in the dense part, and nobody else knows of it.
         let arena = unsafe {
@@ -435,6 +441,7 @@ impl Arena {
             unsafe {
                 if state.load(Ordering::Relaxed) == 0 {
                     self.os.commit(at, HUGE)?;
+                    self.lock_memory(at, HUGE);
                     state.fetch_max(COMMITTED, Ordering::Relaxed);
                 }
                 if huge && state.load(Ordering::Relaxed) < PREFERS_HUGE {
@@ -444,6 +451,18 @@ impl Arena {
             }
         }
         Ok(())
+    }
+
+    /// Locks memory that was committed or mapped just now, if the options say so. A refusal costs the guarantee only,
+    /// and is reported once.
+    pub fn lock_memory(&self, address: usize, len: usize) {
+        if self.config.lock
+            // SAFETY: the caller's memory, committed or mapped.
+            && let Err(error) = unsafe { self.os.lock(address, len) }
+            && self.first_to_say(Saying::Unlocked)
+        {
+            fatal::not_locked(self.os, len, error);
+        }
     }
 
     /// The class bytes of all slots from a node's first one.
@@ -474,11 +493,12 @@ impl Arena {
         cpu.map_or_else(|| self.os.current_cpu(), Cpu)
     }
 
-    /// True for the first caller of a process that has `bit` to say, if messages are on.
-    pub fn first_to_say(&self, bit: u32) -> bool {
+    /// True for the first caller of a process that has this to say, if messages are on.
+    pub fn first_to_say(&self, what: Saying) -> bool {
+        let bit = 1 << what as u32;
         self.config.messages
             && !self.is_sealed()
-            && self.said.fetch_or(1 << bit, Ordering::Relaxed) & (1 << bit) == 0
+            && self.said.fetch_or(bit, Ordering::Relaxed) & bit == 0
     }
 
     /// Notes that this is a forked child.

@@ -13,12 +13,9 @@
 
 use super::node::Node;
 use super::{Arena, SLOTS, SUPER};
-use crate::fatal;
+use crate::fatal::{self, Saying};
 use core::sync::atomic::Ordering;
 use theap_platform::PageMode;
-
-/// Bits of `Arena::first_to_say`.
-const SAY_FORK: u32 = 2;
 
 /// Pages that copies may need, and pages that there are.
 struct Account {
@@ -38,38 +35,40 @@ impl Arena {
     /// Sees to it that the copies of a fork can be made. The caller holds all locks.
     pub fn prepare_fork(&self) {
         let forks = self.forks.fetch_add(1, Ordering::Relaxed) as usize;
-        let pages: usize = self
-            .nodes()
-            .iter()
-            .map(|node| node.mapped_bytes(PageMode::Hugetlb) as usize / SUPER)
-            .sum();
+        for mode in [PageMode::Hugetlb, PageMode::Hugetlb1g] {
+            self.provide_copies(mode, forks);
+        }
+    }
+
+    fn provide_copies(&self, mode: PageMode, forks: usize) {
+        let page = mode.page();
+        let mapped: u64 = self.nodes().iter().map(|n| n.mapped_bytes(mode)).sum();
+        let pages = mapped as usize / page;
         if pages == 0 {
             return;
         }
         let mut account = Account {
             need: 0,
-            free: self.os.hugetlb_free(),
+            free: self.os.hugetlb_free(mode),
             forks,
         };
         for node in self.nodes() {
-            node.each_hugetlb(|_, address| {
+            node.each_hugetlb(mode, |_, address| {
                 account.need += account.copies(forks > 0 && self.os.is_shared(address))
             });
-        }
-        if account.need <= account.free {
-            return;
         }
         let free = account.free;
         let (mut moved, mut left) = (0, 0);
         for node in self.nodes() {
-            node.each_hugetlb(|i, address| {
+            node.each_hugetlb(mode, |i, address| {
                 if account.need <= account.free {
                     return;
                 }
                 let shared = forks > 0 && self.os.is_shared(address);
-                // SAFETY: the SuperSlab is mapped so, and the locks keep it mapped.
-                if unsafe { self.os.demote(address, SUPER) }.is_ok() {
-                    node.set_mode(i, Some(PageMode::Thp));
+                // SAFETY: the page is mapped so, and the locks keep it mapped.
+                if unsafe { self.os.demote(address, page) }.is_ok() {
+                    self.lock_memory(address, page);
+                    (i..i + page / SUPER).for_each(|i| node.set_mode(i, Some(PageMode::Thp)));
                     account.need -= account.copies(shared);
                     account.free += usize::from(!shared);
                     moved += 1;
@@ -78,38 +77,41 @@ impl Arena {
                 }
             });
         }
-        if !self.is_child() && self.first_to_say(SAY_FORK) {
+        if moved + left > 0 && !self.is_child() && self.first_to_say(Saying::Forked) {
             fatal::forked(self.os, pages, free, moved, left);
         }
     }
-}
 
-impl Arena {
-    /// Whether growth may take `count` pages of the hugetlb pool.
-    pub(super) fn may_take_hugetlb(&self, count: usize) -> bool {
+    /// Whether growth may take pages for `count` SuperSlabs from a hugetlb pool. 1 GiB pages only before any fork.
+    pub(super) fn may_take_hugetlb(&self, mode: PageMode, count: usize) -> bool {
         let forks = self.forks.load(Ordering::Relaxed) as usize;
-        if forks == 0 || self.is_child() {
+        if forks == 0 || self.is_child() || mode == PageMode::Hugetlb1g {
             return forks == 0;
         }
         let mut owed = 0;
         for node in self.nodes() {
-            node.each_hugetlb(|_, address| owed += forks * usize::from(self.os.is_shared(address)));
+            node.each_hugetlb(mode, |_, address| {
+                owed += forks * usize::from(self.os.is_shared(address));
+            });
         }
-        owed == 0 || self.os.hugetlb_free() >= owed + count
+        owed == 0 || self.os.hugetlb_free(mode) >= owed + count
     }
 }
 
 impl Node {
-    /// Visits the SuperSlabs on hugetlb pages: index and address. The caller holds the growth lock or all locks.
-    fn each_hugetlb(&self, mut each: impl FnMut(usize, usize)) {
-        let mut left = self.mapped_bytes(PageMode::Hugetlb) as usize / SUPER;
-        for i in 0..self.supers {
-            if left == 0 {
-                break;
-            }
-            if self.mode(i) == Some(PageMode::Hugetlb) {
+    /// Visits the hugetlb pages of a mode: the index of the first SuperSlab, and the address. The caller holds the
+    /// growth lock or all locks.
+    fn each_hugetlb(&self, mode: PageMode, mut each: impl FnMut(usize, usize)) {
+        let supers = mode.page() / SUPER;
+        let mut left = self.mapped_bytes(mode) as usize / mode.page();
+        let mut i = 0;
+        while i < self.supers && left > 0 {
+            if self.mode(i) == Some(mode) {
                 left -= 1;
                 each(i, self.arena.address_of((self.first + i) * SLOTS));
+                i += supers;
+            } else {
+                i += 1;
             }
         }
     }

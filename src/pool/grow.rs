@@ -10,9 +10,9 @@ use super::node::{Node, SlotRun};
 use super::superslab::{SLOTS, Slots, Taken};
 use super::{SLOT, SUPER, Stage, kind};
 use crate::config::{Pages, Prefault};
-use crate::fatal;
+use crate::fatal::{self, Saying};
 use core::sync::atomic::Ordering;
-use theap_platform::{Error, PageMode};
+use theap_platform::{Error, HUGE_1G, PageMode};
 
 /// The mode byte of addresses that were lost to a foreign mapping.
 const LOST: u8 = 255;
@@ -45,6 +45,7 @@ impl Node {
             1 => Some(PageMode::Small),
             2 => Some(PageMode::Thp),
             3 => Some(PageMode::Hugetlb),
+            4 => Some(PageMode::Hugetlb1g),
             _ => None,
         }
     }
@@ -88,13 +89,16 @@ impl Node {
         {
             return Some(i);
         }
+        if let Some(i) = self.add_gigantic(growth, taken) {
+            return Some(i);
+        }
         let limit = (self.arena.config.growth / SUPER).max(1);
         let first = growth.frontier;
         let mut count = growth.step.min(limit).min(self.supers - first);
-        let hugetlb = matches!(self.arena.config.pages, Pages::Auto | Pages::Hugetlb);
+        let hugetlb = !matches!(self.arena.config.pages, Pages::Thp | Pages::Small);
         if count > 1 && hugetlb && !self.arena.is_sealed() {
             // A step that the hugetlb pool can serve only in part would go to other pages as a whole.
-            let free = self.arena.os.hugetlb_free();
+            let free = self.arena.os.hugetlb_free(PageMode::Hugetlb);
             count = if free > 0 { count.min(free) } else { count };
         }
         while count > 0 {
@@ -117,12 +121,38 @@ impl Node {
         None
     }
 
+    /// Adds the SuperSlabs of 1 GiB pages, where the options ask for such and the frontier is at the start of one. The
+    /// index of the first.
+    pub(super) fn add_gigantic(&self, growth: &mut Growth, taken: usize) -> Option<usize> {
+        let count = taken
+            .div_ceil(SLOTS)
+            .max(1)
+            .next_multiple_of(HUGE_1G / SUPER);
+        let arena = self.arena;
+        let first = growth.frontier;
+        let address = arena.address_of((self.first + first) * SLOTS);
+        if arena.config.pages != Pages::Hugetlb1g
+            || !address.is_multiple_of(HUGE_1G)
+            || first + count > self.supers
+        {
+            return None;
+        }
+        match self.map_supers_as(growth, first, count, taken, &[PageMode::Hugetlb1g]) {
+            Ok(()) => return Some(first),
+            Err(_) if arena.first_to_say(Saying::NoGiganticPage) => {
+                fatal::no_gigantic_page(arena.os);
+            }
+            Err(_) => {}
+        }
+        None
+    }
+
     pub(super) fn is_hole(&self, i: usize) -> bool {
         self.arena.mode(self.first + i).load(Ordering::Relaxed) == 0
     }
 
     pub(super) fn say_out_of_memory(&self, bytes: usize, why: Error) {
-        if self.arena.first_to_say(1) {
+        if self.arena.first_to_say(Saying::OutOfMemory) {
             fatal::out_of_memory(self.arena.os, bytes, why);
         }
     }
@@ -135,12 +165,33 @@ impl Node {
         count: usize,
         taken: usize,
     ) -> Result<(), Error> {
+        let modes: &[PageMode] = match self.arena.config.pages {
+            Pages::Small => &[PageMode::Small],
+            Pages::Thp => &[PageMode::Thp, PageMode::Small],
+            // Short programs stay on the first SuperSlab, where a hugepage would only cost time to clear.
+            Pages::Auto if self.first + first == 0 && count == 1 => &[PageMode::Small],
+            Pages::Auto | Pages::Hugetlb | Pages::Hugetlb1g => {
+                &[PageMode::Hugetlb, PageMode::Thp, PageMode::Small]
+            }
+        };
+        self.map_supers_as(growth, first, count, taken, modes)
+    }
+
+    /// As `map_supers`, in the first of the modes that the system serves.
+    fn map_supers_as(
+        &self,
+        growth: &mut Growth,
+        first: usize,
+        count: usize,
+        taken: usize,
+        modes: &[PageMode],
+    ) -> Result<(), Error> {
         let arena = self.arena;
         if arena.refuses() {
             return Err(Error::NoMemory);
         }
         arena.commit_metas(self.first + first, count, false)?;
-        let mapped = self.map_pages(first, count);
+        let mapped = self.map_pages(first, count, modes);
         let old_frontier = growth.frontier;
         if mapped.is_ok() || mapped == Err(Error::Lost) {
             growth.frontier = growth.frontier.max(first + count);
@@ -180,24 +231,16 @@ impl Node {
         Ok(())
     }
 
-    /// Maps in the first mode that the system serves.
-    fn map_pages(&self, first: usize, count: usize) -> Result<PageMode, Error> {
+    fn map_pages(&self, first: usize, count: usize, modes: &[PageMode]) -> Result<PageMode, Error> {
         let arena = self.arena;
         let bind = (arena.node_count() > 1).then(|| arena.kernel_node(self.index));
-        let modes: &[PageMode] = match arena.config.pages {
-            Pages::Small => &[PageMode::Small],
-            Pages::Thp => &[PageMode::Thp, PageMode::Small],
-            // Short programs stay on the first SuperSlab, where a hugepage would only cost time to clear.
-            Pages::Auto if self.first + first == 0 && count == 1 => &[PageMode::Small],
-            Pages::Auto | Pages::Hugetlb => &[PageMode::Hugetlb, PageMode::Thp, PageMode::Small],
-        };
         let (address, len) = (
             arena.address_of((self.first + first) * SLOTS),
             count * SUPER,
         );
         let mut last = Error::NoMemory;
         for &mode in modes {
-            if mode == PageMode::Hugetlb && !arena.may_take_hugetlb(count) {
+            if mode.is_hugetlb() && !arena.may_take_hugetlb(mode, count) {
                 continue;
             }
             // SAFETY: the SuperSlabs are reserved and not mapped, and the growth lock keeps others away. A kernel or
@@ -210,7 +253,10 @@ impl Node {
             };
             match mapped {
                 Ok(()) => {
-                    if arena.config.prefault == Prefault::Grow && mode != PageMode::Hugetlb {
+                    if !mode.is_hugetlb() {
+                        arena.lock_memory(address, len);
+                    }
+                    if arena.config.prefault == Prefault::Grow && !mode.is_hugetlb() {
                         // What cannot be populated faults at first touch, as without the option.
                         // SAFETY: mapped just now.
                         let _ = unsafe { arena.os.populate(address, len) };
@@ -221,8 +267,8 @@ impl Node {
                 Err(error) => last = error,
             }
             if mode == PageMode::Hugetlb
-                && arena.config.pages == Pages::Hugetlb
-                && arena.first_to_say(0)
+                && matches!(arena.config.pages, Pages::Hugetlb | Pages::Hugetlb1g)
+                && arena.first_to_say(Saying::NoHugepages)
             {
                 fatal::no_hugepages(arena.os, count);
             }
@@ -251,6 +297,9 @@ impl Node {
             } else {
                 None
             };
+            if hole.is_none() && self.add_gigantic(&mut growth, 0).is_some() {
+                continue;
+            }
             let limit = (self.arena.config.growth / SUPER).max(1);
             let (first, count) = match hole {
                 Some(i) => (i, 1),

@@ -42,6 +42,7 @@ impl Arena {
         let memory = self.heap_at(index);
         // SAFETY: the heap's place is part of the metadata reservation.
         unsafe { self.os.commit(memory as usize, self.heap_bytes) }.ok()?;
+        self.lock_memory(memory as usize, self.heap_bytes);
         ids.made += 1;
         Some(HeapSlot {
             index,

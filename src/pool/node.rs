@@ -38,7 +38,7 @@ pub struct Node {
     /// EMPTY slots now.
     pub(super) empty: AtomicUsize,
     /// SuperSlabs mapped now, by `PageMode`.
-    pub(super) mapped: [AtomicUsize; 4],
+    pub(super) mapped: [AtomicUsize; PageMode::COUNT],
 }
 
 /// Adjacent slots, now ACTIVE.
@@ -69,7 +69,7 @@ impl Node {
             partial: core::array::from_fn(|_| Mutex::new(Rank(RANK_PARTIAL), SpanQueue::default())),
             growth: Mutex::new(Rank(RANK_GROWTH), Growth::default()),
             empty: AtomicUsize::new(0),
-            mapped: [const { AtomicUsize::new(0) }; 4],
+            mapped: [const { AtomicUsize::new(0) }; PageMode::COUNT],
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A SuperSlab whose slots are all free is taken as a whole (all ABSENT), so nobody can take a slot of it meanwhile.
 //! Small and transparent pages are dropped in place and the slots become FRESH; a hugetlb page goes back to its pool
-//! and leaves a hole, since touching it again could meet an empty pool. A SuperSlab in use gives its EMPTY slots back
+//! and leaves a hole, since touching it again could meet an empty pool; a 1 GiB page is never given back. A SuperSlab in use gives its EMPTY slots back
 //! only on small pages: splitting a hugepage would cost more than it brings.
 
 use super::node::Node;
@@ -39,7 +39,9 @@ impl Node {
 
     /// Purges a SuperSlab whose slots are all free, its metadata included.
     fn purge_super(&self, i: usize) -> usize {
-        let Some(mode) = self.mode(i) else { return 0 };
+        let Some(mode) = self.mode(i).filter(|&mode| mode != PageMode::Hugetlb1g) else {
+            return 0;
+        };
         let Some(before) = self.word(i).begin_purge_all(mode == PageMode::Hugetlb) else {
             return 0;
         };

@@ -160,7 +160,10 @@ impl Arena {
         // SAFETY: both are mapped, on pages that can be moved, and the caller's alone. The old one reads zero
         // afterwards and stays usable.
         match unsafe { self.os.move_pages(from, to, SUPER) } {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                self.lock_memory(from, SUPER);
+                return Ok(());
+            }
             Err(Error::Unsupported) => {}
             Err(Error::Lost) => return Err(Error::Lost),
             // SAFETY: the new one is only reserved now.
@@ -208,6 +211,15 @@ impl Node {
                     Err(blocked) => i = aligned(blocked + 1),
                 }
             }
+        }
+        if aligned(growth.frontier) == growth.frontier
+            && let Some(i) = self.add_gigantic(&mut growth, len)
+        {
+            return Some(SlotRun {
+                slot: (self.first + i) * SLOTS,
+                len,
+                fresh: true,
+            });
         }
         loop {
             let i = aligned(growth.frontier);

@@ -1,31 +1,42 @@
-//! The machine's pool of hugetlb pages, for tests that need it in a certain state.
+//! The machine's pools of hugetlb pages, for tests that need one in a certain state.
 
 use std::fs::{self, File};
 
-const POOL: &str = "/proc/sys/vm/nr_hugepages";
-
-/// The pool, which nobody else who takes it changes meanwhile. Put back as it was at the end.
+/// A pool, which nobody else who takes it changes meanwhile. Put back as it was at the end.
 pub struct Pool {
+    directory: &'static str,
     before: String,
     _lock: File,
 }
 
+#[allow(dead_code, reason = "no test uses all of it")]
 impl Pool {
-    /// `None`, and a line that says so, if the pool may not be changed here.
+    /// The pool of 2 MiB pages. `None`, and a line that says so, if it may not be changed here.
     pub fn take() -> Option<Self> {
-        let taken = Self::try_take();
+        Self::at("/sys/kernel/mm/hugepages/hugepages-2048kB")
+    }
+
+    /// The pool of 1 GiB pages.
+    pub fn take_1g() -> Option<Self> {
+        Self::at("/sys/kernel/mm/hugepages/hugepages-1048576kB")
+    }
+
+    fn at(directory: &'static str) -> Option<Self> {
+        let taken = Self::try_at(directory);
         if taken.is_none() {
-            eprintln!("skipped: {POOL} cannot be changed here");
+            eprintln!("skipped: {directory}/nr_hugepages cannot be changed here");
         }
         taken
     }
 
-    fn try_take() -> Option<Self> {
+    fn try_at(directory: &'static str) -> Option<Self> {
         let lock = File::create(std::env::temp_dir().join("theap-hugetlb.lock")).ok()?;
         lock.lock().ok()?;
-        let before = fs::read_to_string(POOL).ok()?;
-        fs::write(POOL, &before).ok()?;
+        let file = format!("{directory}/nr_hugepages");
+        let before = fs::read_to_string(&file).ok()?;
+        fs::write(&file, &before).ok()?;
         Some(Self {
+            directory,
             before,
             _lock: lock,
         })
@@ -33,30 +44,41 @@ impl Pool {
 
     /// Makes the pool hold this many free pages. False, and a line that says so, if the kernel finds no such number.
     pub fn set(&self, pages: usize) -> bool {
-        fs::write(POOL, pages.to_string()).unwrap();
-        let found = free_pages() == pages;
-        if !found {
+        fs::write(self.file("nr_hugepages"), pages.to_string()).unwrap();
+        let found = self.free();
+        if found != pages {
             eprintln!(
-                "skipped: the kernel finds {} of {pages} hugetlb pages",
-                free_pages()
+                "skipped: the kernel finds {found} of {pages} pages for {}",
+                self.directory
             );
         }
-        found
+        found == pages
+    }
+
+    /// Pages that nobody uses.
+    pub fn free(&self) -> usize {
+        let free = fs::read_to_string(self.file("free_hugepages")).unwrap();
+        free.trim().parse().unwrap()
+    }
+
+    /// Whether so many become free; another process's heap may hold some for a moment.
+    pub fn returns_to(&self, pages: usize) -> bool {
+        (0..100).any(|_| {
+            let back = self.free() == pages;
+            if !back {
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+            back
+        })
+    }
+
+    fn file(&self, name: &str) -> String {
+        format!("{}/{name}", self.directory)
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        let _ = fs::write(POOL, &self.before);
+        let _ = fs::write(self.file("nr_hugepages"), &self.before);
     }
-}
-
-/// Pages of the pool that nobody uses.
-pub fn free_pages() -> usize {
-    let info = fs::read_to_string("/proc/meminfo").unwrap();
-    let line = info
-        .lines()
-        .find(|line| line.starts_with("HugePages_Free"))
-        .unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }

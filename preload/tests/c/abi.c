@@ -206,6 +206,8 @@ static void own(void) {
     CHECK(theap_version()[0] >= '0' && strchr(theap_version(), '.'));
     CHECK(theap_warm_up(8 << 20) == 0);
     CHECK(theap_warm_up(SIZE_MAX) == ENOMEM);
+    CHECK(theap_warm_up_class(100, 1000) == 0);
+    CHECK(theap_warm_up_class(100, SIZE_MAX) == ENOMEM);
     CHECK(!theap_owns(&theap_owns) && !theap_owns(NULL));
     char *large = malloc(16 << 20);
     memset(large, 1, 16 << 20);
