@@ -40,7 +40,7 @@ bool theap_owns(const void *address);
 
 /* Writes the statistics as one JSON object to `buffer`, zero-terminated and cut off at `size` bytes. Returns the
  * length of the whole text without the terminator: it was complete if that is below `size`. `buffer` may be null if
- * `size` is 0. 4096 bytes are enough. */
+ * `size` is 0. 16384 bytes are enough. */
 size_t theap_stats_json(char *buffer, size_t size);
 
 #ifdef __cplusplus

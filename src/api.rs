@@ -113,6 +113,7 @@ fn touched_front() -> Result<&'static mut front::Front, Error> {
     let (memory, len) = front.memory();
     // SAFETY: the front's memory is committed; populating keeps its contents.
     unsafe { front.arena().os.populate(memory, len)? };
+    front.arena().touch_board()?;
     Ok(front)
 }
 
@@ -156,9 +157,9 @@ pub fn unseal() {
 
 /// What the heap holds and has done. All zero before the first allocation.
 pub fn stats() -> Stats {
-    front::existing_arena().map_or_else(Stats::default, |arena| {
-        Stats::gather(arena, |totals| front::gather_counters(arena, totals))
-    })
+    front::existing_arena()
+        .and_then(|arena| arena.board())
+        .map_or_else(Stats::default, |board| board.stats())
 }
 
 /// Whether the address lies in the heap's range.

@@ -44,7 +44,8 @@ cfg_if::cfg_if! {
 
         pub use api::{Theap, collect, owns, purge, raw, seal, stats, unseal, usable_size, warm_up, warm_up_class};
         pub use config::{Config, Numa, OPTIONS, OptionRow, Pages, Prefault};
-        pub use stats::{COUNTERS, Stats, Totals};
+        pub use stats::board::{Board, Unreadable};
+        pub use stats::{COUNTERS, ClassStats, List, NodeStats, Stats, Totals};
         pub use theap_platform::Error;
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::text::Text;
 use core::ffi::{c_char, c_int, c_void};
-use theap::{Error, Stats};
+use theap::Error;
 
 /// The library's version.
 #[unsafe(no_mangle)]
@@ -76,33 +76,7 @@ pub unsafe extern "C" fn theap_stats_json(buffer: *mut c_char, size: usize) -> u
         unsafe { core::slice::from_raw_parts_mut(buffer.cast(), size) }
     };
     let mut text = Text::new(buffer);
-    let stats = theap::stats();
-    text.add(format_args!("{{"));
-    for (name, bytes) in sizes(&stats) {
-        text.add(format_args!("\"{name}\":{bytes},"));
-    }
-    text.add(format_args!(
-        "\"heaps\":{},\"refusals\":{},\"counters\":{{",
-        stats.heaps, stats.refusals
-    ));
-    for (index, (name, count)) in stats.totals.list().enumerate() {
-        let comma = if index == 0 { "" } else { "," };
-        text.add(format_args!("{comma}\"{name}\":{count}"));
-    }
-    text.add(format_args!("}}}}"));
+    // Writing to this buffer does not fail.
+    let _ = theap::stats().write_json(&mut text);
     text.terminate()
-}
-
-/// The statistics that are sizes in bytes, with their names.
-pub fn sizes(stats: &Stats) -> [(&'static str, u64); 8] {
-    [
-        ("address_space", stats.address_space),
-        ("mapped_small", stats.mapped_small),
-        ("mapped_thp", stats.mapped_thp),
-        ("mapped_hugetlb", stats.mapped_hugetlb),
-        ("mapped_hugetlb_1g", stats.mapped_hugetlb_1g),
-        ("active", stats.active),
-        ("empty", stats.empty),
-        ("fresh", stats.fresh),
-    ]
 }

@@ -1,10 +1,9 @@
 //! glibc's windows into the allocator, and its knobs.
 
-use crate::heap::sizes;
 use crate::text::Text;
 use core::ffi::c_int;
 
-const TEXT: usize = 4096;
+const TEXT: usize = 16 << 10;
 
 /// Accepted, without effect: glibc's parameters tune parts that this allocator does not have.
 #[unsafe(no_mangle)]
@@ -61,13 +60,8 @@ pub extern "C" fn malloc_stats() {
     let mut buffer = [0; TEXT];
     let mut text = Text::new(&mut buffer);
     let stats = theap::stats();
-    for (name, bytes) in sizes(&stats) {
-        text.add(format_args!("{name:<20} {bytes:>16} bytes\n"));
-    }
-    text.add(format_args!("{:<20} {:>16}\n", "heaps", stats.heaps));
-    for (name, count) in stats.totals.list() {
-        text.add(format_args!("{name:<20} {count:>16}\n"));
-    }
+    // Writing to this buffer does not fail.
+    let _ = stats.write_text(&mut text);
     text.send();
 }
 
@@ -84,7 +78,7 @@ pub unsafe extern "C" fn malloc_info(options: c_int, file: *mut libc::FILE) -> c
     let mut text = Text::new(&mut buffer);
     let stats = theap::stats();
     text.add(format_args!("<malloc version=\"theap-1\">\n"));
-    for (name, bytes) in sizes(&stats) {
+    for (name, bytes) in stats.sizes() {
         text.add(format_args!("<size name=\"{name}\" bytes=\"{bytes}\"/>\n"));
     }
     for (name, count) in stats.totals.list() {

@@ -16,7 +16,7 @@ mod slow;
 mod thread;
 
 pub use slow::{alloc_class, alloc_run, alloc_zeroed, free_slow, release_cached, resize};
-pub use thread::{Front, existing_arena, front, gather_counters, handle_forks, is_none};
+pub use thread::{Front, existing_arena, front, handle_forks, is_none};
 
 use crate::classes;
 use crate::config::Config;

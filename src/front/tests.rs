@@ -112,7 +112,7 @@ impl World {
     }
 
     fn active(&self) -> u64 {
-        self.arena.nodes().iter().map(|n| n.slot_bytes()[0]).sum()
+        self.arena.board().unwrap().stats().active
     }
 
     /// Frees everything, retires the fronts, and finds every slot free again.

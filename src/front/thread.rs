@@ -10,7 +10,6 @@ use crate::heap::Heap;
 use crate::pool::Arena;
 #[cfg(feature = "theap")]
 use crate::pool::kind;
-use crate::stats::Totals;
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use theap_platform::{Mutex, Os, PAGE, Rank, fork, thread_exit};
@@ -28,8 +27,6 @@ pub struct Front {
     pub(super) bases: [*mut *mut u8; CLASS_COUNT],
     #[cfg(feature = "theap")]
     pub(super) capacities: [u16; CLASS_COUNT],
-    /// Set once everything above is written; readers of counters ask it.
-    ready: AtomicBool,
     /// The magazines' pointers: for each class a null sentinel and then its places.
     #[cfg(feature = "theap")]
     storage: [*mut u8; MAGAZINE_STORAGE],
@@ -182,7 +179,6 @@ impl Front {
             (*place).head.home = home;
             (*place).head.home_len = home_len;
             (*place).head.kinds = arena.kinds_of_node(node);
-            (*place).ready.store(true, Ordering::Release);
         }
         Some(place)
     }
@@ -243,19 +239,5 @@ impl Front {
         self.flush();
         self.heap.retire();
         self.arena().release_heap(self.index);
-    }
-}
-
-/// Adds up the counters of every heap of the arena.
-pub fn gather_counters(arena: &Arena, totals: &mut Totals) {
-    for index in 0..arena.heaps_made() {
-        let front = arena.heap_at(index).cast::<Front>();
-        // SAFETY: a made heap's memory is mapped; `ready` is set after the counters were written, and they are
-        // atomics.
-        unsafe {
-            if (*front).ready.load(Ordering::Acquire) {
-                totals.add(&(*front).heap.counters);
-            }
-        }
     }
 }

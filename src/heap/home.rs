@@ -14,6 +14,7 @@ struct Home {
     span: SpanId,
     base: usize,
     class: &'static Class,
+    class_index: usize,
 }
 
 /// Blocks of one span that share a word of bits.
@@ -46,6 +47,7 @@ impl Home {
             span: SpanId(first as u32),
             base: arena.address_of(first),
             class: &CLASSES[class],
+            class_index: class,
         }
     }
 
@@ -107,11 +109,13 @@ impl Home {
 }
 
 impl Heap {
-    /// Returns blocks of classes to their spans, the heap's own and others'.
+    /// Returns blocks of one class to their spans, the heap's own and others'.
     pub fn give(&mut self, blocks: &[*mut u8]) {
         let mut rest = blocks;
+        let mut class = 0;
         while let Some(&block) = rest.first() {
             let home = Home::of(self.arena, block);
+            class = home.class_index;
             if self.arena.span(home.span).shake.owner() == self.id {
                 self.take_home(home, &mut rest);
             } else {
@@ -121,6 +125,9 @@ impl Heap {
         }
         self.counters.drains.add(1);
         self.counters.drained_blocks.add(blocks.len() as u64);
+        self.class_counters[class]
+            .drained_blocks
+            .add(blocks.len() as u64);
     }
 
     /// Takes from the front of `blocks` those of a span that the heap owns, and sets their free bits.

@@ -6,6 +6,7 @@ use crate::fatal::{Misuse, misuse};
 use crate::pool::queue::{NIL, SpanQueue};
 use crate::pool::{Arena, SLOT, SpanId, Stage};
 use crate::stats::Counters;
+use crate::stats::board::ClassCounters;
 use theap_platform::Error;
 
 /// Partial spans of a class that a heap has before it gives wholly free ones back.
@@ -30,12 +31,19 @@ pub struct Heap {
     node: usize,
     pub(super) classes: [HeapClass; CLASS_COUNT],
     /// What it has done.
-    pub counters: Counters,
+    pub counters: &'static Counters,
+    /// The same by class.
+    pub(super) class_counters: &'static [ClassCounters; CLASS_COUNT],
 }
 
 impl Heap {
     /// A heap without spans. `index` is the arena's number for it.
-    pub fn new(arena: &'static Arena, index: usize, node: usize) -> Self {
+    ///
+    /// # Safety
+    /// The arena has made this heap, and nobody else uses it.
+    pub unsafe fn new(arena: &'static Arena, index: usize, node: usize) -> Self {
+        // SAFETY: the caller's promise.
+        let board = unsafe { arena.heap_board(index) };
         Self {
             arena,
             id: FIRST_HEAP + index as u64,
@@ -46,7 +54,8 @@ impl Heap {
                 #[cfg(not(feature = "shared-pool"))]
                 own_super: NIL,
             }),
-            counters: Counters::default(),
+            counters: &board.counters,
+            class_counters: &board.classes,
         }
     }
 
@@ -82,6 +91,7 @@ impl Heap {
         }
         self.counters.refills.add(1);
         self.counters.refilled_blocks.add(got as u64);
+        self.class_counters[class].refilled_blocks.add(got as u64);
         got
     }
 
@@ -223,7 +233,7 @@ impl Heap {
     }
 
     fn count(&self, stage: Stage) {
-        let counters = &self.counters;
+        let counters = self.counters;
         match stage {
             Stage::Stash => &counters.stage_stash,
             Stage::Partial => &counters.stage_partial,

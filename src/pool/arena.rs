@@ -6,8 +6,8 @@
 //! ```
 //!
 //! One reservation holds the blocks; a second one the metadata: dense tables (a byte or a word for each slot or
-//! SuperSlab), then the heaps, then a [`SuperMeta`] for each SuperSlab. The dense tables are accessible from the
-//! start and take memory where they are touched; the rest is committed as heaps and SuperSlabs come to be. The arena
+//! SuperSlab), the board with all numbers, then the heaps, then a [`SuperMeta`] for each SuperSlab. The dense tables
+//! and the board's beginning are accessible from the start and take memory where they are touched; the rest is committed as heaps and SuperSlabs come to be. The arena
 //! itself lies at the front of the metadata, so that nothing is needed before it.
 
 use super::avail::{Avail, Bitmap, LEVELS};
@@ -20,6 +20,7 @@ use super::{SLOT, SUPER, SpanId};
 use crate::classes::CLASS_COUNT;
 use crate::config::{Config, Numa, Pages};
 use crate::fatal::{self, Saying};
+use crate::stats::board::{Board, Header, HeapBoard, NodeBoard, Places};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use core::sync::atomic::{AtomicBool, AtomicU8};
 use theap_platform::{Cpu, Error, HUGE, HUGE_1G, Mutex, Os, PAGE, Rank, Topology};
@@ -31,6 +32,10 @@ const LEAST: usize = 64 << 20;
 
 const COMMITTED: u8 = 1;
 const PREFERS_HUGE: u8 = 2;
+
+/// Heaps whose places on the board are committed together: whole pages.
+const BOARDS_AT_ONCE: usize = 16;
+const _: () = assert!((BOARDS_AT_ONCE * size_of::<HeapBoard>()).is_multiple_of(PAGE));
 
 /// Everything a process (or a test) allocates from. Lives at the front of its own metadata and is never moved.
 pub struct Arena {
@@ -58,6 +63,9 @@ pub struct Arena {
     pub(super) heap_memory: usize,
     pub(super) heap_bytes: usize,
     pub(super) max_heaps: usize,
+    board: *const Header,
+    board_len: usize,
+    heap_boards: *const HeapBoard,
     /// Which messages were given: each once a process.
     said: AtomicU32,
     /// Forks so far.
@@ -66,8 +74,6 @@ pub struct Arena {
     child: AtomicBool,
     /// The system must not be asked for anything.
     sealed: AtomicBool,
-    /// What was not done for that.
-    refused: AtomicU64,
 }
 
 // SAFETY: the pointers lead to tables of atomics, to metadata whose every field says who may touch it, and to nodes,
@@ -99,6 +105,10 @@ struct Layout {
     words: usize,
     bitmaps: usize,
     heap_links: usize,
+    /// First, with the part that is committed with the dense tables at its front.
+    board: usize,
+    heap_boards: usize,
+    board_len: usize,
     dense: usize,
     heaps: usize,
     max_heaps: usize,
@@ -109,6 +119,7 @@ struct Layout {
 
 impl Layout {
     fn new(len: usize, nodes: usize, cpus: usize, heap_bytes: usize) -> Self {
+        let node_count = nodes;
         let (slots, supers) = (len / SLOT, len / SUPER);
         let max_heaps = supers.clamp(256, 65536);
         let mut carver = Carver { at: 0 };
@@ -123,7 +134,10 @@ impl Layout {
         let words = carver.take(supers * 8, PAGE);
         let kinds = carver.take(slots, PAGE);
         let heads = carver.take(slots, PAGE);
-        let dense = carver.take(0, PAGE);
+        let places = Places::new(node_count, max_heaps);
+        let board = carver.take(places.len, PAGE);
+        let heap_boards = board + places.heaps;
+        let dense = heap_boards + BOARDS_AT_ONCE.min(max_heaps) * size_of::<HeapBoard>();
         let heaps = carver.take(max_heaps * heap_bytes, PAGE);
         let metas = carver.take(metas_len, HUGE);
         let total = carver.take(0, PAGE);
@@ -136,6 +150,9 @@ impl Layout {
             words,
             bitmaps,
             heap_links,
+            board,
+            heap_boards,
+            board_len: places.len,
             dense,
             heaps,
             max_heaps,
@@ -249,11 +266,13 @@ impl Arena {
             heap_memory: meta + layout.heaps,
             heap_bytes,
             max_heaps: layout.max_heaps,
+            board: (meta + layout.board) as *const Header,
+            board_len: layout.board_len,
+            heap_boards: (meta + layout.heap_boards) as *const HeapBoard,
             said: AtomicU32::new(0),
             forks: AtomicU32::new(0),
             child: AtomicBool::new(false),
             sealed: AtomicBool::new(false),
-            refused: AtomicU64::new(0),
         };
         arena.lock_memory(meta, layout.dense);
         let place = meta as *mut Arena;
@@ -276,6 +295,7 @@ impl Arena {
             // SAFETY: `nodes` has room for `node_count` nodes and is not read yet.
             unsafe { arena.nodes.cast_mut().add(index).write(node) };
         }
+        arena.header().open(node_count, len);
         Ok(arena)
     }
 
@@ -527,14 +547,57 @@ impl Arena {
     pub fn refuses(&self) -> bool {
         let sealed = self.is_sealed();
         if sealed {
-            self.refused.fetch_add(1, Ordering::Relaxed);
+            self.header().refusals.fetch_add(1, Ordering::Relaxed);
         }
         sealed
     }
 
-    /// Refusals so far.
-    pub fn refusals(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+    /// The numbers of the whole heap.
+    pub fn header(&self) -> &'static Header {
+        // SAFETY: the board begins in the dense part of the metadata; zero is valid.
+        unsafe { &*self.board }
+    }
+
+    /// A node's numbers.
+    pub(super) fn node_board(&self, node: usize) -> &'static NodeBoard {
+        debug_assert!(node < self.node_count);
+        // SAFETY: the nodes' numbers follow the header, in the dense part; zero is valid.
+        unsafe { &*self.board.add(1).cast::<NodeBoard>().add(node) }
+    }
+
+    /// A heap's numbers.
+    ///
+    /// # Safety
+    /// The heap was made.
+    pub unsafe fn heap_board(&self, index: usize) -> &'static HeapBoard {
+        // SAFETY: a heap is made after its place on the board is committed; zero is valid.
+        unsafe { &*self.heap_boards.add(index) }
+    }
+
+    /// Makes the place of heap `index` on the board accessible; several at a time, as each is a system call.
+    pub(super) fn commit_heap_board(&self, index: usize) -> Result<(), Error> {
+        if !index.is_multiple_of(BOARDS_AT_ONCE) || index == 0 {
+            return Ok(());
+        }
+        let count = BOARDS_AT_ONCE.min(self.max_heaps - index);
+        let at = self.heap_boards as usize + index * size_of::<HeapBoard>();
+        let bytes = count * size_of::<HeapBoard>();
+        // SAFETY: a part of the metadata reservation.
+        unsafe { self.os.commit(at, bytes) }?;
+        self.lock_memory(at, bytes);
+        Ok(())
+    }
+
+    /// The part of the board that is in use: address and bytes, whole pages.
+    pub fn board_in_use(&self) -> (usize, usize) {
+        let places = Places::new(self.node_count, self.heaps_made());
+        (self.board as usize, places.len)
+    }
+
+    /// All numbers.
+    pub fn board(&self) -> Option<Board<'static>> {
+        // SAFETY: the board is the arena's and lives as long; what is read of it is committed.
+        unsafe { Board::at(self.board.cast(), self.board_len) }.ok()
     }
 
     /// Takes every lock, before fork.

@@ -10,11 +10,12 @@ impl Arena {
     /// Panics unless tables, words and spans agree.
     pub fn check(&self) {
         for node in self.nodes() {
-            let mut empty = 0;
+            let (mut empty, mut in_use) = (0, 0);
             for i in node.mapped_supers() {
                 let first = (node.first + i) * SLOTS;
                 let slots = node.word(i).get();
                 empty += slots.empty_count() as usize;
+                in_use += u64::from(slots.active_count());
                 let active = (0..SLOTS)
                     .filter(|s| self.kind(first + s).load(Ordering::Relaxed) != kind::FREE);
                 assert_eq!(
@@ -27,6 +28,12 @@ impl Arena {
                 }
             }
             assert_eq!(empty, node.empty.load(Ordering::Relaxed), "EMPTY slots");
+            let spans = node.board.spans.iter().zip(&CLASSES);
+            let counted = spans
+                .map(|(spans, class)| spans.load(Ordering::Relaxed) * u64::from(class.slots))
+                .sum::<u64>();
+            let runs = node.board.run_slots.load(Ordering::Relaxed);
+            assert_eq!(in_use, counted + runs, "slots of spans and runs");
         }
     }
 

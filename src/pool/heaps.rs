@@ -2,6 +2,7 @@
 
 use super::Arena;
 use crate::sync::{AtomicU32, Ordering};
+use theap_platform::Error;
 
 /// Ids of heaps: how many were ever made, and the ones that wait for a new thread (linked through `heap_links`).
 #[derive(Debug)]
@@ -43,12 +44,26 @@ impl Arena {
         // SAFETY: the heap's place is part of the metadata reservation.
         unsafe { self.os.commit(memory as usize, self.heap_bytes) }.ok()?;
         self.lock_memory(memory as usize, self.heap_bytes);
+        self.commit_heap_board(index).ok()?;
         ids.made += 1;
+        self.header()
+            .heaps
+            .store(u64::from(ids.made), Ordering::Release);
         Some(HeapSlot {
             index,
             memory,
             new: true,
         })
+    }
+
+    /// Touches the numbers of the whole heap and of all heaps made.
+    ///
+    /// # Errors
+    /// What the system answered.
+    pub fn touch_board(&self) -> Result<(), Error> {
+        let (start, len) = self.board_in_use();
+        // SAFETY: committed; populating keeps contents.
+        unsafe { self.os.populate(start, len) }
     }
 
     /// Keeps a heap for a later thread.

@@ -10,6 +10,7 @@ use super::queue::SpanQueue;
 use super::superslab::{SLOTS, SlotWord, Taken};
 use super::{Arena, SLOT, SUPER, SpanId, Stage, kind};
 use crate::classes::CLASS_COUNT;
+use crate::stats::board::NodeBoard;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use theap_platform::{Guard, Mutex, PageMode, Rank};
 
@@ -36,9 +37,11 @@ pub struct Node {
     pub(super) partial: [Mutex<SpanQueue>; CLASS_COUNT],
     pub(super) growth: Mutex<Growth>,
     /// EMPTY slots now.
-    pub(super) empty: AtomicUsize,
+    pub(super) empty: &'static AtomicUsize,
     /// SuperSlabs mapped now, by `PageMode`.
-    pub(super) mapped: [AtomicUsize; PageMode::COUNT],
+    pub(super) mapped: &'static [AtomicUsize; PageMode::COUNT],
+    /// Where these two lie, and more that is only counted.
+    pub(super) board: &'static NodeBoard,
 }
 
 /// Adjacent slots, now ACTIVE.
@@ -60,6 +63,11 @@ impl Node {
         supers: usize,
         avail: Avail<'static>,
     ) -> Self {
+        let board = arena.node_board(index);
+        if arena.node_count() > 1 {
+            let kernel_node = u64::from(arena.kernel_node(index).0);
+            board.kernel_node.store(kernel_node, Ordering::Relaxed);
+        }
         Self {
             arena,
             index,
@@ -68,8 +76,9 @@ impl Node {
             avail,
             partial: core::array::from_fn(|_| Mutex::new(Rank(RANK_PARTIAL), SpanQueue::default())),
             growth: Mutex::new(Rank(RANK_GROWTH), Growth::default()),
-            empty: AtomicUsize::new(0),
-            mapped: [const { AtomicUsize::new(0) }; PageMode::COUNT],
+            empty: &board.empty,
+            mapped: &board.mapped,
+            board,
         }
     }
 
@@ -204,17 +213,6 @@ impl Node {
     /// Bytes mapped in a page mode.
     pub fn mapped_bytes(&self, mode: PageMode) -> u64 {
         (self.mapped[mode as usize].load(Ordering::Relaxed) * SUPER) as u64
-    }
-
-    /// Bytes of ACTIVE, EMPTY and FRESH slots.
-    pub fn slot_bytes(&self) -> [u64; 3] {
-        self.mapped_supers()
-            .map(|i| self.word(i).get())
-            .fold([0; 3], |sum, slots| {
-                let empty = slots.empty_count();
-                let counts = [slots.active_count(), empty, slots.free_count() - empty];
-                core::array::from_fn(|k| sum[k] + u64::from(counts[k]) * SLOT as u64)
-            })
     }
 
     /// Indices within the node of all SuperSlabs that were ever mapped and are not lost.

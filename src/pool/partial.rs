@@ -85,8 +85,10 @@ impl Arena {
     pub fn release_span(&self, span: SpanId) {
         let meta = self.span(span);
         let len = meta.slots.get() as usize;
+        let node = &self.nodes()[self.node_of_slot(span.0 as usize)];
+        node.board.spans[meta.class.get() as usize].fetch_sub(1, Ordering::Relaxed);
         meta.shake.release();
-        self.nodes()[self.node_of_slot(span.0 as usize)].release_slots(span.0 as usize, len);
+        node.release_slots(span.0 as usize, len);
     }
 
     /// Turns free slots into a span of the class, owned by heap `me`, all blocks free.
@@ -119,6 +121,8 @@ impl Arena {
         meta.listed.set(false);
         meta.set_last_owner(me);
         meta.shake.claim(me);
+        self.nodes()[self.node_of_slot(run.slot)].board.spans[class]
+            .fetch_add(1, Ordering::Relaxed);
         span
     }
 }

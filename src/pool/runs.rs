@@ -53,9 +53,19 @@ impl Arena {
             }
         })?;
         self.dress_run(run.slot, run.len);
+        self.count_run(run.slot, 0, run.len);
         let meta = self.span(SpanId(run.slot as u32));
         meta.shake.claim(RUN);
         Some((self.address_of(run.slot) as *mut u8, run.fresh))
+    }
+
+    /// Notes on the board that the run at `slot` has `is` slots instead of `was`.
+    fn count_run(&self, slot: usize, was: usize, is: usize) {
+        let change = (is as u64).wrapping_sub(was as u64);
+        self.nodes()[self.node_of_slot(slot)]
+            .board
+            .run_slots
+            .fetch_add(change, Ordering::Relaxed);
     }
 
     /// Writes what the tables say about the slots of a run.
@@ -91,6 +101,7 @@ impl Arena {
         if !meta.shake.end_run() {
             return false;
         }
+        self.count_run(slot, len, 0);
         self.nodes()[self.node_of_slot(slot)].release_slots(slot, len);
         true
     }
@@ -109,6 +120,7 @@ impl Arena {
             }
             self.dress_run(slot, wanted);
         }
+        self.count_run(slot, len, wanted);
         true
     }
 
@@ -185,6 +197,7 @@ impl Arena {
         let after = (lost + SLOTS).min(end);
         let node = &self.nodes()[self.node_of_slot(slot)];
         meta.shake.end_run();
+        self.count_run(slot, end - slot, 0);
         node.set_lost(lost / SLOTS - node.first);
         node.release_slots(slot, lost - slot);
         node.release_slots(after, end - after);

@@ -191,7 +191,7 @@ static void windows(void) {
     errno = 1234;
     malloc_stats();
     CHECK(errno == 1234);
-    char json[4096];
+    char json[16384];
     size_t length = theap_stats_json(json, sizeof json);
     CHECK(length < sizeof json && strlen(json) == length && json[0] == '{' && json[length - 1] == '}');
     CHECK(theap_stats_json(NULL, 0) > 100);

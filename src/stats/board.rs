@@ -1,0 +1,249 @@
+//! The board: where all numbers lie that [`Stats`](super::Stats) is made of, laid out so that another process can read
+//! them while they are written.
+//!
+//! ```text
+//! | Header (a page) | NodeBoard of each node (whole pages) | HeapBoard of each heap | Ring of each heap |
+//! ```
+//!
+//! The board is a part of the arena's metadata. With the option `publish` that part is a file in memory (memfd) which
+//! whoever may look into the process finds in `/proc/PID/fd`; the writers do exactly the same in both cases. Nothing
+//! but atomics lies here, and nothing that the allocator decides by is read from here but the two words it owns alone:
+//! a node's warm slots and mapped SuperSlabs.
+//!
+//! Who may write: a `HeapBoard` its heap's thread; a `NodeBoard` any thread, by read-modify-write; the header the
+//! holder of the lock on heap ids, but for `refusals`.
+//!
+//! A reader trusts nothing: [`Board::at`] checks every length against the bytes that are there, any bits are valid
+//! numbers, and sums wrap. The layout is told by a number that is computed from all names and sizes, so that a reader
+//! built from other source does not misread but refuses.
+
+use super::{COUNTERS, Count, Counters, MAX_NODES};
+use crate::classes::{CLASS_COUNT, CLASSES};
+use crate::sync::{AtomicU64, Ordering};
+use core::sync::atomic::AtomicUsize;
+use theap_platform::{PAGE, PageMode};
+
+/// "theap" in the first bytes of a board.
+const MAGIC: u64 = u64::from_le_bytes(*b"theap\0\0\x01");
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Bytes of the version that a board shows.
+const VERSION_BYTES: usize = 16;
+
+/// What concerns the whole heap.
+#[derive(Debug)]
+#[repr(C, align(4096))]
+pub struct Header {
+    /// Written last.
+    magic: AtomicU64,
+    layout: AtomicU64,
+    version: [AtomicU64; VERSION_BYTES / 8],
+    nodes: AtomicU64,
+    /// Heaps ever made.
+    pub heaps: AtomicU64,
+    /// Bytes reserved for blocks.
+    pub address_space: AtomicU64,
+    /// What a sealed heap refused.
+    pub refusals: AtomicU64,
+}
+
+/// A node's numbers.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct NodeBoard {
+    /// The kernel's number of the node.
+    pub kernel_node: AtomicU64,
+    /// SuperSlabs mapped now, by `PageMode`.
+    pub mapped: [AtomicUsize; PageMode::COUNT],
+    /// EMPTY slots now.
+    pub empty: AtomicUsize,
+    /// Slots of runs now.
+    pub run_slots: AtomicU64,
+    /// Spans of each class now.
+    pub spans: [AtomicU64; CLASS_COUNT],
+}
+
+/// A heap's numbers for one class.
+#[derive(Debug)]
+#[repr(C)]
+pub struct ClassCounters {
+    /// Blocks moved from spans to magazines.
+    pub refilled_blocks: Count,
+    /// Blocks moved from magazines to spans.
+    pub drained_blocks: Count,
+}
+
+/// A heap's numbers.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct HeapBoard {
+    /// Counted by the heap's thread.
+    pub counters: Counters,
+    /// As above, by class.
+    pub classes: [ClassCounters; CLASS_COUNT],
+}
+
+/// Where the parts of a board lie, from its first byte.
+#[derive(Clone, Copy, Debug)]
+pub struct Places {
+    /// The first heap's.
+    pub heaps: usize,
+    /// Bytes of the whole.
+    pub len: usize,
+}
+
+impl Places {
+    /// For this many nodes and heaps.
+    pub const fn new(nodes: usize, heaps: usize) -> Self {
+        let nodes_end = size_of::<Header>() + nodes * size_of::<NodeBoard>();
+        let at = nodes_end.next_multiple_of(PAGE);
+        Self {
+            heaps: at,
+            len: (at + heaps * size_of::<HeapBoard>()).next_multiple_of(PAGE),
+        }
+    }
+}
+
+/// A look at a board.
+#[derive(Clone, Copy, Debug)]
+pub struct Board<'a> {
+    /// What concerns the whole heap.
+    pub(crate) header: &'a Header,
+    /// All nodes.
+    pub(crate) nodes: &'a [NodeBoard],
+    /// The heaps that were ever made.
+    pub(crate) heaps: &'a [HeapBoard],
+}
+
+/// Why memory is no board that can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// It does not begin like one.
+    NotABoard,
+    /// Its writer was built from other source, with this version (zero-padded).
+    OtherVersion([u8; VERSION_BYTES]),
+    /// It says that it has more than is there.
+    TooShort,
+}
+
+impl core::fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::NotABoard => f.write_str("no statistics of theap"),
+            Self::TooShort => f.write_str("statistics of theap that are cut off"),
+            Self::OtherVersion(version) => {
+                let len = version.iter().take_while(|b| b.is_ascii_graphic()).count();
+                let version = core::str::from_utf8(&version[..len]).unwrap_or("");
+                write!(
+                    f,
+                    "statistics of another build of theap (version {version}; this one is {VERSION})"
+                )
+            }
+        }
+    }
+}
+
+impl core::error::Error for Unreadable {}
+
+/// A number for the layout and the meaning of a board: FNV-1a over every name and size.
+const LAYOUT: u64 = {
+    let mut hash = mix(0xcbf2_9ce4_8422_2325, VERSION.as_bytes());
+    let mut i = 0;
+    while i < COUNTERS.len() {
+        hash = mix(hash, COUNTERS[i].0.as_bytes());
+        i += 1;
+    }
+    i = 0;
+    while i < CLASS_COUNT {
+        hash = mix(hash, &CLASSES[i].size.to_le_bytes());
+        hash = mix(hash, &[CLASSES[i].slots]);
+        i += 1;
+    }
+    let sizes = [
+        size_of::<Header>(),
+        size_of::<NodeBoard>(),
+        size_of::<HeapBoard>(),
+    ];
+    i = 0;
+    while i < sizes.len() {
+        hash = mix(hash, &sizes[i].to_le_bytes());
+        i += 1;
+    }
+    hash
+};
+
+const fn mix(mut hash: u64, bytes: &[u8]) -> u64 {
+    let mut i = 0;
+    while i < bytes.len() {
+        hash = (hash ^ bytes[i] as u64).wrapping_mul(0x100_0000_01b3);
+        i += 1;
+    }
+    hash
+}
+
+impl Header {
+    /// Fills in what does not change; from here on the board can be read.
+    pub fn open(&self, nodes: usize, address_space: usize) {
+        for (word, bytes) in self.version.iter().zip(VERSION.as_bytes().chunks(8)) {
+            let mut padded = [0; 8];
+            padded[..bytes.len()].copy_from_slice(bytes);
+            word.store(u64::from_le_bytes(padded), Ordering::Relaxed);
+        }
+        self.nodes.store(nodes as u64, Ordering::Relaxed);
+        self.address_space
+            .store(address_space as u64, Ordering::Relaxed);
+        self.layout.store(LAYOUT, Ordering::Relaxed);
+        self.magic.store(MAGIC, Ordering::Release);
+    }
+}
+
+impl<'a> Board<'a> {
+    /// The board at an address: this process's, or one that another process publishes.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    ///
+    /// # Safety
+    /// `len` bytes from `start`, which is page-aligned, can be read during `'a`, and are written, if at all, by atomic
+    /// stores only.
+    pub unsafe fn at(start: *const u8, len: usize) -> Result<Self, Unreadable> {
+        if len < size_of::<Header>() {
+            return Err(Unreadable::TooShort);
+        }
+        // SAFETY: the caller's promise; a header is atomics, for which any bits are valid.
+        let header = unsafe { &*start.cast::<Header>() };
+        if header.magic.load(Ordering::Acquire) != MAGIC {
+            return Err(Unreadable::NotABoard);
+        }
+        if header.layout.load(Ordering::Relaxed) != LAYOUT {
+            let mut version = [0; VERSION_BYTES];
+            for (bytes, word) in version.chunks_mut(8).zip(&header.version) {
+                bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
+            }
+            return Err(Unreadable::OtherVersion(version));
+        }
+        let nodes = header.nodes.load(Ordering::Relaxed);
+        let heaps = header.heaps.load(Ordering::Acquire);
+        if nodes > MAX_NODES as u64 || heaps > (len / size_of::<HeapBoard>()) as u64 {
+            return Err(Unreadable::TooShort);
+        }
+        let places = Places::new(nodes as usize, heaps as usize);
+        if places.len > len {
+            return Err(Unreadable::TooShort);
+        }
+        // SAFETY: both lie within `len`, as was checked; alignment follows from the page's.
+        unsafe {
+            let nodes_at = start.add(size_of::<Header>()).cast();
+            let heaps_at = start.add(places.heaps).cast();
+            Ok(Self {
+                header,
+                nodes: core::slice::from_raw_parts(nodes_at, nodes as usize),
+                heaps: core::slice::from_raw_parts(heaps_at, heaps as usize),
+            })
+        }
+    }
+
+    /// What the heap holds and has done, as of now.
+    pub fn stats(&self) -> super::Stats {
+        super::Stats::read(self)
+    }
+}
