@@ -38,7 +38,7 @@ mod linux;
 pub use fake::{Call, Fake};
 pub use linux::futex::{Guard, Mutex, Rank, RawMutex, spin_only};
 pub use linux::line::Line;
-pub use linux::topology::Topology;
+pub use linux::topology::{MAX_NODES, Topology};
 pub use linux::{fork, thread_exit};
 
 /// The base page in bytes.
@@ -305,7 +305,8 @@ impl Os {
     }
 
     /// Moves a range off hugetlb pages, to transparent hugepages or small ones: addresses and contents stay, also
-    /// where other threads write meanwhile. The hugetlb pages go back to their pool. Costs about as much as copying.
+    /// where other threads write meanwhile. The hugetlb pages go back to their pool. The new pages are those of the
+    /// node `bind` as far as it has any. Costs about as much as copying.
     ///
     /// # Errors
     /// Nothing has changed. [`Error::NoMemory`]; [`Error::Unsupported`] if other threads run and the kernel does not
@@ -313,10 +314,10 @@ impl Os {
     ///
     /// # Safety
     /// The range is whole hugetlb pages, mapped so, and nobody unmaps it meanwhile.
-    pub unsafe fn demote(self, addr: usize, len: usize) -> Result<(), Error> {
+    pub unsafe fn demote(self, addr: usize, len: usize, bind: Option<NodeId>) -> Result<(), Error> {
         inject!(self, Demote);
         // SAFETY: the caller's precondition is the same.
-        unsafe { linux::demote::demote(addr, len) }
+        unsafe { linux::demote::demote(addr, len, bind) }
     }
 
     /// Free pages of the system's hugetlb pool that nobody has reserved; 0 for modes without a pool.
@@ -355,6 +356,41 @@ impl Os {
         linux::numa::node_of(addr)
     }
 
+    /// The nodes whose memory backs the pages at `addr`, `addr + step` and so on; `None` where there is no page.
+    /// Touches nothing, and asks about any address.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] on a kernel without NUMA, [`Error::Other`] where a container's filter forbids the call.
+    pub fn nodes_of(
+        self,
+        addr: usize,
+        step: usize,
+        nodes: &mut [Option<NodeId>],
+    ) -> Result<(), Error> {
+        linux::numa::nodes_of(addr, step, nodes)?;
+        #[cfg(feature = "fake")]
+        if let Some(fake) = self.fake {
+            for (i, node) in nodes
+                .iter_mut()
+                .enumerate()
+                .filter(|(_, node)| node.is_some())
+            {
+                *node = fake.node_of(addr + i * step).or(*node);
+            }
+        }
+        Ok(())
+    }
+
+    /// The CPU this thread runs on at this moment and the kernel's node of it: a system call, for CPUs that the
+    /// topology does not know. `None` if the kernel does not say.
+    pub fn current_place(self) -> Option<(Cpu, NodeId)> {
+        #[cfg(feature = "fake")]
+        if let Some(place) = self.fake.and_then(|_| fake::current_place()) {
+            return Some(place);
+        }
+        linux::numa::current_place()
+    }
+
     /// The CPU this thread runs on at this moment (vDSO: no system call).
     pub fn current_cpu(self) -> Cpu {
         #[cfg(feature = "fake")]
@@ -364,7 +400,7 @@ impl Os {
         linux::process::current_cpu()
     }
 
-    /// The nodes and CPUs of the machine; [`Topology::single`] if they cannot be read.
+    /// The nodes that this process may use, and their CPUs; [`Topology::single`] if they cannot be read.
     pub fn topology(self) -> Topology {
         #[cfg(feature = "fake")]
         if let Some(topology) = self.fake.and_then(Fake::topology) {

@@ -27,10 +27,12 @@ pub enum Pages {
 /// What the allocator knows of NUMA nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Numa {
-    /// Every node has a part of the address range, bound to it; a thread takes memory of the node it started on and
-    /// of the others only when that has none.
+    /// Every node has a part of the address range, bound to it; a thread takes memory of the node it runs
+    /// on and of the others only when that has none. A thread that stays on another node is followed there.
     Local,
-    /// The machine is treated as one node.
+    /// The SuperSlabs of the heap (2 MiB each) are bound to the nodes in turn; every thread takes memory of all.
+    Interleave,
+    /// Memory is bound to no node: the kernel places it, by its own rules or by the process's memory policy.
     Off,
 }
 
@@ -172,13 +174,15 @@ pub const OPTIONS: &[OptionRow] = &[
         name: "numa",
         variable: "THEAP_NUMA",
         default: "local",
-        values: "local, off",
-        doc: "Whether every NUMA node has its own part of the heap.",
+        values: "local, interleave, off",
+        doc: "Where memory comes from on machines with several NUMA nodes: the thread's node, all nodes in turn, or \
+              wherever the kernel places it.",
         set: |config, value| {
             store(
                 &mut config.numa,
                 match value {
                     b"local" => Some(Numa::Local),
+                    b"interleave" => Some(Numa::Interleave),
                     b"off" => Some(Numa::Off),
                     _ => None,
                 },

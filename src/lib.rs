@@ -40,10 +40,14 @@ cfg_if::cfg_if! {
         mod config;
         mod fatal;
         mod front;
+        mod placement;
         mod stats;
 
-        pub use api::{Theap, collect, owns, purge, raw, seal, stats, unseal, usable_size, warm_up, warm_up_class};
+        pub use api::{
+            Theap, collect, owns, placement, purge, raw, seal, stats, unseal, usable_size, warm_up, warm_up_class,
+        };
         pub use config::{Config, Numa, OPTIONS, OptionRow, Pages, Prefault};
+        pub use placement::{NodePlacement, Placement};
         pub use stats::board::{Board, Unreadable};
         pub use stats::{COUNTERS, ClassStats, List, NodeStats, Stats, Totals};
         pub use theap_platform::Error;

@@ -251,7 +251,7 @@ fn wrong_options_are_wrong_usage() {
     let cache = scratch();
     for (option, complaint) in [
         ("--set=no-such=1", "theap has no option no-such"),
-        ("--set=numa=remote", "numa takes local, off"),
+        ("--set=numa=remote", "numa takes local, interleave, off"),
         ("--set=pages", "give NAME=VALUE"),
         ("--retain=much", "much is no unit"),
         ("--pages=enormous", "possible values"),

@@ -81,10 +81,15 @@ impl<T: Copy, const N: usize> Slots<T, N> {
 
 std::thread_local! {
     static CPU: Cell<Option<u32>> = const { Cell::new(None) };
+    static NODE: Cell<u8> = const { Cell::new(0) };
 }
 
 pub(crate) fn current_cpu() -> Option<Cpu> {
     CPU.get().map(Cpu)
+}
+
+pub(crate) fn current_place() -> Option<(Cpu, NodeId)> {
+    Some((current_cpu()?, NodeId(NODE.get())))
 }
 
 /// A test that panicked while it held a lock leaves nothing half-done here.
@@ -154,6 +159,12 @@ impl Fake {
     /// The CPU that the calling thread claims to run on, behind any fake.
     pub fn set_cpu(&self, cpu: u32) {
         CPU.set(Some(cpu));
+    }
+
+    /// As [`Fake::set_cpu`], with the kernel's node that is told for a CPU that the topology does not know.
+    pub fn set_place(&self, cpu: u32, node: u8) {
+        CPU.set(Some(cpu));
+        NODE.set(node);
     }
 
     /// Stops the clock at `ns`.

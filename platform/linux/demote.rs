@@ -16,7 +16,8 @@ use rustix::mm::{self, Advice, MapFlags, MremapFlags, ProtFlags, UserfaultfdFlag
 
 use super::file;
 use super::map::{self, pointer};
-use crate::{Error, HUGE, PAGE, PageMode};
+use super::numa;
+use crate::{Error, HUGE, NodeId, PAGE, PageMode};
 
 const API: u64 = 0xAA;
 const FEATURE_WP: u64 = 1 << 0;
@@ -56,13 +57,17 @@ struct Protect {
 ///
 /// # Safety
 /// As there.
-pub unsafe fn demote(addr: usize, len: usize) -> Result<(), Error> {
+pub unsafe fn demote(addr: usize, len: usize, bind: Option<NodeId>) -> Result<(), Error> {
     let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
     let access = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: the kernel chooses the place, so no existing mapping is touched. The hugepage more leaves room to align.
     let room = unsafe { mm::mmap_anonymous(core::ptr::null_mut(), len + HUGE, access, flags)? };
     let room = room.expose_provenance();
     let copy = room.next_multiple_of(HUGE);
+    if let Some(node) = bind {
+        // Better somewhere than not at all.
+        let _ = numa::bind(copy, len, node);
+    }
     // SAFETY: `copy` lies within the fresh mapping, and `addr` is the caller's.
     let done = unsafe { copy_and_replace(copy, addr, len) };
     // SAFETY: the rest of the fresh mapping, all of it if nothing was moved.

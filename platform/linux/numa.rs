@@ -6,15 +6,25 @@
 
 use libc::{c_int, c_long};
 
-use crate::{Error, NodeId};
+use super::topology::NodeSet;
+use crate::{Cpu, Error, NodeId};
 
 /// A set of nodes as the kernel takes it: one bit for every value of [`NodeId`].
 const MASK_WORDS: usize = 4;
 /// The kernel reads one bit less than it is told.
 const MASK_BITS: usize = MASK_WORDS * 64 + 1;
 
+/// What the kernel writes must have room for all nodes that it was built for, 1024 at most.
+const ANSWER_WORDS: usize = 16;
+
 const MPOL_F_NODE: c_int = 1;
 const MPOL_F_ADDR: c_int = 2;
+const MPOL_F_MEMS_ALLOWED: c_int = 4;
+/// Flags in the upper bits of a policy's mode.
+const MPOL_MODE: c_int = 0xff;
+
+/// Pages that one call of move_pages is asked about.
+const BATCH: usize = 64;
 
 /// Runs a libc system call and returns its error, leaving `errno` as it was.
 fn policy_call(call: impl FnOnce() -> c_long) -> Result<(), Error> {
@@ -76,4 +86,87 @@ pub fn node_of(addr: usize) -> Result<NodeId, Error> {
             .map(NodeId)
             .map_err(|_| Error::Unsupported),
     }
+}
+
+/// The nodes whose memory this thread may use: those of its cpuset, and of its policy if that is MPOL_BIND. All where
+/// the kernel does not say.
+pub fn allowed() -> NodeSet {
+    let Some((_, cpuset)) = policy(MPOL_F_MEMS_ALLOWED) else {
+        return NodeSet::ALL;
+    };
+    match policy(0) {
+        Some((mode, nodes)) if mode & MPOL_MODE == libc::MPOL_BIND => {
+            NodeSet(core::array::from_fn(|i| cpuset.0[i] & nodes.0[i]))
+        }
+        _ => cpuset,
+    }
+}
+
+/// What get_mempolicy answers for no address: a mode, and nodes.
+fn policy(flags: c_int) -> Option<(c_int, NodeSet)> {
+    let mut mode: c_int = 0;
+    let mut mask = [0u64; ANSWER_WORDS];
+    policy_call(|| {
+        // SAFETY: the kernel writes an int and at most the stated bits, rounded up to words.
+        unsafe {
+            libc::syscall(
+                libc::SYS_get_mempolicy,
+                &raw mut mode,
+                mask.as_mut_ptr(),
+                ANSWER_WORDS * 64 + 1,
+                0,
+                flags,
+            )
+        }
+    })
+    .ok()?;
+    Some((mode, NodeSet(core::array::from_fn(|i| mask[i]))))
+}
+
+/// See [`crate::Os::nodes_of`].
+pub fn nodes_of(addr: usize, step: usize, nodes: &mut [Option<NodeId>]) -> Result<(), Error> {
+    for (batch, nodes) in nodes.chunks_mut(BATCH).enumerate() {
+        let pages: [usize; BATCH] = core::array::from_fn(|i| addr + (batch * BATCH + i) * step);
+        let mut status = [-1 as c_int; BATCH];
+        let asked = policy_call(|| {
+            // SAFETY: without target nodes nothing is moved; both arrays have room for the stated number.
+            unsafe {
+                libc::syscall(
+                    libc::SYS_move_pages,
+                    0,
+                    nodes.len(),
+                    pages.as_ptr(),
+                    core::ptr::null::<c_int>(),
+                    status.as_mut_ptr(),
+                    0,
+                )
+            }
+        });
+        match asked {
+            Err(Error::Other(libc::ENOSYS)) => return Err(Error::Unsupported),
+            other => other?,
+        }
+        for (node, status) in nodes.iter_mut().zip(status) {
+            *node = u8::try_from(status).ok().map(NodeId);
+        }
+    }
+    Ok(())
+}
+
+/// See [`crate::Os::current_place`].
+pub fn current_place() -> Option<(Cpu, NodeId)> {
+    let (mut cpu, mut node) = (0u32, 0u32);
+    policy_call(|| {
+        // SAFETY: the kernel writes the two numbers.
+        unsafe {
+            libc::syscall(
+                libc::SYS_getcpu,
+                &raw mut cpu,
+                &raw mut node,
+                core::ptr::null::<u8>(),
+            )
+        }
+    })
+    .ok()?;
+    Some((Cpu(cpu), NodeId(u8::try_from(node).ok()?)))
 }

@@ -1,26 +1,63 @@
-//! Which NUMA nodes there are and which CPU belongs to which, as the kernel lists them under
+//! Which NUMA nodes the process can be at home on and which CPU belongs to which, as the kernel lists them under
 //! `/sys/devices/system`.
 //!
-//! Only nodes with memory *and* CPUs count: a node without CPUs is nobody's home, and its memory is
-//! still used, since bindings are a preference. CPUs of a node without memory belong to node 0.
+//! A node is a home if it has memory that this process may use (its cpuset and a `MPOL_BIND` policy count), and CPUs.
+//! Every other node's CPUs are at home on the nearest home by the kernel's table of distances. A node without CPUs is
+//! nobody's home, and its memory is still used, since bindings are a preference; only where all CPUs are on nodes
+//! without usable memory, the nodes with memory are the homes.
+//!
+//! The kernel lists the CPUs that are online now. One that comes online later is unknown here: its node is asked of
+//! the kernel when a thread is found on it, and [`Topology::home_of`] says where that node is at home.
 
 use super::file;
+use super::numa;
 use crate::{Cpu, Line, NodeId};
 
-const MAX_NODES: usize = 64;
+/// The most nodes that can be homes.
+pub const MAX_NODES: usize = 64;
 const MAX_CPUS: usize = 4096;
+/// Values of [`NodeId`].
+const NODE_IDS: usize = 256;
+const UNKNOWN: u8 = u8::MAX;
 
-/// Nodes under dense indices, and the index of each CPU's node.
+/// Homes under dense indices, and the index of each CPU's home.
 #[derive(Clone)]
 pub struct Topology {
     /// How many of `kernel` are in use, at least 1.
     nodes: usize,
-    /// The kernel's number of each node.
+    /// The kernel's number of each home.
     kernel: [NodeId; MAX_NODES],
     /// Highest possible CPU number plus one, at least 1, at most `MAX_CPUS`.
     cpus: usize,
-    /// The dense index of each CPU's node.
+    /// The dense index of each CPU's home.
     node_of_cpu: [u8; MAX_CPUS],
+    /// The dense index of the home of each of the kernel's nodes.
+    home_of: [u8; NODE_IDS],
+}
+
+/// Nodes, by the kernel's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeSet(pub [u64; NODE_IDS / 64]);
+
+impl NodeSet {
+    const NONE: Self = Self([0; NODE_IDS / 64]);
+    /// Every node.
+    pub const ALL: Self = Self([u64::MAX; NODE_IDS / 64]);
+
+    fn add(&mut self, first: u32, last: u32) {
+        for node in first as usize..=(last as usize).min(NODE_IDS - 1) {
+            self.0[node / 64] |= 1 << (node % 64);
+        }
+    }
+
+    fn has(&self, node: NodeId) -> bool {
+        self.0[usize::from(node.0 / 64)] >> (node.0 % 64) & 1 == 1
+    }
+
+    /// In ascending order.
+    fn iter(&self) -> impl Iterator<Item = NodeId> {
+        (0..=u8::MAX).map(NodeId).filter(|&node| self.has(node))
+    }
 }
 
 impl Topology {
@@ -31,34 +68,44 @@ impl Topology {
             kernel: [NodeId(0); MAX_NODES],
             cpus: MAX_CPUS,
             node_of_cpu: [0; MAX_CPUS],
+            home_of: [0; NODE_IDS],
         }
     }
 
-    /// From `(first CPU, last CPU, kernel's node number)`; indices follow the first mention of a node.
-    /// Parts beyond 64 nodes or 4096 CPUs are ignored.
+    /// From `(first CPU, last CPU, kernel's node number)`; indices follow the first mention of a node, and CPUs that
+    /// are not mentioned are unknown. Parts beyond 64 nodes or 4096 CPUs are ignored.
     pub fn from_parts(parts: &[(u32, u32, u8)]) -> Self {
         let mut topology = Topology::empty();
         for &(first, last, node) in parts {
-            topology.add(first, last, NodeId(node));
+            if (first as usize) < MAX_CPUS
+                && let Some(home) = topology.add_home(NodeId(node))
+            {
+                topology.add_cpus(first, last, home);
+            }
         }
         topology.finish()
     }
 
-    /// The number of nodes, at least 1.
+    /// The number of homes, at least 1.
     pub fn nodes(&self) -> usize {
         self.nodes
     }
 
-    /// The dense index of a CPU's node; 0 if unknown.
-    pub fn node_of_cpu(&self, cpu: Cpu) -> usize {
-        self.node_of_cpu
-            .get(cpu.0 as usize)
-            .copied()
-            .unwrap_or(0)
-            .into()
+    /// The dense index of a CPU's home; `None` if the CPU was not online when the topology was read.
+    pub fn node_of_cpu(&self, cpu: Cpu) -> Option<usize> {
+        let home = self.node_of_cpu.get(cpu.0 as usize).copied();
+        home.filter(|&home| home != UNKNOWN).map(usize::from)
     }
 
-    /// The kernel's number of the node with a dense index below [`Topology::nodes`].
+    /// The dense index of the home of the CPUs of one of the kernel's nodes; 0 if the node is unknown.
+    pub fn home_of(&self, node: NodeId) -> usize {
+        match self.home_of[usize::from(node.0)] {
+            UNKNOWN => 0,
+            home => home.into(),
+        }
+    }
+
+    /// The kernel's number of the home with a dense index below [`Topology::nodes`].
     pub fn kernel_node(&self, index: usize) -> NodeId {
         self.kernel[index]
     }
@@ -71,22 +118,33 @@ impl Topology {
     const fn empty() -> Self {
         Topology {
             nodes: 0,
+            kernel: [NodeId(0); MAX_NODES],
             cpus: 0,
-            ..Topology::single()
+            node_of_cpu: [UNKNOWN; MAX_CPUS],
+            home_of: [UNKNOWN; NODE_IDS],
         }
     }
 
-    fn add(&mut self, first: u32, last: u32, node: NodeId) {
-        let known = self.kernel[..self.nodes].iter().position(|&k| k == node);
-        let index = known.unwrap_or(self.nodes);
-        let range = first as usize..=(last as usize).min(MAX_CPUS - 1);
-        if index == MAX_NODES || range.is_empty() {
-            return;
+    /// The index of a node that is a home from now on; `None` if there are too many.
+    fn add_home(&mut self, node: NodeId) -> Option<u8> {
+        let home = &mut self.home_of[usize::from(node.0)];
+        if *home == UNKNOWN {
+            if self.nodes == MAX_NODES {
+                return None;
+            }
+            *home = self.nodes as u8;
+            self.kernel[self.nodes] = node;
+            self.nodes += 1;
         }
-        self.kernel[index] = node;
-        self.nodes = self.nodes.max(index + 1);
-        self.cpus = self.cpus.max(range.end() + 1);
-        self.node_of_cpu[range].fill(index as u8);
+        Some(*home)
+    }
+
+    fn add_cpus(&mut self, first: u32, last: u32, home: u8) {
+        let range = first as usize..=(last as usize).min(MAX_CPUS - 1);
+        if !range.is_empty() {
+            self.cpus = self.cpus.max(range.end() + 1);
+            self.node_of_cpu[range].fill(home);
+        }
     }
 
     fn finish(self) -> Self {
@@ -100,25 +158,52 @@ impl Topology {
 
 /// See [`crate::Os::topology`].
 pub fn read() -> Topology {
+    scan(&file::read, numa::allowed())
+}
+
+/// Reads the beginning of a file into the buffer.
+type ReadFile<'f> = &'f dyn for<'a> Fn(&[u8], &'a mut [u8]) -> Option<&'a [u8]>;
+
+/// The topology that the files tell to a process that may use the memory of these nodes.
+fn scan(read: ReadFile<'_>, allowed: NodeSet) -> Topology {
+    let (mut online, mut memory) = (NodeSet::NONE, NodeSet::NONE);
+    let add =
+        |set: &mut NodeSet, name: &[u8]| read_list(read, name, |first, last| set.add(first, last));
+    add(&mut online, b"/sys/devices/system/node/online");
+    if !add(&mut memory, b"/sys/devices/system/node/has_memory") {
+        memory = online;
+    }
+    let usable = |node: &NodeId| memory.has(*node) && allowed.has(*node);
     let mut topology = Topology::empty();
-    let add_node = |first: u32, last: u32| {
-        for node in first..=last.min(u8::MAX.into()) {
-            let path = Line::<64>::sized()
-                .str("/sys/devices/system/node/node")
-                .dec(node.into())
-                .str("/cpulist");
-            read_list(path.as_bytes(), |first, last| {
-                topology.add(first, last, NodeId(node as u8))
+    for node in online.iter().filter(usable) {
+        let mut any = false;
+        each_cpu(read, node, |_, _| any = true);
+        if any {
+            topology.add_home(node);
+        }
+    }
+    if topology.nodes == 0 {
+        for node in online.iter().filter(usable) {
+            topology.add_home(node);
+        }
+    }
+    if topology.nodes > 0 {
+        for node in online.iter() {
+            let known = topology.home_of[usize::from(node.0)];
+            let home = if known == UNKNOWN {
+                nearest(read, node, &online, &topology)
+            } else {
+                known
+            };
+            topology.home_of[usize::from(node.0)] = home;
+            each_cpu(read, node, |first, last| {
+                topology.add_cpus(first, last, home)
             });
         }
-    };
-    let mut add_node = add_node;
-    if !read_list(b"/sys/devices/system/node/has_memory", &mut add_node) {
-        read_list(b"/sys/devices/system/node/online", &mut add_node);
     }
     let mut topology = topology.finish();
     let mut possible = 0;
-    read_list(b"/sys/devices/system/cpu/possible", |_, last| {
+    read_list(read, b"/sys/devices/system/cpu/possible", |_, last| {
         possible = last as usize + 1
     });
     if possible != 0 {
@@ -127,14 +212,42 @@ pub fn read() -> Topology {
     topology
 }
 
+fn node_file(node: NodeId, name: &str) -> Line<64> {
+    Line::sized()
+        .str("/sys/devices/system/node/node")
+        .dec(node.0.into())
+        .str(name)
+}
+
+fn each_cpu(read: ReadFile<'_>, node: NodeId, each: impl FnMut(u32, u32)) {
+    read_list(read, node_file(node, "/cpulist").as_bytes(), each);
+}
+
+/// The index of the home nearest to a node. The file has a distance for each online node, in their order.
+fn nearest(read: ReadFile<'_>, node: NodeId, online: &NodeSet, topology: &Topology) -> u8 {
+    let mut buffer = [0; 4096];
+    let text = read(node_file(node, "/distance").as_bytes(), &mut buffer).unwrap_or_default();
+    let distances = text.split(u8::is_ascii_whitespace).filter_map(number);
+    let homes = online
+        .iter()
+        .zip(distances)
+        .filter_map(|(other, distance)| {
+            let home = topology.kernel[..topology.nodes]
+                .iter()
+                .position(|&k| k == other)?;
+            Some((distance, home as u8))
+        });
+    homes.min().map_or(0, |(_, home)| home)
+}
+
 /// Reads a file that holds a list like `0-3,8` and calls `each` with the ends of every range. Answers
 /// whether the file could be read.
-fn read_list(path: &[u8], mut each: impl FnMut(u32, u32)) -> bool {
+fn read_list(read: ReadFile<'_>, path: &[u8], each: impl FnMut(u32, u32)) -> bool {
     let mut buffer = [0; 4096];
-    let Some(text) = file::read(path, &mut buffer) else {
+    let Some(text) = read(path, &mut buffer) else {
         return false;
     };
-    parse_list(text, &mut each);
+    parse_list(text, each);
     true
 }
 
@@ -157,6 +270,7 @@ fn number(digits: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::vec;
     use std::vec::Vec;
 
     fn parsed(text: &[u8]) -> Vec<(u32, u32)> {
@@ -175,8 +289,118 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_told() {
-        assert!(!read_list(b"/sys/devices/system/node/none", |_, _| panic!(
-            "no range"
-        )));
+        assert!(!read_list(
+            &file::read,
+            b"/sys/devices/system/node/none",
+            |_, _| panic!("no range")
+        ));
+    }
+
+    /// What `scan` makes of files below `/sys/devices/system` with these contents.
+    fn scanned(files: &[(&str, &str)], allowed: &[(u32, u32)]) -> Topology {
+        let mut set = NodeSet::NONE;
+        allowed
+            .iter()
+            .for_each(|&(first, last)| set.add(first, last));
+        let read = |path: &[u8], buffer: &mut [u8]| {
+            let name = core::str::from_utf8(path)
+                .ok()?
+                .strip_prefix("/sys/devices/system/")?;
+            let (_, text) = files.iter().find(|(known, _)| *known == name)?;
+            buffer[..text.len()].copy_from_slice(text.as_bytes());
+            Some(text.len())
+        };
+        scan(
+            &|path, buffer| read(path, buffer).map(|len| &buffer[..len]),
+            set,
+        )
+    }
+
+    /// The kernel's node numbers of the homes, and the home of each CPU (by the kernel's number).
+    fn homes(topology: &Topology, cpus: &[u32]) -> (Vec<u8>, Vec<Option<u8>>) {
+        let kernel = |home| topology.kernel_node(home).0;
+        let of_cpu = |&cpu: &u32| topology.node_of_cpu(Cpu(cpu)).map(kernel);
+        (
+            (0..topology.nodes()).map(kernel).collect(),
+            cpus.iter().map(of_cpu).collect(),
+        )
+    }
+
+    /// Three nodes with odd numbers; node 4 has no memory and is nearer to node 9 than to node 2. CPU 6 is offline.
+    const ODD: [(&str, &str); 9] = [
+        ("node/online", "2,4,9\n"),
+        ("node/has_memory", "2,9\n"),
+        ("node/node2/cpulist", "0-1,16\n"),
+        ("node/node4/cpulist", "4-5\n"),
+        ("node/node9/cpulist", "7,40-41\n"),
+        ("node/node2/distance", "10 20 30\n"),
+        ("node/node4/distance", "20 10 12\n"),
+        ("node/node9/distance", "30 12 10\n"),
+        ("cpu/possible", "0-47\n"),
+    ];
+
+    #[test]
+    fn numbers_may_have_gaps_and_a_node_without_memory_has_a_neighbour() {
+        let topology = scanned(&ODD, &[(0, 255)]);
+        let (nodes, cpus) = homes(&topology, &[0, 16, 4, 5, 7, 41, 6, 47, 5000]);
+        assert_eq!(nodes, [2, 9]);
+        assert_eq!(
+            cpus,
+            [
+                Some(2),
+                Some(2),
+                Some(9),
+                Some(9),
+                Some(9),
+                Some(9),
+                None,
+                None,
+                None
+            ]
+        );
+        assert_eq!(topology.cpus(), 48);
+        let home_of = |node| topology.kernel_node(topology.home_of(NodeId(node))).0;
+        assert_eq!(
+            [2, 4, 9, 7].map(home_of),
+            [2, 9, 9, 2],
+            "an unknown node is the first home's"
+        );
+    }
+
+    #[test]
+    fn a_node_that_is_not_allowed_is_no_home() {
+        let (nodes, cpus) = homes(&scanned(&ODD, &[(0, 8)]), &[0, 4, 7]);
+        assert_eq!((nodes, cpus), (vec![2], vec![Some(2); 3]));
+        let (nodes, cpus) = homes(&scanned(&ODD, &[(9, 9)]), &[0, 4, 7]);
+        assert_eq!((nodes, cpus), (vec![9], vec![Some(9); 3]));
+        // As if nothing were known: no memory could be had anyway.
+        assert_eq!(scanned(&ODD, &[(3, 3)]).nodes(), 1);
+    }
+
+    #[test]
+    fn memory_without_cpus_is_a_home_only_if_there_is_no_other() {
+        let mut files = ODD;
+        files[4].1 = "\n";
+        let (nodes, cpus) = homes(&scanned(&files, &[(0, 255)]), &[0, 4]);
+        assert_eq!((nodes, cpus), (vec![2], vec![Some(2); 2]));
+        let (nodes, cpus) = homes(&scanned(&files, &[(9, 9)]), &[0, 4]);
+        assert_eq!((nodes, cpus), (vec![9], vec![Some(9); 2]));
+    }
+
+    #[test]
+    fn files_may_be_missing() {
+        assert_eq!(scanned(&[], &[(0, 255)]).nodes(), 1);
+        let (nodes, cpus) = homes(&scanned(&ODD[..1], &[(0, 255)]), &[0]);
+        assert_eq!((nodes, cpus), (vec![2, 4, 9], vec![None]));
+        let without: Vec<_> = ODD
+            .into_iter()
+            .filter(|(name, _)| !name.ends_with("distance"))
+            .collect();
+        let (_, cpus) = homes(&scanned(&without, &[(0, 255)]), &[4]);
+        assert_eq!(
+            cpus,
+            [Some(2)],
+            "without distances the first home is as near as any"
+        );
     }
 }

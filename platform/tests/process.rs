@@ -147,11 +147,40 @@ fn the_topology_has_every_cpu() {
     assert!((OS.current_cpu().0 as usize) < topology.cpus());
     assert!(topology.cpus() >= std::thread::available_parallelism().unwrap().get());
     for cpu in 0..topology.cpus() as u32 {
-        let node = topology.kernel_node(topology.node_of_cpu(Cpu(cpu)));
-        let listed = format!("/sys/devices/system/node/node{}/cpu{cpu}", node.0);
-        let offline = !std::fs::exists(format!("/sys/devices/system/cpu/cpu{cpu}/node0")).unwrap();
-        assert!(topology.nodes() == 1 || offline || std::fs::exists(listed).unwrap());
+        let online = std::fs::exists(format!("/sys/devices/system/cpu/cpu{cpu}/topology")).unwrap();
+        let home = topology.node_of_cpu(Cpu(cpu));
+        assert!(
+            !online || home.is_some_and(|home| home < topology.nodes()),
+            "CPU {cpu}: {home:?}"
+        );
     }
+}
+
+#[test]
+fn pages_are_found_where_they_are() {
+    let addr = OS.reserve(HUGE, HUGE).unwrap();
+    // SAFETY: reserved above, and used only here.
+    unsafe {
+        OS.map(addr, HUGE, PageMode::Small, None).unwrap();
+        ((addr + 3 * PAGE) as *mut u8).write(1);
+        ((addr + 100 * PAGE) as *mut u8).write(1);
+    }
+    let mut nodes = [None; 128];
+    OS.nodes_of(addr, PAGE, &mut nodes).unwrap();
+    let there: Vec<_> = (0..128).filter(|&i| nodes[i].is_some()).collect();
+    assert_eq!(there, [3, 100], "asking touches nothing");
+    assert_eq!(nodes[3], Some(OS.node_of(addr + 3 * PAGE).unwrap()));
+    // SAFETY: as above.
+    unsafe { OS.unreserve(addr, HUGE) };
+    OS.nodes_of(addr, PAGE, &mut nodes).unwrap();
+    assert_eq!(nodes, [None; 128]);
+}
+
+#[test]
+fn the_place_is_a_cpu_and_its_node() {
+    let (cpu, node) = OS.current_place().unwrap();
+    assert!((cpu.0 as usize) < OS.topology().cpus());
+    assert!(std::fs::exists(format!("/sys/devices/system/node/node{}", node.0)).unwrap());
 }
 
 #[test]
@@ -165,7 +194,11 @@ fn a_topology_is_built_from_parts() {
     );
     assert_eq!(
         [0, 7, 8, 11, 12, 5000].map(|cpu| topology.node_of_cpu(Cpu(cpu))),
-        [0, 0, 1, 1, 0, 0]
+        [Some(0), Some(0), Some(1), Some(1), None, None]
+    );
+    assert_eq!(
+        [0, 2, 5].map(|node| topology.home_of(NodeId(node))),
+        [1, 0, 0]
     );
     assert_eq!(Topology::from_parts(&[]).nodes(), 1);
     assert_eq!(Topology::single().nodes(), 1);

@@ -12,6 +12,7 @@
 //!
 //! Without the feature `theap` there are no magazines and every call goes to the heap.
 
+mod follow;
 mod slow;
 mod thread;
 

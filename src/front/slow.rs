@@ -37,6 +37,7 @@ pub fn alloc_run(bytes: usize, align: usize, config: &Config) -> (*mut u8, bool)
     let Some(front) = front(super::slot::get(), config) else {
         return (ptr::null_mut(), false);
     };
+    front.follow();
     match front.arena().acquire_run(front.node(), bytes, align) {
         Some(run) => {
             front.heap.counters.runs_allocated.add(1);
@@ -73,10 +74,10 @@ pub fn alloc_zeroed(size: usize, align: usize, config: &Config) -> *mut u8 {
 fn take_fresh(class: usize, config: &Config) -> Option<*mut u8> {
     let front = front(super::slot::get(), config)?;
     if front.has_cached(class) {
-        None
-    } else {
-        front.heap.take_fresh(class)
+        return None;
     }
+    front.follow();
+    front.heap.take_fresh(class)
 }
 
 /// Frees what the fast path could not.
@@ -144,6 +145,7 @@ impl Front {
     /// Fills half of an empty magazine and pops the first block.
     #[cfg(feature = "theap")]
     fn refill(&mut self, class: usize) -> *mut u8 {
+        self.follow();
         let want = (self.capacities[class] as usize / 2).max(1);
         let base = self.bases[class];
         // SAFETY: the magazine is empty and has at least `want` places; the blocks end up at its bottom.
@@ -163,6 +165,7 @@ impl Front {
 
     #[cfg(not(feature = "theap"))]
     pub(super) fn alloc_class(&mut self, class: usize) -> *mut u8 {
+        self.follow();
         let mut block: *mut u8 = ptr::null_mut();
         // SAFETY: one place below the end.
         unsafe { self.heap.take(class, (&raw mut block).add(1), 1) };

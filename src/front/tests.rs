@@ -1,10 +1,12 @@
 //! Fronts and arenas of their own behind a fake operating system: every call failing at every position, several NUMA
 //! nodes, random sequences of operations on several heaps. After each run no block may be lost.
 
+// Told by their counters.
+#[cfg(all(feature = "numa", feature = "stats"))]
+mod numa;
+
 use super::thread::{FRONT_BYTES, Front};
 use crate::classes;
-#[cfg(feature = "numa")]
-use crate::config::Numa;
 use crate::config::{Config, Pages};
 use crate::pool::{Arena, SLOT, SUPER, kind};
 use core::sync::atomic::Ordering;
@@ -12,8 +14,6 @@ use proptest::prelude::*;
 use std::boxed::Box;
 use std::collections::BTreeMap;
 use std::vec::Vec;
-#[cfg(feature = "numa")]
-use theap_platform::Topology;
 use theap_platform::{Call, Error, Fake, Os, PageMode};
 
 const SMALL: Config = Config::new().address_space(128 << 20).pages(Pages::Small);
@@ -289,69 +289,6 @@ fn hugetlb_falls_back_with_one_message() {
     assert!(node.mapped_bytes(PageMode::Thp) >= 40 << 20);
     assert_eq!(lines(world.fake), 1);
     world.end([front].into());
-}
-
-#[cfg(feature = "numa")]
-fn two_nodes(config: Config) -> World {
-    World::new(config, |fake| {
-        fake.set_topology(Topology::from_parts(&[(0, 1, 0), (2, 3, 1)]))
-    })
-    .expect("an arena")
-}
-
-#[test]
-#[cfg(feature = "numa")]
-fn each_node_has_its_part_and_blocks_go_home() {
-    let mut world = two_nodes(SMALL.address_space(1 << 30));
-    assert_eq!(world.arena.node_count(), 2);
-    world.fake.set_cpu(0);
-    let near = world.front().expect("a front");
-    world.fake.set_cpu(3);
-    let far = world.front().expect("a front");
-    let mut blocks = Vec::new();
-    for &size in SIZES.iter().cycle().take(300) {
-        for (node, front) in [&mut *near, &mut *far].into_iter().enumerate() {
-            let block = world.alloc(front, size, 1).expect("memory");
-            assert_eq!(world.arena.node_of_slot(world.arena.slot_of(block)), node);
-            assert_eq!(
-                world.fake.bound(block).map(|id| usize::from(id.0)),
-                Some(node)
-            );
-            blocks.push((node, block));
-        }
-    }
-    // Everyone frees the other one's: no block stays in a magazine of the wrong node.
-    for (node, block) in blocks {
-        world.free(if node == 0 { &mut *far } else { &mut *near }, block);
-    }
-    for &size in SIZES.iter().filter(|&&size| size <= 1024) {
-        let block = world.alloc(near, size, 1).expect("memory");
-        assert_eq!(world.arena.node_of_slot(world.arena.slot_of(block)), 0);
-    }
-    world.end([near, far].into());
-}
-
-#[test]
-#[cfg(feature = "numa")]
-fn a_full_node_takes_from_the_other() {
-    let mut world = two_nodes(SMALL.messages(false));
-    world.fake.set_cpu(0);
-    let front = world.front().expect("a front");
-    let mut nodes = [0; 2];
-    while let Some(block) = world.alloc(front, 200_000, 1) {
-        nodes[world.arena.node_of_slot(world.arena.slot_of(block))] += 1;
-    }
-    assert!(nodes[0] > 200 && nodes[1] > 200, "{nodes:?}");
-    assert!(cfg!(not(feature = "stats")) || front.heap.counters.stage_remote.get() > 0);
-    world.end([front].into());
-}
-
-#[test]
-#[cfg(feature = "numa")]
-fn numa_off_is_one_node() {
-    let world = two_nodes(SMALL.numa(Numa::Off));
-    assert_eq!(world.arena.node_count(), 1);
-    world.end(Vec::new());
 }
 
 #[test]

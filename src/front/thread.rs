@@ -22,6 +22,8 @@ pub struct Front {
     /// What lies in the slow path.
     pub heap: Heap,
     index: usize,
+    /// Slow paths in a row that found the thread on another node.
+    pub(super) away: u32,
     /// Bottom of each class's magazine.
     #[cfg(feature = "theap")]
     pub(super) bases: [*mut *mut u8; CLASS_COUNT],
@@ -165,7 +167,7 @@ impl Front {
     /// A front for the calling thread's node. It is the caller's until `retire`.
     pub fn new_in(arena: &'static Arena) -> Option<*mut Front> {
         let slot = arena.acquire_heap()?;
-        let node = arena.node_of_cpu(arena.current_cpu());
+        let node = arena.current_node().unwrap_or(0);
         let place = slot.memory.cast::<Front>();
         // SAFETY: the memory is the arena's for a front of this index, zero if new, and nobody else's now.
         unsafe {
@@ -174,11 +176,7 @@ impl Front {
                 (&raw mut (*place).index).write(slot.index);
                 Self::lay_out_magazines(place, arena.config.magazine);
             }
-            let (home, home_len) = arena.part(node);
-            (*place).heap.move_to(node);
-            (*place).head.home = home;
-            (*place).head.home_len = home_len;
-            (*place).head.kinds = arena.kinds_of_node(node);
+            (*place).settle_on(node);
         }
         Some(place)
     }
@@ -232,6 +230,15 @@ impl Front {
     /// Its memory: address and bytes.
     pub fn memory(&self) -> (usize, usize) {
         (core::ptr::from_ref(self) as usize, FRONT_BYTES)
+    }
+
+    /// Takes memory of this node from now on. The front has no blocks and no spans.
+    pub(super) fn settle_on(&mut self, node: usize) {
+        let arena = self.arena();
+        (self.head.home, self.head.home_len) = arena.part(node);
+        self.head.kinds = arena.kinds_of_node(node);
+        self.heap.move_to(node);
+        self.away = 0;
     }
 
     /// Gives all blocks and spans back and leaves the front to a later thread.

@@ -168,10 +168,12 @@ impl Heap {
         meta.summary.set(meta.summary.get() | 1 << parcel.index);
     }
 
-    /// Sets bits of a span that somebody else, or nobody, owns. A span that was this heap's last is taken back.
+    /// Sets bits of a span that somebody else, or nobody, owns. A span that was this heap's last is taken back, unless
+    /// the heap has moved to another node meanwhile.
     fn send_home(&mut self, home: Home, parcel: Parcel) {
         let meta = self.arena.span(home.span);
-        let was_mine = meta.last_owner() == self.id;
+        let was_mine = meta.last_owner() == self.id
+            && self.arena.node_of_slot(home.span.0 as usize) == self.node();
         if was_mine && meta.shake.retake(self.id) {
             self.counters.spans_retaken.add(1);
             self.set_free(home, parcel);

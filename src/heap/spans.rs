@@ -69,8 +69,14 @@ impl Heap {
         self.node
     }
 
-    /// A retired heap serves a new thread, on another node maybe.
+    /// A retired heap serves a new thread, or its own on another node.
     pub fn move_to(&mut self, node: usize) {
+        #[cfg(not(feature = "shared-pool"))]
+        if node != self.node {
+            self.classes
+                .iter_mut()
+                .for_each(|class| class.own_super = NIL);
+        }
         self.node = node;
     }
 

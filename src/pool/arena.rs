@@ -23,7 +23,7 @@ use crate::fatal::{self, Saying};
 use crate::stats::board::{Board, Header, HeapBoard, NodeBoard, Places};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use core::sync::atomic::{AtomicBool, AtomicU8};
-use theap_platform::{Cpu, Error, HUGE, HUGE_1G, Mutex, Os, PAGE, Rank, Topology};
+use theap_platform::{Error, HUGE, HUGE_1G, Mutex, Os, PAGE, Rank, Topology};
 
 /// Rank of the lock on heap ids; first of all.
 const RANK_HEAPS: u8 = 1;
@@ -56,8 +56,10 @@ pub struct Arena {
     /// What was done for each 2 MiB of `metas`: nothing, COMMITTED, or PREFERS_HUGE too.
     meta_states: *const AtomicU8,
     stashes: *const Stash,
-    cpus: usize,
-    topology: Topology,
+    pub(super) cpus: usize,
+    pub(super) topology: Topology,
+    /// For each CPU that the topology does not know: its node plus one once a thread was found on it, or 0.
+    pub(super) learned: *const AtomicU8,
     pub(super) heaps: Mutex<HeapIds>,
     pub(super) heap_links: *const AtomicU32,
     pub(super) heap_memory: usize,
@@ -99,6 +101,7 @@ impl Carver {
 struct Layout {
     nodes: usize,
     stashes: usize,
+    learned: usize,
     kinds: usize,
     heads: usize,
     modes: usize,
@@ -126,6 +129,7 @@ impl Layout {
         carver.take(size_of::<Arena>(), 64);
         let nodes = carver.take(nodes * size_of::<Node>(), 64);
         let stashes = carver.take(cpus * CLASS_COUNT * size_of::<Stash>(), 64);
+        let learned = carver.take(cpus, 64);
         let modes = carver.take(supers, 64);
         let heap_links = carver.take(max_heaps * 4, 64);
         let metas_len = (supers * size_of::<SuperMeta>()).next_multiple_of(HUGE);
@@ -144,6 +148,7 @@ impl Layout {
         Self {
             nodes,
             stashes,
+            learned,
             kinds,
             heads,
             modes,
@@ -261,6 +266,7 @@ impl Arena {
             stashes: (meta + layout.stashes) as *const Stash,
             cpus,
             topology,
+            learned: (meta + layout.learned) as *const AtomicU8,
             heaps: Mutex::new(Rank(RANK_HEAPS), HeapIds { made: 0, idle: 0 }),
             heap_links: (meta + layout.heap_links) as *const AtomicU32,
             heap_memory: meta + layout.heaps,
@@ -350,20 +356,6 @@ impl Arena {
     pub fn nodes(&self) -> &[Node] {
         // SAFETY: `create` wrote `node_count` nodes before it gave the arena away.
         unsafe { core::slice::from_raw_parts(self.nodes, self.node_count) }
-    }
-
-    /// The node that a CPU belongs to.
-    pub fn node_of_cpu(&self, cpu: Cpu) -> usize {
-        if self.node_count == 1 {
-            0
-        } else {
-            self.topology.node_of_cpu(cpu).min(self.node_count - 1)
-        }
-    }
-
-    /// The kernel's number of a node.
-    pub fn kernel_node(&self, node: usize) -> theap_platform::NodeId {
-        self.topology.kernel_node(node)
     }
 
     /// The node whose part of the range the slot is in.
@@ -500,17 +492,6 @@ impl Arena {
     /// Number of CPUs that have stashes.
     pub fn cpus(&self) -> usize {
         self.cpus
-    }
-
-    /// This thread's CPU.
-    pub fn current_cpu(&self) -> Cpu {
-        // Unit tests ask the fake.
-        let cpu = if cfg!(test) {
-            None
-        } else {
-            theap_arch::cpu_number()
-        };
-        cpu.map_or_else(|| self.os.current_cpu(), Cpu)
     }
 
     /// True for the first caller of a process that has this to say, if messages are on.

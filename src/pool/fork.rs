@@ -66,7 +66,7 @@ impl Arena {
                 }
                 let shared = forks > 0 && self.os.is_shared(address);
                 // SAFETY: the page is mapped so, and the locks keep it mapped.
-                if unsafe { self.os.demote(address, page) }.is_ok() {
+                if unsafe { self.os.demote(address, page, self.binding(node.first + i)) }.is_ok() {
                     self.lock_memory(address, page);
                     (i..i + page / SUPER).for_each(|i| node.set_mode(i, Some(PageMode::Thp)));
                     account.need -= account.copies(shared);

@@ -92,7 +92,7 @@ impl Node {
         if let Some(i) = self.add_gigantic(growth, taken) {
             return Some(i);
         }
-        let limit = (self.arena.config.growth / SUPER).max(1);
+        let limit = self.step_limit();
         let first = growth.frontier;
         let mut count = growth.step.min(limit).min(self.supers - first);
         let hugetlb = !matches!(self.arena.config.pages, Pages::Thp | Pages::Small);
@@ -134,6 +134,7 @@ impl Node {
         if arena.config.pages != Pages::Hugetlb1g
             || !address.is_multiple_of(HUGE_1G)
             || first + count > self.supers
+            || (arena.interleaves() && count > HUGE_1G / SUPER)
         {
             return None;
         }
@@ -145,6 +146,14 @@ impl Node {
             Err(_) => {}
         }
         None
+    }
+
+    /// SuperSlabs of the largest step. Where each is bound to another node, each is mapped by itself.
+    fn step_limit(&self) -> usize {
+        if self.arena.interleaves() {
+            return 1;
+        }
+        (self.arena.config.growth / SUPER).max(1)
     }
 
     pub(super) fn is_hole(&self, i: usize) -> bool {
@@ -233,7 +242,6 @@ impl Node {
 
     fn map_pages(&self, first: usize, count: usize, modes: &[PageMode]) -> Result<PageMode, Error> {
         let arena = self.arena;
-        let bind = (arena.node_count() > 1).then(|| arena.kernel_node(self.index));
         let (address, len) = (
             arena.address_of((self.first + first) * SLOTS),
             count * SUPER,
@@ -243,14 +251,8 @@ impl Node {
             if mode.is_hugetlb() && !arena.may_take_hugetlb(mode, count) {
                 continue;
             }
-            // SAFETY: the SuperSlabs are reserved and not mapped, and the growth lock keeps others away. A kernel or
-            // a container that refuses the binding serves without it.
-            let mapped = unsafe {
-                match (arena.os.map(address, len, mode, bind), bind) {
-                    (Err(Error::Other(_)), Some(_)) => arena.os.map(address, len, mode, None),
-                    (answer, _) => answer,
-                }
-            };
+            // SAFETY: the SuperSlabs are reserved and not mapped, and the growth lock keeps others away.
+            let mapped = unsafe { arena.map(self.first + first, count, mode) };
             match mapped {
                 Ok(()) => {
                     if !mode.is_hugetlb() {
@@ -300,7 +302,7 @@ impl Node {
             if hole.is_none() && self.add_gigantic(&mut growth, 0).is_some() {
                 continue;
             }
-            let limit = (self.arena.config.growth / SUPER).max(1);
+            let limit = self.step_limit();
             let (first, count) = match hole {
                 Some(i) => (i, 1),
                 None => {

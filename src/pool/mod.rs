@@ -15,6 +15,7 @@ pub mod superslab;
 
 cfg_if::cfg_if! {
     if #[cfg(not(loom))] {
+        mod affinity;
         mod arena;
         #[cfg(test)]
         mod check;

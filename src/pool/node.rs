@@ -28,8 +28,6 @@ const SEARCH: usize = 64;
 /// A node of the pool.
 pub struct Node {
     pub(super) arena: &'static Arena,
-    /// Index among the arena's nodes.
-    pub index: usize,
     /// Its first SuperSlab in the range, and their number.
     pub(super) first: usize,
     pub(super) supers: usize,
@@ -70,7 +68,6 @@ impl Node {
         }
         Self {
             arena,
-            index,
             first: index * supers,
             supers,
             avail,

@@ -16,7 +16,7 @@ impl Arena {
         let cpu = self.current_cpu().0 as usize;
         let node = self.node_of_slot(span.0 as usize);
         // A stash serves threads of its CPU, and so of its CPU's node.
-        if self.node_of_cpu(theap_platform::Cpu(cpu as u32)) != node
+        if self.node_of_cpu(theap_platform::Cpu(cpu as u32)) != Some(node)
             || !self.stash(cpu, class).put(span)
         {
             self.nodes()[node].push_partial(class, span);
@@ -42,7 +42,8 @@ impl Arena {
         } else {
             let span = (0..self.cpus())
                 .filter(|&other| {
-                    other != cpu && self.node_of_cpu(theap_platform::Cpu(other as u32)) == node
+                    other != cpu
+                        && self.node_of_cpu(theap_platform::Cpu(other as u32)) == Some(node)
                 })
                 .find_map(|other| self.stash(other, class).take())
                 .filter(mine)?;

@@ -163,7 +163,7 @@ impl Arena {
             mode(old).unwrap_or(PageMode::Hugetlb),
             !self.is_sealed()
                 && mode(old) == mode(new)
-                && self.node_of_slot(old) == self.node_of_slot(new),
+                && self.binding(old / SLOTS) == self.binding(new / SLOTS),
         ) else {
             // SAFETY: the caller's promise.
             unsafe { core::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, SUPER) };
@@ -180,8 +180,7 @@ impl Arena {
             Err(Error::Lost) => return Err(Error::Lost),
             // SAFETY: the new one is only reserved now.
             Err(_) => unsafe {
-                self.os
-                    .map(to, SUPER, mode(new).unwrap_or(PageMode::Small), None)
+                self.map(new / SLOTS, 1, mode(new).unwrap_or(PageMode::Small))
                     .map_err(|_| Error::Lost)?;
             },
         }
@@ -240,14 +239,8 @@ impl Node {
                 self.say_out_of_memory(len.saturating_mul(SLOT), Error::NoMemory);
                 return None;
             }
-            match self.map_supers(&mut growth, i, shape.supers, len) {
-                Ok(()) => {
-                    return Some(SlotRun {
-                        slot: (self.first + i) * SLOTS,
-                        len,
-                        fresh: true,
-                    });
-                }
+            match self.map_run(&mut growth, i, shape) {
+                Ok(run) => return Some(run),
                 Err(Error::Lost) => {}
                 Err(error) => {
                     self.say_out_of_memory(len.saturating_mul(SLOT), error);
@@ -255,6 +248,29 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// Maps a run behind the frontier, all of it or nothing. SuperSlabs that are bound to different nodes are mapped
+    /// one by one: those before a failure stay, free.
+    fn map_run(&self, growth: &mut Growth, i: usize, shape: Shape) -> Result<SlotRun, Error> {
+        if self.arena.interleaves() {
+            growth.holes += i + shape.supers - growth.frontier;
+            growth.frontier = i + shape.supers;
+            return self.claim(growth, i, shape).map_err(|blocked| {
+                let lost = !self.is_hole(blocked);
+                while growth.frontier > 0 && self.is_hole(growth.frontier - 1) {
+                    growth.frontier -= 1;
+                    growth.holes -= 1;
+                }
+                if lost { Error::Lost } else { Error::NoMemory }
+            });
+        }
+        self.map_supers(growth, i, shape.supers, shape.len)?;
+        Ok(SlotRun {
+            slot: (self.first + i) * SLOTS,
+            len: shape.len,
+            fresh: true,
+        })
     }
 
     /// Takes the run at SuperSlab `i` if all of it is free or can be mapped; else the SuperSlab that is in the way,

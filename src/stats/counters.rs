@@ -78,6 +78,8 @@ counters! {
     stage_grow,
     /// Spans of another node.
     stage_remote,
+    /// Times a heap followed its thread to another node.
+    node_moves,
     /// Spans whose slots were given back.
     spans_released,
     /// Full spans left to nobody.

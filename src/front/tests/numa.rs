@@ -1,0 +1,371 @@
+//! Several NUMA nodes and changing CPUs, by a pretended topology.
+
+use super::super::follow::PATIENCE;
+use super::{SIZES, SMALL, World, scenario};
+use crate::config::{Config, Numa};
+use crate::front::thread::Front;
+use crate::placement::Placement;
+use crate::pool::{SLOT, SUPER};
+use std::vec::Vec;
+use theap_platform::{Call, Error, PageMode, Topology};
+
+fn world(config: Config, parts: &[(u32, u32, u8)]) -> World {
+    World::new(config, |fake| {
+        fake.set_topology(Topology::from_parts(parts))
+    })
+    .expect("an arena")
+}
+
+fn two_nodes(config: Config) -> World {
+    world(config, &[(0, 1, 0), (2, 3, 1)])
+}
+
+impl World {
+    fn node_of(&self, block: usize) -> usize {
+        self.arena.node_of_slot(self.arena.slot_of(block))
+    }
+
+    fn front_on(&self, cpu: u32) -> &'static mut Front {
+        self.fake.set_cpu(cpu);
+        self.front().expect("a front")
+    }
+
+    /// Takes slow paths until the front has had the chance to follow its thread: each empties the magazine.
+    fn refills(&mut self, front: &mut Front, count: u32) -> Vec<usize> {
+        let mut blocks = Vec::new();
+        for _ in 0..count {
+            let before = front.heap.counters.refills.get();
+            while front.heap.counters.refills.get() == before {
+                blocks.push(self.alloc(front, 4096, 1).expect("memory"));
+            }
+        }
+        blocks
+    }
+}
+
+#[test]
+fn each_node_has_its_part_and_blocks_go_home() {
+    let mut world = two_nodes(SMALL.address_space(1 << 30));
+    assert_eq!(world.arena.node_count(), 2);
+    let near = world.front_on(0);
+    let far = world.front_on(3);
+    let mut blocks = Vec::new();
+    for &size in SIZES.iter().cycle().take(300) {
+        for (node, front) in [&mut *near, &mut *far].into_iter().enumerate() {
+            world.fake.set_cpu(3 * node as u32);
+            let block = world.alloc(front, size, 1).expect("memory");
+            assert_eq!(world.node_of(block), node);
+            assert_eq!(
+                world.fake.bound(block).map(|id| usize::from(id.0)),
+                Some(node)
+            );
+            blocks.push((node, block));
+        }
+    }
+    // Everyone frees the other one's: no block stays in a magazine of the wrong node.
+    for (node, block) in blocks {
+        world.free(if node == 0 { &mut *far } else { &mut *near }, block);
+    }
+    world.fake.set_cpu(0);
+    for &size in SIZES.iter().filter(|&&size| size <= 1024) {
+        let block = world.alloc(near, size, 1).expect("memory");
+        assert_eq!(world.node_of(block), 0);
+    }
+    world.end([near, far].into());
+}
+
+#[test]
+fn a_full_node_takes_from_the_other() {
+    let mut world = two_nodes(SMALL.messages(false));
+    let front = world.front_on(0);
+    let mut nodes = [0; 2];
+    while let Some(block) = world.alloc(front, 200_000, 1) {
+        nodes[world.node_of(block)] += 1;
+    }
+    assert!(nodes[0] > 200 && nodes[1] > 200, "{nodes:?}");
+    assert!(front.heap.counters.stage_remote.get() > 0);
+    world.end([front].into());
+}
+
+#[test]
+fn off_is_one_part_that_is_bound_to_nothing() {
+    let mut world = two_nodes(SMALL.numa(Numa::Off));
+    assert_eq!(world.arena.node_count(), 1);
+    let front = world.front_on(3);
+    let block = world.alloc(front, 5 << 20, 1).expect("memory");
+    assert_eq!(world.fake.bound(block), None);
+    world.end([front].into());
+}
+
+#[test]
+fn interleave_binds_superslabs_in_turn() {
+    let config = SMALL.numa(Numa::Interleave).address_space(1 << 30);
+    let mut world = world(config, &[(0, 0, 2), (7, 7, 5), (8, 9, 30)]);
+    assert_eq!(world.arena.node_count(), 1);
+    let (here, there) = (world.front_on(0), world.front_on(8));
+    let base = world.arena.range().0;
+    let expected = |address: usize| Some([2, 5, 30][(address - base) / SUPER % 3]);
+    for (i, &size) in SIZES.iter().cycle().take(600).enumerate() {
+        let front = if i % 2 == 0 { &mut *here } else { &mut *there };
+        let block = world.alloc(front, size, 1).expect("memory");
+        assert_eq!(world.fake.bound(block).map(|id| id.0), expected(block));
+    }
+    // A huge run lies on all nodes.
+    let run = world.alloc(here, 20 << 20, 1).expect("memory");
+    for address in (run..run + (20 << 20)).step_by(SUPER) {
+        assert_eq!(world.fake.bound(address).map(|id| id.0), expected(address));
+    }
+    world.free(there, run);
+    let again = world.alloc(there, 20 << 20, 1).expect("memory");
+    assert_eq!(again, run, "room is used again by whoever needs it");
+    world.end([here, there].into());
+}
+
+#[test]
+fn each_call_fails_at_each_position_on_several_nodes() {
+    for numa in [Numa::Local, Numa::Interleave] {
+        for lasting in [false, true] {
+            for position in (0..).step_by(if lasting { 23 } else { 13 }) {
+                let made = World::new(SMALL.numa(numa).messages(false), |fake| {
+                    fake.set_topology(Topology::from_parts(&[(0, 1, 0), (2, 3, 1)]));
+                    if lasting {
+                        fake.fail_from(position)
+                    } else {
+                        fake.fail_nth(position)
+                    }
+                });
+                let Ok(world) = made else { continue };
+                let fake = world.fake;
+                scenario(world);
+                if fake.calls() <= position {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_failing_huge_run_gives_its_addresses_back() {
+    let mut world = two_nodes(SMALL.numa(Numa::Interleave).messages(false));
+    let front = world.front_on(0);
+    world.alloc(front, 5 << 20, 1).expect("memory");
+    // More often than the range would hold it. The fourth SuperSlab fails to map, and three stay, free.
+    for _ in 0..8 {
+        world.fake.fail_only(Call::Map);
+        world.fake.fail_nth(3);
+        assert!(world.alloc(front, 60 << 20, 1).is_none());
+    }
+    world.fake.heal();
+    assert!(world.alloc(front, 60 << 20, 1).is_some());
+    world.end([front].into());
+}
+
+#[test]
+fn a_thread_that_moves_takes_memory_of_its_new_node() {
+    let mut world = two_nodes(SMALL.address_space(1 << 30));
+    let front = world.front_on(0);
+    let before: Vec<_> = SIZES
+        .iter()
+        .map(|&size| world.alloc(front, size, 1).expect("memory"))
+        .collect();
+    let mut kept = world.refills(front, 3);
+    let freed = kept.split_off(kept.len() / 2);
+    freed.into_iter().for_each(|block| world.free(front, block));
+    world.fake.set_cpu(2);
+    kept.extend(world.refills(front, PATIENCE - 1));
+    assert_eq!(front.node(), 0, "not at once");
+    assert!(kept.iter().all(|&block| world.node_of(block) == 0));
+    let moved = world.refills(front, 1);
+    assert_eq!(front.node(), 1);
+    assert_eq!(world.node_of(moved[moved.len() - 1]), 1);
+    assert_eq!(front.heap.counters.node_moves.get(), 1);
+    world.arena.check();
+    for &size in &SIZES {
+        let block = world.alloc(front, size, 1).expect("memory");
+        assert_eq!(world.node_of(block), 1, "{size} bytes");
+    }
+    // What it has of its old node goes home, though it was the last owner of these spans: it never gets it again.
+    kept.into_iter()
+        .chain(before)
+        .for_each(|block| world.free(front, block));
+    for block in world.refills(front, 30) {
+        assert_eq!(world.node_of(block), 1);
+    }
+    let stayer = world.front_on(1);
+    let active = world.active();
+    let block = world.refills(stayer, 1)[0];
+    assert_eq!(
+        (world.node_of(block), world.active()),
+        (0, active),
+        "the old node's spans serve whoever is there"
+    );
+    world.end([front, stayer].into());
+}
+
+#[test]
+fn a_thread_that_bounces_stays() {
+    let mut world = two_nodes(SMALL.address_space(1 << 30));
+    let front = world.front_on(0);
+    for round in 0..40 {
+        world.fake.set_cpu(2 + round % 2);
+        let blocks = world.refills(front, PATIENCE / 2);
+        world.fake.set_cpu(0);
+        let more = world.refills(front, 1);
+        for block in blocks.into_iter().chain(more) {
+            assert_eq!(world.node_of(block), 0);
+            world.free(front, block);
+        }
+    }
+    assert_eq!(front.heap.counters.node_moves.get(), 0);
+    world.end([front].into());
+}
+
+#[test]
+fn a_moving_thread_is_followed_for_ever() {
+    let mut world = two_nodes(SMALL.magazine(4096));
+    let mut front = world.front_on(0);
+    let other = world.front_on(3);
+    for round in 0..30 {
+        let cpu = if round % 2 == 0 { 3 } else { 0 };
+        world.fake.set_cpu(cpu);
+        for block in world.refills(front, PATIENCE) {
+            // Some by another thread, some of them only after the next move.
+            match block / 4096 % 3 {
+                0 => world.free(front, block),
+                1 => world.free(other, block),
+                _ => {}
+            }
+        }
+        assert_eq!(front.node(), usize::from(cpu == 3));
+        world.arena.check();
+        let held: Vec<_> = world
+            .live
+            .keys()
+            .copied()
+            .take(world.live.len() * 2 / 3)
+            .collect();
+        held.into_iter().for_each(|block| world.free(front, block));
+        if round % 7 == 6 {
+            front.retire();
+            front = world.front().expect("a front");
+        }
+    }
+    world.end([front, other].into());
+}
+
+#[test]
+fn cpus_that_come_online_later_are_learned() {
+    // CPUs 4 to 11 are possible, but offline at the start; so is node 3, of which nothing is known.
+    let mut world = world(SMALL, &[(0, 1, 0), (12, 12, 1)]);
+    world.fake.set_place(5, 1);
+    let front = world.front().expect("a front");
+    assert_eq!(front.node(), 1);
+    let block = world.alloc(front, 64, 1).expect("memory");
+    assert_eq!(world.node_of(block), 1);
+    // Learned once: what a CPU belongs to does not change.
+    world.fake.set_place(5, 0);
+    assert_eq!(world.arena.current_node(), Some(1));
+    world.fake.set_place(6, 3);
+    assert_eq!(
+        world.arena.current_node(),
+        Some(0),
+        "an unknown node's CPUs are at home on the first"
+    );
+    // Beyond what was possible at start: no stash of its own, no place to note its node.
+    world.fake.set_place(5000, 1);
+    assert_eq!(world.arena.current_node(), Some(1));
+    for block in world.refills(front, 100) {
+        assert_eq!(world.node_of(block), 1);
+        world.free(front, block);
+    }
+    front.heap.retire();
+    // A sealed heap does not ask, and whoever is on such a CPU stays where it is.
+    world.arena.set_sealed(true);
+    world.fake.set_place(7, 0);
+    assert_eq!(world.arena.current_node(), None);
+    world.refills(front, PATIENCE + 1);
+    assert_eq!(front.node(), 1);
+    world.arena.set_sealed(false);
+    world.refills(front, PATIENCE);
+    assert_eq!(front.node(), 0);
+    world.end([front].into());
+}
+
+#[test]
+fn what_an_unplugged_cpu_has_in_its_stash_is_found_on_its_node() {
+    let mut world = world(
+        SMALL.address_space(1 << 30),
+        &[(0, 0, 4), (40, 40, 9), (4095, 4095, 9)],
+    );
+    let owner = world.front_on(4095);
+    // 1 KiB: 64 blocks a span; they run full and are left to nobody.
+    let blocks: Vec<_> = (0..256)
+        .map(|_| world.alloc(owner, 1024, 1).expect("memory"))
+        .collect();
+    let freer = world.front_on(4095);
+    blocks
+        .iter()
+        .step_by(2)
+        .for_each(|&block| world.free(freer, block));
+    freer.flush();
+    // From here on nobody runs on CPU 4095 any more.
+    let active = world.active();
+    let away = world.front_on(0);
+    let block = world.alloc(away, 1024, 1).expect("memory");
+    assert_eq!(world.node_of(block), 0, "not for another node");
+    let taker = world.front_on(40);
+    for _ in 0..128 - 64 {
+        let block = world.alloc(taker, 1024, 1).expect("memory");
+        assert_eq!(world.node_of(block), 1);
+    }
+    assert!(world.active() <= active + 2 * SLOT as u64 || cfg!(not(feature = "shared-pool")));
+    world.end([owner, freer, away, taker].into());
+}
+
+#[test]
+fn placement_tells_what_is_bound_and_where_it_lies() {
+    let mut world = two_nodes(SMALL.address_space(1 << 30));
+    let rows = |world: &World| {
+        let placement = Placement::gather(world.arena).expect("a kernel with NUMA");
+        let row = |row: &crate::NodePlacement| (row.node, row.bound, row.resident, row.strayed);
+        placement.nodes().iter().map(row).collect::<Vec<_>>()
+    };
+    assert_eq!(rows(&world), [(0, 0, 0, 0), (1, 0, 0, 0)]);
+    let near = world.front_on(0);
+    let far = world.front_on(2);
+    let fill = |world: &mut World, front: &mut Front, bytes: usize| {
+        let block = world.alloc(front, bytes, 1).expect("memory");
+        // SAFETY: a live block of this size; the ends are the world's marks.
+        unsafe { core::slice::from_raw_parts_mut((block + 1) as *mut u8, bytes - 2).fill(1) };
+    };
+    fill(&mut world, near, 1 << 20);
+    // The kernel refuses the binding of what node 1 gets next: it lies wherever, here on node 0.
+    world.fake.fail_only(Call::Bind);
+    world.fake.fail_nth(0);
+    fill(&mut world, far, 2 << 20);
+    world.fake.heal();
+    let super_bytes = SUPER as u64;
+    assert_eq!(
+        rows(&world),
+        [(0, super_bytes, 3 << 20, 0), (1, super_bytes, 0, 2 << 20)]
+    );
+    world.end([near, far].into());
+}
+
+#[test]
+fn a_refused_binding_does_not_cost_memory() {
+    for error in [Error::Other(1), Error::Other(38)] {
+        let mut world = two_nodes(SMALL);
+        world.fake.fail_only(Call::Bind);
+        world.fake.fail_with(error);
+        world.fake.fail_from(0);
+        let front = world.front_on(2);
+        for &size in SIZES.iter().cycle().take(100) {
+            let block = world.alloc(front, size, 1).expect("memory");
+            assert_eq!((world.node_of(block), world.fake.bound(block)), (1, None));
+        }
+        assert!(world.arena.nodes()[1].mapped_bytes(PageMode::Small) > 0);
+        world.end([front].into());
+    }
+}
