@@ -6,12 +6,13 @@
 #![allow(unsafe_code)] // Loom's cells: they check what the protocols promise, exclusive access.
 
 use loom::cell::UnsafeCell;
-use loom::sync::atomic::{AtomicU64, Ordering};
+use loom::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 use theap::heap::ownership::{FIRST_HEAP, FREE, Freed, Handshake, NOBODY, POOL};
 use theap::pool::SpanId;
 use theap::pool::avail::{Avail, Bitmap, LEVELS};
+use theap::pool::claims::{Claims, PREPARING};
 use theap::pool::queue::{Links, SpanQueue};
 use theap::pool::stash::Stash;
 use theap::pool::superslab::{SlotWord, Slots};
@@ -375,5 +376,50 @@ fn stash_has_one_taker_for_each_span() {
         all.extend(core::iter::from_fn(|| stash.take()).map(|s| s.0));
         all.sort_unstable();
         assert_eq!(all, [7, 9], "a span is lost or twice there");
+    });
+}
+
+/// Two who map meet: nobody gets what the other has, and the holes are counted right, also where a step is given up
+/// while the other passes by.
+#[test]
+fn claims_of_superslabs() {
+    for claimed_first in [1, 2] {
+        loom::model(move || {
+            let bytes: &'static [AtomicU8] = Box::leak((0..4).map(|_| AtomicU8::new(0)).collect());
+            let claims = Arc::new(Claims::new(bytes));
+            let warmer = {
+                let claims = claims.clone();
+                thread::spawn(move || {
+                    if let Some((first, len)) = claims.claim_ahead(claimed_first) {
+                        // The system refuses.
+                        claims.give_up(first, len);
+                    }
+                })
+            };
+            let (first, len) = claims.claim_ahead(1).unwrap();
+            assert_eq!(claims.byte(first).swap(1, Ordering::AcqRel), PREPARING);
+            assert_eq!(len, 1);
+            warmer.join().unwrap();
+            assert_eq!(claims.byte(first).load(Ordering::Relaxed), 1);
+            assert!(first < claims.frontier());
+            assert_eq!(claims.holes(), claims.count_holes());
+        });
+    }
+}
+
+#[test]
+fn one_hole_has_one_taker() {
+    loom::model(|| {
+        let bytes: &'static [AtomicU8] = Box::leak((0..2).map(|_| AtomicU8::new(0)).collect());
+        let claims = Arc::new(Claims::new(bytes));
+        assert!(claims.claim(1, 1));
+        assert_eq!(claims.holes(), 1);
+        let other = {
+            let claims = claims.clone();
+            thread::spawn(move || claims.claim_hole().is_some())
+        };
+        let mine = claims.claim_hole().is_some();
+        assert!(mine != other.join().unwrap());
+        assert_eq!((claims.holes(), claims.count_holes()), (0, 0));
     });
 }

@@ -245,6 +245,7 @@ impl Heap {
             Stage::Partial => &counters.stage_partial,
             Stage::Empty => &counters.stage_empty,
             Stage::Fresh => &counters.stage_fresh,
+            Stage::Prepared => &counters.stage_prepared,
             Stage::Grow => &counters.stage_grow,
             Stage::Remote => &counters.stage_remote,
         }

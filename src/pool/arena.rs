@@ -11,6 +11,7 @@
 //! itself lies at the front of the metadata, so that nothing is needed before it.
 
 use super::avail::{Avail, Bitmap, LEVELS};
+use super::claims::Claims;
 use super::heaps::HeapIds;
 use super::meta::{SpanMeta, SuperMeta};
 use super::node::Node;
@@ -50,7 +51,6 @@ pub struct Arena {
     nodes: *const Node,
     kinds: *const AtomicU8,
     heads: *const AtomicU8,
-    modes: *const AtomicU8,
     words: *const SlotWord,
     metas: *const SuperMeta,
     /// What was done for each 2 MiB of `metas`: nothing, COMMITTED, or PREFERS_HUGE too.
@@ -259,7 +259,6 @@ impl Arena {
             nodes: (meta + layout.nodes) as *const Node,
             kinds: (meta + layout.kinds) as *const AtomicU8,
             heads: (meta + layout.heads) as *const AtomicU8,
-            modes: (meta + layout.modes) as *const AtomicU8,
             words: (meta + layout.words) as *const SlotWord,
             metas: (meta + layout.metas) as *const SuperMeta,
             meta_states: (meta + layout.meta_states) as *const AtomicU8,
@@ -292,10 +291,13 @@ impl Arena {
             at: meta + layout.bitmaps,
         };
         for index in 0..node_count {
+            let modes = (meta + layout.modes + index * supers) as *const AtomicU8;
+            // SAFETY: the table has a byte for each SuperSlab of each node, is zero, and lives with the arena.
+            let modes = unsafe { core::slice::from_raw_parts(modes, supers) };
             let node = Node::new(
                 arena,
                 index,
-                supers,
+                Claims::new(modes),
                 Self::carve_avail(&mut bitmaps, supers),
             );
             // SAFETY: `nodes` has room for `node_count` nodes and is not read yet.
@@ -394,14 +396,6 @@ impl Arena {
         debug_assert!(slot < self.len / SLOT);
         // SAFETY: the table has a byte for each slot of the range.
         unsafe { &*self.heads.add(slot) }
-    }
-
-    /// How a SuperSlab is mapped: 0 not at all, else a `PageMode`, or `grow::LOST`.
-    #[inline]
-    pub fn mode(&self, super_index: usize) -> &AtomicU8 {
-        debug_assert!(super_index < self.len / SUPER);
-        // SAFETY: the table has a byte for each SuperSlab of the range.
-        unsafe { &*self.modes.add(super_index) }
     }
 
     /// The states of a SuperSlab's slots.

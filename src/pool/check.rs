@@ -10,6 +10,7 @@ impl Arena {
     /// Panics unless tables, words and spans agree.
     pub fn check(&self) {
         for node in self.nodes() {
+            assert_eq!(node.claims.holes(), node.claims.count_holes(), "holes");
             let (mut empty, mut in_use) = (0, 0);
             for i in node.mapped_supers() {
                 let first = (node.first + i) * SLOTS;

@@ -68,7 +68,7 @@ impl Arena {
                 // SAFETY: the page is mapped so, and the locks keep it mapped.
                 if unsafe { self.os.demote(address, page, self.binding(node.first + i)) }.is_ok() {
                     self.lock_memory(address, page);
-                    (i..i + page / SUPER).for_each(|i| node.set_mode(i, Some(PageMode::Thp)));
+                    (i..i + page / SUPER).for_each(|i| node.set_mode(i, PageMode::Thp));
                     account.need -= account.copies(shared);
                     account.free += usize::from(!shared);
                     moved += 1;

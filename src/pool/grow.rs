@@ -6,6 +6,7 @@
 //! pages are huge, so that a first touch of blocks costs no faults but the blocks' own.
 
 use super::avail::Bitmap;
+use super::claims::{LOST, MODE, POPULATED};
 use super::node::{Node, SlotRun};
 use super::superslab::{SLOTS, Slots, Taken};
 use super::{SLOT, SUPER, Stage, kind};
@@ -14,34 +15,23 @@ use crate::fatal::{self, Saying};
 use core::sync::atomic::Ordering;
 use theap_platform::{Error, HUGE_1G, PageMode};
 
-/// The mode byte of addresses that were lost to a foreign mapping.
-const LOST: u8 = 255;
-
-/// What the growth lock guards.
+/// What the growth lock guards: that one thread grows where several found nothing, and the length of its step.
 #[derive(Debug)]
 pub struct Growth {
-    /// SuperSlabs of the part that were ever mapped, skipped or lost: all below this index.
-    pub frontier: usize,
     /// SuperSlabs of the next step.
     step: usize,
-    /// SuperSlabs below the frontier that are not mapped.
-    pub holes: usize,
 }
 
 impl Default for Growth {
     fn default() -> Self {
-        Self {
-            frontier: 0,
-            step: 1,
-            holes: 0,
-        }
+        Self { step: 1 }
     }
 }
 
 impl Node {
     /// How a SuperSlab of this node is mapped.
     pub(super) fn mode(&self, i: usize) -> Option<PageMode> {
-        match self.arena.mode(self.first + i).load(Ordering::Acquire) {
+        match self.claims.byte(i).load(Ordering::Acquire) & MODE {
             1 => Some(PageMode::Small),
             2 => Some(PageMode::Thp),
             3 => Some(PageMode::Hugetlb),
@@ -50,24 +40,29 @@ impl Node {
         }
     }
 
-    pub(super) fn set_mode(&self, i: usize, mode: Option<PageMode>) {
-        if let Some(old) = self.mode(i) {
-            self.mapped[old as usize].fetch_sub(1, Ordering::Relaxed);
-        }
-        if let Some(new) = mode {
-            self.mapped[new as usize].fetch_add(1, Ordering::Relaxed);
-        }
-        self.arena
-            .mode(self.first + i)
-            .store(mode.map_or(0, |m| m as u8), Ordering::Release);
+    /// SuperSlab `i` is mapped so now.
+    pub(super) fn set_mode(&self, i: usize, mode: PageMode) {
+        self.uncount(i);
+        self.mapped[mode as usize].fetch_add(1, Ordering::Relaxed);
+        self.claims.byte(i).store(mode as u8, Ordering::Release);
+    }
+
+    /// SuperSlab `i` was unmapped: a hole.
+    pub(super) fn set_unmapped(&self, i: usize) {
+        self.uncount(i);
+        self.claims.give_up(i, 1);
     }
 
     /// Never uses SuperSlab `i` again: its addresses went to a foreign mapping.
     pub(super) fn set_lost(&self, i: usize) {
-        self.set_mode(i, None);
-        self.arena
-            .mode(self.first + i)
-            .store(LOST, Ordering::Release);
+        self.uncount(i);
+        self.claims.byte(i).store(LOST, Ordering::Release);
+    }
+
+    fn uncount(&self, i: usize) {
+        if let Some(mode) = self.mode(i) {
+            self.mapped[mode as usize].fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Adds SuperSlabs and takes slots of the first one.
@@ -83,33 +78,30 @@ impl Node {
 
     /// Adds at least one SuperSlab; the first `taken` slots of the first one are ACTIVE at once. Its index.
     pub(super) fn add(&self, growth: &mut Growth, taken: usize) -> Option<usize> {
-        if growth.holes > 0
-            && let Some(i) = (0..growth.frontier).find(|&i| self.is_hole(i))
-            && self.map_supers(growth, i, 1, taken).is_ok()
+        if let Some(i) = self.claims.claim_hole()
+            && self.map_claimed(i, 1, taken).is_ok()
         {
             return Some(i);
         }
-        if let Some(i) = self.add_gigantic(growth, taken) {
+        if let Some(i) = self.add_gigantic(taken) {
             return Some(i);
         }
-        let limit = self.step_limit();
-        let first = growth.frontier;
-        let mut count = growth.step.min(limit).min(self.supers - first);
+        let mut count = growth.step.min(self.step_limit());
         let hugetlb = !matches!(self.arena.config.pages, Pages::Thp | Pages::Small);
         if count > 1 && hugetlb && !self.arena.is_sealed() {
             // A step that the hugetlb pool can serve only in part would go to other pages as a whole.
             let free = self.arena.os.hugetlb_free(PageMode::Hugetlb);
             count = if free > 0 { count.min(free) } else { count };
         }
-        while count > 0 {
-            match self.map_supers(growth, first, count, taken) {
+        while let Some((first, len)) = self.claims.claim_ahead(count) {
+            match self.map_claimed(first, len, taken) {
                 Ok(()) => {
-                    growth.step = (first + count).next_power_of_two().max(1);
+                    growth.step = (first + len).next_power_of_two().max(1);
                     return Some(first);
                 }
-                // Lost addresses are behind the frontier now; go on after them.
-                Err(Error::Lost) => return self.add(growth, taken),
-                Err(error) if count == 1 => {
+                // Lost addresses are claimed for ever; go on after them.
+                Err(Error::Lost) => {}
+                Err(error) if len == 1 => {
                     self.say_out_of_memory(SUPER, error);
                     return None;
                 }
@@ -123,22 +115,23 @@ impl Node {
 
     /// Adds the SuperSlabs of 1 GiB pages, where the options ask for such and the frontier is at the start of one. The
     /// index of the first.
-    pub(super) fn add_gigantic(&self, growth: &mut Growth, taken: usize) -> Option<usize> {
+    pub(super) fn add_gigantic(&self, taken: usize) -> Option<usize> {
         let count = taken
             .div_ceil(SLOTS)
             .max(1)
             .next_multiple_of(HUGE_1G / SUPER);
         let arena = self.arena;
-        let first = growth.frontier;
+        let first = self.claims.frontier();
         let address = arena.address_of((self.first + first) * SLOTS);
         if arena.config.pages != Pages::Hugetlb1g
             || !address.is_multiple_of(HUGE_1G)
             || first + count > self.supers
             || (arena.interleaves() && count > HUGE_1G / SUPER)
+            || !self.claims.claim(first, count)
         {
             return None;
         }
-        match self.map_supers_as(growth, first, count, taken, &[PageMode::Hugetlb1g]) {
+        match self.map_claimed_as(first, count, taken, &[PageMode::Hugetlb1g]) {
             Ok(()) => return Some(first),
             Err(_) if arena.first_to_say(Saying::NoGiganticPage) => {
                 fatal::no_gigantic_page(arena.os);
@@ -156,20 +149,16 @@ impl Node {
         (self.arena.config.growth / SUPER).max(1)
     }
 
-    pub(super) fn is_hole(&self, i: usize) -> bool {
-        self.arena.mode(self.first + i).load(Ordering::Relaxed) == 0
-    }
-
     pub(super) fn say_out_of_memory(&self, bytes: usize, why: Error) {
         if self.arena.first_to_say(Saying::OutOfMemory) {
             fatal::out_of_memory(self.arena.os, bytes, why);
         }
     }
 
-    /// Maps SuperSlabs that are not mapped; the first `taken` slots become ACTIVE, the others FRESH and offered.
-    pub(super) fn map_supers(
+    /// Maps SuperSlabs that the caller has claimed; the first `taken` slots become ACTIVE, the others FRESH and
+    /// offered. After an error they are free again, or lost.
+    pub(super) fn map_claimed(
         &self,
-        growth: &mut Growth,
         first: usize,
         count: usize,
         taken: usize,
@@ -183,36 +172,32 @@ impl Node {
                 &[PageMode::Hugetlb, PageMode::Thp, PageMode::Small]
             }
         };
-        self.map_supers_as(growth, first, count, taken, modes)
+        self.map_claimed_as(first, count, taken, modes)
     }
 
-    /// As `map_supers`, in the first of the modes that the system serves.
-    fn map_supers_as(
+    /// As `map_claimed`, in the first of the modes that the system serves.
+    fn map_claimed_as(
         &self,
-        growth: &mut Growth,
         first: usize,
         count: usize,
         taken: usize,
         modes: &[PageMode],
     ) -> Result<(), Error> {
         let arena = self.arena;
-        if arena.refuses() {
-            return Err(Error::NoMemory);
-        }
-        arena.commit_metas(self.first + first, count, false)?;
-        let mapped = self.map_pages(first, count, modes);
-        let old_frontier = growth.frontier;
-        if mapped.is_ok() || mapped == Err(Error::Lost) {
-            growth.frontier = growth.frontier.max(first + count);
-            // What lies between the old frontier and `first` was skipped for alignment.
-            growth.holes += first.saturating_sub(old_frontier);
-            growth.holes -= (first..first + count).filter(|&i| i < old_frontier).count();
-        }
-        let mode = match mapped {
-            Ok(mode) => mode,
+        let mapped = if arena.refuses() {
+            Err(Error::NoMemory)
+        } else {
+            arena
+                .commit_metas(self.first + first, count, false)
+                .and_then(|()| self.map_pages(first, count, modes))
+        };
+        let (mode, populated) = match mapped {
+            Ok(mapped) => mapped,
             Err(error) => {
                 if error == Error::Lost {
                     (first..first + count).for_each(|i| self.set_lost(i));
+                } else {
+                    self.claims.give_up(first, count);
                 }
                 return Err(error);
             }
@@ -227,7 +212,10 @@ impl Node {
         }
         for i in first..first + count {
             let active = taken.saturating_sub((i - first) * SLOTS).min(SLOTS);
-            self.set_mode(i, Some(mode));
+            self.set_mode(i, mode);
+            if populated {
+                self.claims.mark(i, POPULATED);
+            }
             arena.super_meta(self.first + i).spans[0]
                 .tag
                 .store(0, Ordering::Relaxed);
@@ -240,7 +228,13 @@ impl Node {
         Ok(())
     }
 
-    fn map_pages(&self, first: usize, count: usize, modes: &[PageMode]) -> Result<PageMode, Error> {
+    /// The first mode that the system serves, and whether all pages are there.
+    fn map_pages(
+        &self,
+        first: usize,
+        count: usize,
+        modes: &[PageMode],
+    ) -> Result<(PageMode, bool), Error> {
         let arena = self.arena;
         let (address, len) = (
             arena.address_of((self.first + first) * SLOTS),
@@ -258,12 +252,12 @@ impl Node {
                     if !mode.is_hugetlb() {
                         arena.lock_memory(address, len);
                     }
-                    if arena.config.prefault == Prefault::Grow && !mode.is_hugetlb() {
-                        // What cannot be populated faults at first touch, as without the option.
-                        // SAFETY: mapped just now.
-                        let _ = unsafe { arena.os.populate(address, len) };
-                    }
-                    return Ok(mode);
+                    let populated = mode.is_hugetlb()
+                        || arena.config.prefault == Prefault::Grow
+                            // What cannot be populated faults at first touch, as without the option.
+                            // SAFETY: mapped just now.
+                            && unsafe { arena.os.populate(address, len) }.is_ok();
+                    return Ok((mode, populated));
                 }
                 Err(Error::Lost) => return Err(Error::Lost),
                 Err(error) => last = error,
@@ -293,30 +287,22 @@ impl Node {
             if free >= bytes {
                 break;
             }
-            let mut growth = self.growth.lock();
-            let hole = if growth.holes > 0 {
-                (0..growth.frontier).find(|&i| self.is_hole(i))
-            } else {
-                None
-            };
-            if hole.is_none() && self.add_gigantic(&mut growth, 0).is_some() {
+            let _growth = self.growth.lock();
+            let hole = self.claims.claim_hole().map(|i| (i, 1));
+            if hole.is_none() && self.add_gigantic(0).is_some() {
                 continue;
             }
-            let limit = self.step_limit();
-            let (first, count) = match hole {
-                Some(i) => (i, 1),
-                None => {
-                    let room = self.supers - growth.frontier;
-                    let count = (bytes - free).div_ceil(SUPER).min(limit).min(room);
-                    (growth.frontier, count)
-                }
-            };
-            if count == 0 {
-                return Err(Error::NoMemory);
-            }
-            match self.map_supers(&mut growth, first, count, 0) {
+            let claimed = hole.or_else(|| {
+                self.claims
+                    .claim_ahead((bytes - free).div_ceil(SUPER).min(self.step_limit()))
+            });
+            let (first, count) = claimed.ok_or(Error::NoMemory)?;
+            match self.map_claimed(first, count, 0) {
                 Ok(()) | Err(Error::Lost) => {}
-                Err(_) if count > 1 => self.map_supers(&mut growth, first, 1, 0)?,
+                Err(_) if count > 1 => {
+                    let (first, one) = self.claims.claim_ahead(1).ok_or(Error::NoMemory)?;
+                    self.map_claimed(first, one, 0)?;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -347,13 +333,16 @@ impl Node {
                 }
                 slot = end + 1;
             }
+            if (0..SLOTS).all(|slot| !is_run(&slot)) {
+                self.claims.mark(i, POPULATED);
+            }
         }
         self.touch_tables()
     }
 
     /// The pages of the dense tables that describe this node's memory up to the frontier.
     fn touch_tables(&self) -> Result<(), Error> {
-        let frontier = self.growth.lock().frontier;
+        let frontier = self.claims.frontier();
         let first = self.first;
         let touch = |address: usize, bytes: usize| {
             let start = address & !(theap_platform::PAGE - 1);
@@ -372,10 +361,7 @@ impl Node {
             core::ptr::from_ref(self.arena.head(first * SLOTS)) as usize,
             frontier * SLOTS,
         )?;
-        touch(
-            core::ptr::from_ref(self.arena.mode(first)) as usize,
-            frontier,
-        )?;
+        touch(core::ptr::from_ref(self.claims.byte(0)) as usize, frontier)?;
         touch(core::ptr::from_ref(self.word(0)) as usize, frontier * 8)?;
         for Bitmap { words, summary } in &self.avail.levels {
             touch(words.as_ptr() as usize, frontier.div_ceil(64) * 8)?;

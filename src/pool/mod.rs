@@ -4,11 +4,12 @@
 //! node: CPU stashes (lock-free) -> partial lists (a lock a class) -> SP-SLOT words -> growth (a lock)
 //! ```
 //!
-//! `superslab`, `avail`, `stash` and `queue` are the protocols, free of pointers and of the operating system;
+//! `superslab`, `avail`, `stash`, `queue` and `claims` are the protocols, free of pointers and of the operating system;
 //! `arena` lays out the range and its metadata; `node` finds slots and grows; `runs` serves what is larger than a
 //! class; `partial` keeps the spans in between owners; `purge` gives memory back.
 
 pub mod avail;
+pub mod claims;
 pub mod queue;
 pub mod stash;
 pub mod superslab;
@@ -78,8 +79,10 @@ pub enum Stage {
     Empty = 3,
     /// FRESH slots (or FRESH and EMPTY ones, for a span of several).
     Fresh = 4,
+    /// As `Fresh`, of a SuperSlab whose pages were there already.
+    Prepared = 5,
     /// A new SuperSlab.
-    Grow = 5,
+    Grow = 6,
     /// Another node.
-    Remote = 6,
+    Remote = 7,
 }

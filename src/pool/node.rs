@@ -5,6 +5,7 @@
 //! class's lock (`partial`).
 
 use super::avail::{self, Avail};
+use super::claims::{Claims, POPULATED};
 use super::grow::Growth;
 use super::queue::SpanQueue;
 use super::superslab::{SLOTS, SlotWord, Taken};
@@ -31,6 +32,7 @@ pub struct Node {
     /// Its first SuperSlab in the range, and their number.
     pub(super) first: usize,
     pub(super) supers: usize,
+    pub(super) claims: Claims<'static>,
     pub(super) avail: Avail<'static>,
     pub(super) partial: [Mutex<SpanQueue>; CLASS_COUNT],
     pub(super) growth: Mutex<Growth>,
@@ -54,13 +56,14 @@ pub struct SlotRun {
 }
 
 impl Node {
-    /// A node without memory. `supers` SuperSlabs are in its part.
+    /// A node without memory.
     pub(super) fn new(
         arena: &'static Arena,
         index: usize,
-        supers: usize,
+        claims: Claims<'static>,
         avail: Avail<'static>,
     ) -> Self {
+        let supers = claims.supers();
         let board = arena.node_board(index);
         if arena.node_count() > 1 {
             let kernel_node = u64::from(arena.kernel_node(index).0);
@@ -70,6 +73,7 @@ impl Node {
             arena,
             first: index * supers,
             supers,
+            claims,
             avail,
             partial: core::array::from_fn(|_| Mutex::new(Rank(RANK_PARTIAL), SpanQueue::default())),
             growth: Mutex::new(Rank(RANK_GROWTH), Growth::default()),
@@ -128,14 +132,7 @@ impl Node {
             }
         })?;
         let run = self.taken(found.0, len, found.1);
-        Some((
-            run,
-            if run.fresh {
-                Stage::Fresh
-            } else {
-                Stage::Empty
-            },
-        ))
+        Some((run, self.stage_of(found.0, run.fresh)))
     }
 
     /// Without the shared pool a SuperSlab serves one class of one heap: it is taken as a whole, and the caller gets
@@ -154,7 +151,7 @@ impl Node {
             }
             self.word(i).put_back(len, SLOTS - len, fresh);
         }
-        Some((run, if fresh { Stage::Fresh } else { Stage::Empty }))
+        Some((run, self.stage_of(i, fresh)))
     }
 
     /// Takes `len` slots of one SuperSlab, by its number in the range.
@@ -164,6 +161,14 @@ impl Node {
         self.word(i)
             .take_run(len, 1)
             .map(|taken| self.taken(i, len, taken))
+    }
+
+    fn stage_of(&self, i: usize, fresh: bool) -> Stage {
+        match fresh {
+            false => Stage::Empty,
+            true if self.claims.has(i, POPULATED) => Stage::Prepared,
+            true => Stage::Fresh,
+        }
     }
 
     fn search(
@@ -214,8 +219,7 @@ impl Node {
 
     /// Indices within the node of all SuperSlabs that were ever mapped and are not lost.
     pub(super) fn mapped_supers(&self) -> impl Iterator<Item = usize> + '_ {
-        let frontier = self.growth.lock().frontier;
-        (0..frontier).filter(|&i| self.mode(i).is_some())
+        (0..self.claims.frontier()).filter(|&i| self.mode(i).is_some())
     }
 
     /// The partial list of a class, if its lock is to be had soon.

@@ -53,6 +53,7 @@ impl Node {
         // SAFETY: all slots are ABSENT: nobody uses the SuperSlab.
         let purged = unsafe { os.purge(address, SUPER) }.is_ok();
         if purged {
+            self.claims.unmark(i);
             if mode == PageMode::Small {
                 self.purge_meta(i);
             }
@@ -82,12 +83,12 @@ impl Node {
     }
 
     fn unmap_super(&self, i: usize, before: Slots, address: usize) -> usize {
-        let mut growth = self.growth.lock();
+        // A fork that looks after hugetlb pages finds them all mapped.
+        let growth = self.growth.lock();
         // SAFETY: all slots are ABSENT: nobody uses the SuperSlab.
         match unsafe { self.arena.os.unmap(address, SUPER, PageMode::Hugetlb) } {
             Ok(()) => {
-                self.set_mode(i, None);
-                growth.holes += 1;
+                self.set_unmapped(i);
                 self.empty
                     .fetch_sub(before.empty_count() as usize, Ordering::Relaxed);
                 SUPER
@@ -118,6 +119,7 @@ impl Node {
             // SAFETY: the slots are ABSENT: nobody uses them.
             let purged = unsafe { self.arena.os.purge(address, len * SLOT) }.is_ok();
             if purged {
+                self.claims.unmark(i);
                 self.empty.fetch_sub(len, Ordering::Relaxed);
                 bytes += len * SLOT;
             }

@@ -4,7 +4,6 @@
 //! slots of one more, so that a run just above 2 MiB does not cost 4. Its SuperSlabs are found and mapped under the
 //! growth lock. Runs are freed as a whole, by any thread, without a lock; they grow in place into free neighbours.
 
-use super::grow::Growth;
 use super::node::{Node, SlotRun, for_each_super};
 use super::superslab::SLOTS;
 use super::{Arena, SLOT, SUPER, SpanId, avail, kind};
@@ -214,18 +213,18 @@ impl Node {
             self.say_out_of_memory(len.saturating_mul(SLOT), Error::NoMemory);
             return None;
         }
-        let mut growth = self.growth.lock();
-        if growth.holes > 0 || self.avail.levels[avail::WHOLE].next(0).is_some() {
+        let _growth = self.growth.lock();
+        if self.claims.holes() > 0 || self.avail.levels[avail::WHOLE].next(0).is_some() {
             let mut i = aligned(0);
-            while i + shape.supers <= growth.frontier {
-                match self.claim(&mut growth, i, shape) {
+            while i + shape.supers <= self.claims.frontier() {
+                match self.claim_run(i, shape) {
                     Ok(run) => return Some(run),
                     Err(blocked) => i = aligned(blocked + 1),
                 }
             }
         }
-        if aligned(growth.frontier) == growth.frontier
-            && let Some(i) = self.add_gigantic(&mut growth, len)
+        if aligned(self.claims.frontier()) == self.claims.frontier()
+            && let Some(i) = self.add_gigantic(len)
         {
             return Some(SlotRun {
                 slot: (self.first + i) * SLOTS,
@@ -233,15 +232,16 @@ impl Node {
                 fresh: true,
             });
         }
+        let mut i = aligned(self.claims.frontier());
         loop {
-            let i = aligned(growth.frontier);
             if i + shape.supers > self.supers {
                 self.say_out_of_memory(len.saturating_mul(SLOT), Error::NoMemory);
                 return None;
             }
-            match self.map_run(&mut growth, i, shape) {
+            match self.map_run(i, shape) {
                 Ok(run) => return Some(run),
-                Err(Error::Lost) => {}
+                // What was lost, or where the warmer is at work.
+                Err(Error::Lost) => i = aligned(i + 1),
                 Err(error) => {
                     self.say_out_of_memory(len.saturating_mul(SLOT), error);
                     return None;
@@ -252,20 +252,20 @@ impl Node {
 
     /// Maps a run behind the frontier, all of it or nothing. SuperSlabs that are bound to different nodes are mapped
     /// one by one: those before a failure stay, free.
-    fn map_run(&self, growth: &mut Growth, i: usize, shape: Shape) -> Result<SlotRun, Error> {
+    fn map_run(&self, i: usize, shape: Shape) -> Result<SlotRun, Error> {
         if self.arena.interleaves() {
-            growth.holes += i + shape.supers - growth.frontier;
-            growth.frontier = i + shape.supers;
-            return self.claim(growth, i, shape).map_err(|blocked| {
-                let lost = !self.is_hole(blocked);
-                while growth.frontier > 0 && self.is_hole(growth.frontier - 1) {
-                    growth.frontier -= 1;
-                    growth.holes -= 1;
+            return self.claim_run(i, shape).map_err(|blocked| {
+                if self.claims.is_free(blocked) {
+                    Error::NoMemory
+                } else {
+                    Error::Lost
                 }
-                if lost { Error::Lost } else { Error::NoMemory }
             });
         }
-        self.map_supers(growth, i, shape.supers, shape.len)?;
+        if !self.claims.claim(i, shape.supers) {
+            return Err(Error::Lost);
+        }
+        self.map_claimed(i, shape.supers, shape.len)?;
         Ok(SlotRun {
             slot: (self.first + i) * SLOTS,
             len: shape.len,
@@ -275,9 +275,10 @@ impl Node {
 
     /// Takes the run at SuperSlab `i` if all of it is free or can be mapped; else the SuperSlab that is in the way,
     /// and nothing is taken.
-    fn claim(&self, growth: &mut Growth, i: usize, shape: Shape) -> Result<SlotRun, usize> {
-        let usable =
-            |k: &usize| self.is_hole(i + k) || self.word(i + k).get().has_run(shape.part(*k));
+    fn claim_run(&self, i: usize, shape: Shape) -> Result<SlotRun, usize> {
+        let usable = |k: &usize| {
+            self.claims.is_free(i + k) || self.word(i + k).get().has_run(shape.part(*k))
+        };
         // From the end, as a SuperSlab in the way then skips the most.
         if let Some(k) = (0..shape.supers).rev().find(|k| !usable(k)) {
             return Err(i + k);
@@ -285,8 +286,10 @@ impl Node {
         let mut fresh = true;
         for k in 0..shape.supers {
             let part = shape.part(k);
-            let taken = if self.is_hole(i + k) {
-                self.map_supers(growth, i + k, 1, part).is_ok().then_some(0)
+            let taken = if self.claims.is_free(i + k) {
+                let mapped =
+                    self.claims.claim(i + k, 1) && self.map_claimed(i + k, 1, part).is_ok();
+                mapped.then_some(0)
             } else {
                 self.word(i + k).take_exact(0, part).map(|taken| taken.warm)
             };

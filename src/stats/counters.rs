@@ -72,8 +72,10 @@ counters! {
     stage_partial,
     /// Spans made of EMPTY slots.
     stage_empty,
-    /// Spans made of FRESH slots.
+    /// Spans made of FRESH slots that nobody touched since they were mapped or purged: they take page faults.
     stage_fresh,
+    /// Spans made of FRESH slots whose pages were there already: hugetlb, warmed up, or prefaulted.
+    stage_prepared,
     /// Spans for which the heap grew.
     stage_grow,
     /// Spans of another node.

@@ -1,0 +1,164 @@
+//! Which SuperSlabs of a node are mapped, by one byte each: who may map one, and how far the part is used.
+//!
+//! | byte      | meaning                                                                   |
+//! |-----------|---------------------------------------------------------------------------|
+//! | 0         | not mapped                                                                |
+//! | 1 to 4    | mapped as this `PageMode`, maybe with [`POPULATED`]                        |
+//! | PREPARING | somebody's who is mapping it; nobody else touches it                      |
+//! | LOST      | never to be used: the addresses went to a foreign mapping                 |
+//!
+//! The bytes are claimed by compare-exchange from 0 and given back by a store, so mapping needs no lock against
+//! whoever maps elsewhere: a thread that grows never waits for the warmer, which may not run for long. Who meets a
+//! claimed byte looks further on.
+//!
+//! All that is not 0 lies below the `frontier`, once its claimer has moved that; `holes` counts the zeros below it.
+//! Both are moved in one order (bytes, frontier, holes), and each mover accounts for what the frontier's old value
+//! tells, so the count is exact when nobody is in between.
+
+use crate::sync::{AtomicIsize, AtomicU8, AtomicUsize, Ordering};
+
+/// A SuperSlab that is being mapped.
+pub const PREPARING: u8 = 254;
+/// A SuperSlab whose addresses were lost.
+pub const LOST: u8 = 255;
+/// The bits of a mapped SuperSlab's byte that are its `PageMode`.
+pub const MODE: u8 = 0x0F;
+/// With a mode: all pages were there at one moment since the SuperSlab was mapped or purged.
+pub const POPULATED: u8 = 0x10;
+
+/// The SuperSlabs of a node's part.
+#[derive(Debug)]
+pub struct Claims<'a> {
+    bytes: &'a [AtomicU8],
+    frontier: AtomicUsize,
+    holes: AtomicIsize,
+}
+
+impl<'a> Claims<'a> {
+    /// A part of which nothing is mapped: the bytes are zero.
+    pub fn new(bytes: &'a [AtomicU8]) -> Self {
+        Self {
+            bytes,
+            frontier: AtomicUsize::new(0),
+            holes: AtomicIsize::new(0),
+        }
+    }
+
+    /// SuperSlabs of the part.
+    pub fn supers(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The byte of SuperSlab `i`.
+    pub fn byte(&self, i: usize) -> &'a AtomicU8 {
+        &self.bytes[i]
+    }
+
+    /// Whether SuperSlab `i` is not mapped and can be claimed.
+    pub fn is_free(&self, i: usize) -> bool {
+        self.bytes[i].load(Ordering::Relaxed) == 0
+    }
+
+    /// No SuperSlab from here on is mapped.
+    pub fn frontier(&self) -> usize {
+        self.frontier.load(Ordering::Acquire)
+    }
+
+    /// SuperSlabs below the frontier that are free; a hint while others claim.
+    pub fn holes(&self) -> usize {
+        self.holes.load(Ordering::Relaxed).max(0) as usize
+    }
+
+    /// Claims SuperSlabs, if all of them are free.
+    pub fn claim(&self, first: usize, count: usize) -> bool {
+        for i in first..first + count {
+            if self.bytes[i]
+                .compare_exchange(0, PREPARING, Ordering::Acquire, Ordering::Relaxed)
+                .is_err()
+            {
+                self.clear(first, i);
+                return false;
+            }
+        }
+        let old = self.frontier.fetch_max(first + count, Ordering::AcqRel);
+        // What lies between the old frontier and `first` was skipped, for alignment or as another's claim.
+        let skipped = first.saturating_sub(old);
+        let filled = old.min(first + count).saturating_sub(first);
+        self.holes
+            .fetch_add(skipped as isize - filled as isize, Ordering::AcqRel);
+        true
+    }
+
+    /// Claims the first hole.
+    pub fn claim_hole(&self) -> Option<usize> {
+        if self.holes() == 0 {
+            return None;
+        }
+        (0..self.frontier()).find(|&i| self.is_free(i) && self.claim(i, 1))
+    }
+
+    /// Claims up to `count` adjacent SuperSlabs at the frontier: the first one, and how many.
+    pub fn claim_ahead(&self, count: usize) -> Option<(usize, usize)> {
+        let mut from = self.frontier();
+        loop {
+            let first = (from..self.bytes.len()).find(|&i| self.is_free(i))?;
+            let end = (first + count).min(self.bytes.len());
+            let len = (first..end).take_while(|&i| self.is_free(i)).count();
+            if len > 0 && self.claim(first, len) {
+                return Some((first, len));
+            }
+            // Another claimer's; its frontier may come late, and must not be waited for.
+            from = first + 1;
+        }
+    }
+
+    /// Gives claimed SuperSlabs back, which are not mapped.
+    pub fn give_up(&self, first: usize, count: usize) {
+        let end = first + count;
+        // A step that the system refused leaves no holes where nobody has gone on meanwhile.
+        if self
+            .frontier
+            .compare_exchange(end, first, Ordering::AcqRel, Ordering::Relaxed)
+            .is_err()
+        {
+            self.holes.fetch_add(count as isize, Ordering::AcqRel);
+        }
+        self.clear(first, end);
+    }
+
+    fn clear(&self, first: usize, end: usize) {
+        for byte in &self.bytes[first..end] {
+            byte.store(0, Ordering::Release);
+        }
+    }
+
+    /// Adds `flag` to the byte of a mapped SuperSlab, unless it is unmapped or changed meanwhile.
+    pub fn mark(&self, i: usize, flag: u8) {
+        let now = self.bytes[i].load(Ordering::Relaxed);
+        if now != 0 && now < PREPARING {
+            let _ = self.bytes[i].compare_exchange(
+                now,
+                now | flag,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            );
+        }
+    }
+
+    /// Takes the flags away from a mapped SuperSlab whose slots are the caller's: its pages are gone.
+    pub fn unmark(&self, i: usize) {
+        self.bytes[i].fetch_and(MODE, Ordering::AcqRel);
+    }
+
+    /// Whether SuperSlab `i` is mapped and has the flag.
+    pub fn has(&self, i: usize, flag: u8) -> bool {
+        let byte = self.bytes[i].load(Ordering::Relaxed);
+        byte < PREPARING && byte & flag != 0
+    }
+
+    /// Holes that are really there, for tests.
+    #[cfg(any(test, loom))]
+    pub fn count_holes(&self) -> usize {
+        (0..self.frontier()).filter(|&i| self.is_free(i)).count()
+    }
+}
