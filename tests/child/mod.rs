@@ -15,7 +15,13 @@ pub fn role() -> Option<String> {
 }
 
 /// Runs a scenario with no `THEAP_*` variables but these.
+#[allow(dead_code, reason = "some tests prepare the command")]
 pub fn run(scenario: &str, variables: &[(&str, &str)]) -> Output {
+    command(scenario, variables).output().unwrap()
+}
+
+/// What `run` runs.
+pub fn command(scenario: &str, variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args([
         "--exact",
@@ -28,11 +34,8 @@ pub fn run(scenario: &str, variables: &[(&str, &str)]) -> Output {
     {
         command.env_remove(name);
     }
+    command.env(ROLE, scenario).envs(variables.iter().copied());
     command
-        .env(ROLE, scenario)
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap()
 }
 
 /// What a process wrote.
