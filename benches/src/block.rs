@@ -71,6 +71,11 @@ impl<A: Contender> Block<A> {
         unsafe { self.start.read_volatile() }
     }
 
+    /// The bytes that were asked for.
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
+
     /// Fails unless `a` proves that this block is its own.
     pub(crate) fn prove(&self, a: &A) -> Result<(), Error> {
         if a.owns(self.start, self.size) {

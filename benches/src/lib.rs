@@ -13,6 +13,7 @@
 
 mod block;
 mod contender;
+mod latency;
 mod meter;
 mod outcome;
 mod params;
@@ -22,13 +23,15 @@ mod proof;
 mod rounds;
 mod table;
 mod tape;
+mod tsc;
 mod workload;
 
 pub use contender::{CONTENDERS, Contender, Entry, contender};
+pub use latency::{Latency, QUANTILES, clock_resolution};
 pub use outcome::{Metric, Outcome};
 pub use params::{Params, Sizes};
 pub use rounds::{Record, Series, interleave};
-pub use table::{Column, table};
+pub use table::{Column, figures, shown_unit, table};
 pub use workload::Workload;
 
 /// Why a run counts for nothing.

@@ -1,14 +1,12 @@
 //! What is measured around and inside a workload.
 //!
-//! Faults are the process's own (`getrusage`), as differences over the measured part. Peak memory
+//! Faults are the process's own (`getrusage`), as differences over the measured part; workloads about
+//! latency add those of the measured thread, with its context switches. Peak memory
 //! is VmHWM plus HugetlbPages: hugetlb pages are not part of a process's RSS, so a reading of
 //! VmHWM alone would call them free.
 #![allow(unsafe_code)] // getrusage
 
 use std::time::{Duration, Instant};
-
-use hdrhistogram::Histogram;
-use quanta::Clock;
 
 use crate::Error;
 
@@ -54,15 +52,58 @@ impl Meter {
 
 impl Faults {
     fn now() -> Self {
-        // SAFETY: `rusage` is plain integers, for which zero is a value.
-        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-        // SAFETY: `usage` is live and writable; RUSAGE_SELF is always valid, so it cannot fail.
-        unsafe { libc::getrusage(libc::RUSAGE_SELF, &mut usage) };
+        Self::of(&usage(libc::RUSAGE_SELF))
+    }
+
+    fn of(usage: &libc::rusage) -> Self {
         Self {
             minor: usage.ru_minflt as u64,
             major: usage.ru_majflt as u64,
         }
     }
+}
+
+/// What happened to one thread: what may explain its longest time.
+#[derive(Clone, Copy)]
+pub(crate) struct ThreadUsage {
+    pub(crate) faults: Faults,
+    /// The thread waited for something.
+    pub(crate) voluntary: u64,
+    /// Another thread, or the host's other work, took the CPU.
+    pub(crate) involuntary: u64,
+}
+
+impl ThreadUsage {
+    /// The calling thread's, since it started.
+    pub(crate) fn now() -> Self {
+        let usage = usage(libc::RUSAGE_THREAD);
+        Self {
+            faults: Faults::of(&usage),
+            voluntary: usage.ru_nvcsw as u64,
+            involuntary: usage.ru_nivcsw as u64,
+        }
+    }
+
+    /// The calling thread's since `self`.
+    pub(crate) fn until_now(self) -> Self {
+        let now = Self::now();
+        Self {
+            faults: Faults {
+                minor: now.faults.minor - self.faults.minor,
+                major: now.faults.major - self.faults.major,
+            },
+            voluntary: now.voluntary - self.voluntary,
+            involuntary: now.involuntary - self.involuntary,
+        }
+    }
+}
+
+fn usage(whose: libc::c_int) -> libc::rusage {
+    // SAFETY: `rusage` is plain integers, for which zero is a value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `usage` is live and writable; callers pass constants that are valid, so it cannot fail.
+    unsafe { libc::getrusage(whose, &mut usage) };
+    usage
 }
 
 /// The process's peak memory so far in bytes, hugetlb pages of this moment included.
@@ -72,68 +113,4 @@ pub(crate) fn peak_memory() -> Result<u64, Error> {
         .map_err(|error| Error::Setup(format!("cannot read /proc/self/status: {error}")))?;
     let kib = status.vmhwm.unwrap_or(0) + status.hugetlbpages.unwrap_or(0);
     Ok(kib * 1024)
-}
-
-/// Times of single operations, by the processor's time stamp counter. The samples go to an array
-/// that is made and touched beforehand; the histogram is built from it afterwards.
-pub(crate) struct Stopwatch {
-    clock: Clock,
-    samples: Vec<u64>,
-}
-
-impl Stopwatch {
-    /// A stopwatch with room for `capacity` samples.
-    pub(crate) fn new(capacity: usize) -> Self {
-        let mut samples = vec![1; capacity];
-        samples.clear();
-        Self {
-            clock: Clock::new(),
-            samples,
-        }
-    }
-
-    /// Runs `work` and records its time; past the capacity it records nothing.
-    #[inline(always)]
-    pub(crate) fn time<T>(&mut self, work: impl FnOnce() -> T) -> T {
-        let start = self.clock.raw();
-        let result = work();
-        let end = self.clock.raw();
-        if self.samples.len() < self.samples.capacity() {
-            self.samples.push(end.saturating_sub(start));
-        }
-        result
-    }
-
-    /// The recorded times in nanoseconds, to three digits.
-    pub(crate) fn histogram(&self) -> Histogram<u64> {
-        let mut histogram = Histogram::new(3).expect("three digits are a valid precision");
-        for &ticks in &self.samples {
-            let nanoseconds = self.clock.delta_as_nanos(0, ticks).max(1);
-            histogram
-                .record(nanoseconds)
-                .expect("a histogram that resizes takes every value");
-        }
-        histogram
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::thread::sleep;
-
-    use super::*;
-
-    #[test]
-    fn the_stopwatch_tells_short_from_long() {
-        let mut stopwatch = Stopwatch::new(100);
-        for _ in 0..99 {
-            stopwatch.time(|| ());
-        }
-        stopwatch.time(|| sleep(Duration::from_millis(2)));
-        stopwatch.time(|| sleep(Duration::from_millis(1)));
-        let histogram = stopwatch.histogram();
-        assert_eq!(histogram.len(), 100);
-        assert!(histogram.value_at_quantile(0.5) < 100_000);
-        assert!((2_000_000..500_000_000).contains(&histogram.max()));
-    }
 }

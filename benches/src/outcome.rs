@@ -3,18 +3,18 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
-use crate::meter::{Reading, peak_memory};
+use crate::latency::QUANTILES;
+use crate::meter::{Reading, ThreadUsage, peak_memory};
+use crate::{Error, Latency};
 
 /// One figure of one run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metric {
     /// What was measured, for example `wall_time`.
     pub metric: Cow<'static, str>,
-    /// Unit of the value: `ms`, `ns`, `faults`, `bytes` or `Mop/s`.
+    /// Unit of the value: `ms`, `ns`, `us/MiB`, `faults`, `switches`, `bytes` or `Mop/s`.
     pub unit: Cow<'static, str>,
     /// The figure.
     pub value: f64,
@@ -26,8 +26,12 @@ pub struct Outcome {
     reading: Reading,
     /// Peak memory of the process in bytes at the end of the measured part.
     peak: u64,
-    latency: Option<Histogram<u64>>,
+    latencies: Vec<Latency>,
     preparation: Option<Duration>,
+    /// Bytes whose first touch the measured part is about.
+    touched: Option<usize>,
+    /// The measured thread's share, where the workload works at a given pace.
+    thread: Option<ThreadUsage>,
 }
 
 impl Outcome {
@@ -37,25 +41,46 @@ impl Outcome {
             ops,
             reading,
             peak: peak_memory()?,
-            latency: None,
+            latencies: Vec::new(),
             preparation: None,
+            touched: None,
+            thread: None,
         })
     }
 
-    /// With the times of single operations.
-    pub(crate) fn with_latency(self, latency: Histogram<u64>) -> Self {
+    /// With a distribution of times.
+    pub(crate) fn with_latency(mut self, latency: Latency) -> Self {
+        self.latencies.push(latency);
+        self
+    }
+
+    /// With the time that went into preparation before the measured part, if there was any.
+    pub(crate) fn with_preparation(self, preparation: Option<Duration>) -> Self {
         Self {
-            latency: Some(latency),
+            preparation,
             ..self
         }
     }
 
-    /// With the time that went into preparation before the measured part.
-    pub(crate) fn with_preparation(self, preparation: Duration) -> Self {
+    /// Of a measured part that is the first touch of so many bytes.
+    pub(crate) fn with_touched(self, bytes: usize) -> Self {
         Self {
-            preparation: Some(preparation),
+            touched: Some(bytes),
             ..self
         }
+    }
+
+    /// Of a thread at a given pace, which this happened to.
+    pub(crate) fn with_thread(self, usage: ThreadUsage) -> Self {
+        Self {
+            thread: Some(usage),
+            ..self
+        }
+    }
+
+    /// The distributions of times that the workload measured.
+    pub fn latencies(&self) -> &[Latency] {
+        &self.latencies
     }
 
     /// Operations of the measured part in millions a second.
@@ -67,34 +92,46 @@ impl Outcome {
         )
     }
 
-    /// Every other metric, in the order of a report. `preparation` and the times of a single
-    /// allocate-and-touch are there only where the workload measures them.
+    /// Every other metric, in the order of a report; each is there only where the workload measures it.
+    /// The involuntary switches stand beside the longest time.
     pub fn metrics(&self) -> Vec<Metric> {
         let wall = self.reading.wall.as_secs_f64();
-        let mut metrics = vec![
-            metric("wall_time", "ms", wall * 1e3),
-            metric("time_per_op", "ns", wall * 1e9 / self.ops as f64),
+        let mut metrics = vec![metric("wall_time", "ms", wall * 1e3)];
+        if self.thread.is_none() {
+            metrics.push(metric("time_per_op", "ns", wall * 1e9 / self.ops as f64));
+        }
+        metrics.extend([
             metric("minor_faults", "faults", self.reading.faults.minor as f64),
             metric("major_faults", "faults", self.reading.faults.major as f64),
             metric("peak_rss", "bytes", self.peak as f64),
-        ];
-        if let Some(latency) = &self.latency {
-            for (name, quantile) in [
-                ("alloc_touch_p50", 0.5),
-                ("alloc_touch_p99", 0.99),
-                ("alloc_touch_p99.9", 0.999),
-                ("alloc_touch_p99.99", 0.9999),
-                ("alloc_touch_max", 1.0),
-            ] {
-                metrics.push(metric(
-                    name,
-                    "ns",
-                    latency.value_at_quantile(quantile) as f64,
-                ));
-            }
+        ]);
+        for latency in &self.latencies {
+            metrics.extend(QUANTILES.map(|(name, quantile)| Metric {
+                metric: format!("{}_{name}", latency.what).into(),
+                unit: "ns".into(),
+                value: latency.quantile(quantile) as f64,
+            }));
         }
-        if let Some(preparation) = self.preparation {
-            metrics.push(metric("preparation", "ms", preparation.as_secs_f64() * 1e3));
+        if let Some(thread) = self.thread {
+            metrics.extend([
+                metric(
+                    "involuntary_switches",
+                    "switches",
+                    thread.involuntary as f64,
+                ),
+                metric("voluntary_switches", "switches", thread.voluntary as f64),
+                metric("thread_minor_faults", "faults", thread.faults.minor as f64),
+                metric("thread_major_faults", "faults", thread.faults.major as f64),
+            ]);
+        }
+        let preparation = self.preparation.unwrap_or_default().as_secs_f64();
+        if self.preparation.is_some() {
+            metrics.push(metric("preparation", "ms", preparation * 1e3));
+        }
+        if let Some(touched) = self.touched {
+            let mebibytes = touched as f64 / f64::from(1 << 20);
+            let cost = (preparation + wall) * 1e6 / mebibytes;
+            metrics.push(metric("cost_per_mib", "us/MiB", cost));
         }
         metrics
     }

@@ -1,5 +1,6 @@
 //! What a workload can be told.
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -65,15 +66,22 @@ pub struct Params {
     pub sizes: Sizes,
     /// Blocks that the workload has room for at once: slots, chunks a thread, burst or ring.
     pub slots: usize,
-    /// Bytes to allocate in all (first-touch).
+    /// Bytes to allocate in all (first-touch, growth).
     pub bytes: usize,
+    /// Bytes a second (growth); 0 is as fast as it goes.
+    pub growth_rate: u64,
+    /// Requests to serve (pinned-service).
+    pub requests: u64,
+    /// Requests a second (pinned-service).
+    pub request_rate: u64,
     /// Threads at once (larson).
     pub threads: usize,
     /// Times that a thread replaces all of its chunks before it hands them to a new one (larson).
     pub rounds: u64,
     /// Seed of the workload's random numbers.
     pub seed: u64,
-    /// CPUs to pin the workload's threads to, in turn; empty pins none.
+    /// CPUs to pin the workload's threads to, in turn; empty pins none, but for growth and
+    /// pinned-service: these take the last CPUs that the process may run on.
     pub cpus: Vec<usize>,
 }
 
@@ -85,6 +93,8 @@ impl Params {
             (self.slots as u64, "slots"),
             (self.bytes as u64, "bytes"),
             (self.threads as u64, "threads"),
+            (self.requests, "requests"),
+            (self.request_rate, "request_rate"),
             (self.rounds, "rounds"),
         ] {
             if value == 0 {
@@ -114,5 +124,29 @@ impl Params {
         Err(Error::Setup(format!(
             "cannot pin a thread to CPU {cpu}; pin to one of those in Cpus_allowed_list of /proc/self/status"
         )))
+    }
+}
+
+/// The CPUs that the calling thread might use before a workload pinned it; it may again when this ends.
+pub(crate) struct Affinity(CpuSet);
+
+impl Affinity {
+    pub(crate) fn keep() -> Result<Self, Error> {
+        sched_getaffinity(None)
+            .map(Self)
+            .map_err(|error| Error::Setup(format!("cannot tell the allowed CPUs: {error}")))
+    }
+
+    /// These CPUs, the last first: interrupts mostly go to the first.
+    pub(crate) fn cpus(&self) -> Vec<usize> {
+        let all = (0..CpuSet::MAX_CPU).rev();
+        all.filter(|&cpu| self.0.is_set(cpu)).collect()
+    }
+}
+
+impl Drop for Affinity {
+    fn drop(&mut self) {
+        // It was the affinity before; if the set was narrowed meanwhile, the thread just stays pinned.
+        let _ = sched_setaffinity(None, &self.0);
     }
 }

@@ -15,14 +15,16 @@ pub struct Column {
 }
 
 impl Column {
-    fn of(record: &Record) -> Self {
+    /// The column of a record.
+    pub fn of(record: &Record) -> Self {
         Self {
             allocator: record.allocator.clone(),
             pages: record.pages.clone(),
         }
     }
 
-    fn title(&self) -> String {
+    /// The name in a heading.
+    pub fn title(&self) -> String {
         match self.pages.as_str() {
             "default" => self.allocator.clone(),
             pages => format!("{} {pages}", self.allocator),
@@ -104,8 +106,8 @@ pub fn table(
     table.to_string()
 }
 
-/// A person reads memory in MiB.
-fn shown_unit(unit: &str) -> (&str, f64) {
+/// The unit that a person reads the figures in, and the factor to it: memory in MiB.
+pub fn shown_unit(unit: &str) -> (&str, f64) {
     if unit == "bytes" {
         ("MiB", 1.0 / f64::from(1 << 20))
     } else {
@@ -113,7 +115,8 @@ fn shown_unit(unit: &str) -> (&str, f64) {
     }
 }
 
-fn figures(record: &Record, scale: f64) -> String {
+/// `median [min–max]` of the rounds, times `scale`.
+pub fn figures(record: &Record, scale: f64) -> String {
     let [median, min, max] =
         [record.median, record.min, record.max].map(|value| short(value * scale));
     if min == max {

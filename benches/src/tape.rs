@@ -1,6 +1,6 @@
 //! Random steps, made before the measured part so that they cost it one sequential load each.
 
-use crate::Params;
+use crate::{Params, Sizes};
 
 /// Steps of a tape; it is then read again from the start. 2 MiB: long enough that no branch
 /// predictor learns it, short enough to stay in the caches' reach.
@@ -68,4 +68,25 @@ impl Random {
     pub(crate) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
+
+    /// A size evenly distributed over the logarithm of the range: many small, most bytes in large.
+    pub(crate) fn size(&mut self, sizes: Sizes) -> u32 {
+        let (min, max) = sizes.into();
+        let (low, high) = ((min as f64).ln(), (max as f64 + 1.0).ln());
+        let size = (low + (high - low) * self.unit()).exp() as usize;
+        size.clamp(min, max) as u32
+    }
+}
+
+/// Sizes of [`Random::size`] that add up to `params.bytes` or just above.
+pub(crate) fn mixed_sizes(params: &Params) -> Vec<u32> {
+    let mut random = Random::new(params.seed);
+    let mut sizes = Vec::new();
+    let mut sum = 0;
+    while sum < params.bytes {
+        let size = random.size(params.sizes);
+        sum += size as usize;
+        sizes.push(size);
+    }
+    sizes
 }

@@ -19,6 +19,7 @@ fn tiny(workload: Workload) -> Params {
         ops: 20_000,
         slots: 64,
         bytes: 1 << 20,
+        requests: 2_000,
         rounds: 20,
         ..workload.defaults()
     }

@@ -1,20 +1,22 @@
 //! One run of a workload in a process of its own, so that faults and memory are that run's alone.
 //!
-//! Protocol: the parent passes the parameters as JSON and theap's page mode in the environment;
+//! Protocol: the parent passes the parameters as JSON and theap's options in the environment;
 //! the child prints one JSON object ([`Reply`]) on standard output and exits 0, or says on
 //! standard error why not and exits 1. It fails unless the run proved whose memory it used, and
 //! that it was of the page mode asked for.
 
 use std::env;
 use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use theap_bench::{Metric, Params, Workload, contender};
+use theap_bench::{Latency, Metric, Params, Workload, contender};
 
+use crate::memory::{self, Memory};
 use crate::pages::{self, PageMode};
+use crate::settings::Setting;
 
 /// Run one workload on one allocator in this process and print its metrics as JSON.
 #[derive(Args)]
@@ -37,6 +39,27 @@ pub struct Child {
 #[derive(Serialize, Deserialize)]
 struct Reply {
     metrics: Vec<Metric>,
+    latencies: Vec<Latency>,
+}
+
+/// What a run is to be.
+pub struct Order<'a> {
+    pub allocator: &'a str,
+    pub mode: Option<PageMode>,
+    /// theap's options besides.
+    pub settings: &'a [Setting],
+    pub workload: Workload,
+    pub params: &'a Params,
+    /// Whether to look at the child's memory while it runs.
+    pub watched: bool,
+}
+
+/// What a run measured.
+pub struct Run {
+    pub metrics: Vec<Metric>,
+    pub latencies: Vec<Latency>,
+    /// The child's memory over time; empty if it was not watched.
+    pub memory: Memory,
 }
 
 impl Child {
@@ -49,41 +72,40 @@ impl Child {
         println!(
             "{}",
             serde_json::to_string(&Reply {
-                metrics: outcome.metrics()
+                metrics: outcome.metrics(),
+                latencies: outcome.latencies().to_vec(),
             })?
         );
         Ok(())
     }
 }
 
-/// Runs `workload` on `allocator` in a child process and returns its metrics.
+/// Has a child process carry out the order.
 ///
 /// # Errors
 /// Fails if the child does not start or fails itself; the error carries what it said.
-pub fn spawn(
-    allocator: &str,
-    mode: Option<PageMode>,
-    workload: Workload,
-    params: &Params,
-) -> Result<Vec<Metric>> {
+pub fn spawn(order: &Order) -> Result<Run> {
     let mut command = Command::new(env::current_exe().context("cannot find this program")?);
     command
-        .args([
-            "child",
-            "--allocator",
-            allocator,
-            "--workload",
-            workload.name(),
-            "--params",
-        ])
-        .arg(serde_json::to_string(params)?);
-    match mode {
+        .args(["child", "--allocator", order.allocator])
+        .args(["--workload", order.workload.name(), "--params"])
+        .arg(serde_json::to_string(order.params)?)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    match order.mode {
         Some(mode) => command
             .env(pages::VARIABLE, mode.name())
             .args(["--pages", mode.name()]),
         None => command.env_remove(pages::VARIABLE),
     };
-    let output = command.output().context("cannot start a child process")?;
+    command.envs(order.settings.iter().map(|(name, value)| (name, value)));
+    let child = command.spawn().context("cannot start a child process")?;
+    let (output, memory) = if order.watched {
+        memory::watch(child)
+    } else {
+        (child.wait_with_output(), Memory::default())
+    };
+    let output = output.context("cannot wait for the child process")?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let said = said.trim();
@@ -95,7 +117,11 @@ pub fn spawn(
     }
     let reply: Reply = serde_json::from_slice(&output.stdout)
         .map_err(|error| anyhow!("the child's answer is not understood: {error}"))?;
-    Ok(reply.metrics)
+    Ok(Run {
+        metrics: reply.metrics,
+        latencies: reply.latencies,
+        memory,
+    })
 }
 
 fn parse_params(json: &str) -> Result<Params, serde_json::Error> {

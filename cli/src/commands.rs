@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use theap_bench::{Column, Metric, Record, Series, interleave};
 
+use crate::findings::Findings;
 use crate::pages::{self, PageMode};
 use crate::program::Program;
 use crate::settings::Settings;
@@ -91,12 +92,18 @@ impl Commands {
         };
         let mut records = self.runs(&mut comparison, rounds)?.records();
         records.retain(|record| comparison.counts(record));
-        report::save(&records, json)?;
-        comparison.remark(&records);
-        for record in &mut records {
+        let mut findings = Findings {
+            records,
+            latencies: Vec::new(),
+            memory: Vec::new(),
+        };
+        report::save(&findings, json)?;
+        let records = &mut findings.records;
+        comparison.remark(records);
+        for record in &mut *records {
             record.workload = short(&record.workload);
         }
-        report::print(&records, &comparison.sides[0].column())?;
+        report::print(records, &comparison.sides[0].column())?;
         if self.syscalls {
             println!("syscalls: counted by ptrace in one more run, descendants included.");
         }

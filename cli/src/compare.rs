@@ -3,14 +3,17 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
-use theap_bench::{Column, Params, Series, Workload, interleave};
+use theap_bench::{Column, Params, Workload, interleave};
 
+use crate::child::{self, Order};
 use crate::commands::Commands;
+use crate::findings::Collector;
 use crate::pages::PageMode;
+use crate::settings::{Setting, setting};
 use crate::tuning::Tuning;
-use crate::{child, pages, report};
+use crate::{html, pages, report};
 
 /// Rounds of a full run.
 const ROUNDS: usize = 5;
@@ -39,16 +42,27 @@ pub struct Compare {
     /// Rounds [default: 5, or 3 with --quick]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: Option<u16>,
-    /// Short runs: half a minute in all
+    /// Short runs: a minute in all
     #[arg(long)]
     quick: bool,
     /// Also write the figures to this file as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Also write a page with curves and charts to this file
+    #[arg(long, value_name = "FILE", conflicts_with = "command")]
+    html: Option<PathBuf>,
     #[command(flatten)]
     tuning: Tuning,
     #[command(flatten)]
     commands: Commands,
+}
+
+/// A workload with what it is run with.
+struct Job {
+    workload: Workload,
+    params: Params,
+    /// theap's options for it, besides the page mode.
+    settings: Vec<Setting>,
 }
 
 /// An allocator, and for theap its page mode.
@@ -75,27 +89,28 @@ impl Compare {
                 .commands
                 .run(&modes, asked, rounds, self.json.as_deref());
         }
-        let all = if self.workload.is_empty() {
-            &Workload::ALL[..]
-        } else {
-            &self.workload
-        };
-        let workloads: Vec<(Workload, Params)> = all
-            .iter()
-            .map(|&workload| (workload, self.tuning.params(workload, self.quick)))
-            .collect();
-        let sides = self.sides(&workloads)?;
+        let jobs = self.jobs()?;
+        let sides = self.sides(&jobs)?;
 
-        let progress = report::progress(rounds * sides.len() * workloads.len());
-        let mut series = Series::default();
-        for (workload, params) in &workloads {
+        let progress = report::progress(rounds * sides.len() * jobs.len());
+        let mut collector = Collector::default();
+        for job in &jobs {
             interleave(rounds, sides.len(), |round, nth| {
                 let side = &sides[nth];
-                let (name, pages) = (side.allocator, side.pages());
+                let (workload, name, pages) = (job.workload, side.allocator, side.pages());
                 progress.set_message(format!("{workload}, {name} {pages}, round {}", round + 1));
-                let metrics = child::spawn(name, side.mode, *workload, params)
+                let order = Order {
+                    allocator: name,
+                    mode: side.mode,
+                    settings: &job.settings,
+                    workload,
+                    params: &job.params,
+                    // Only once: to look takes a little of the other CPU's time.
+                    watched: workload.is_service() && round == 0,
+                };
+                let run = child::spawn(&order)
                     .with_context(|| format!("{workload} under {name} ({pages} pages) failed"))?;
-                series.push(workload.name(), name, pages, metrics);
+                collector.push(workload.name(), name, pages, run);
                 progress.inc(1);
                 anyhow::Ok(())
             })?;
@@ -105,16 +120,42 @@ impl Compare {
             allocator: "system".into(),
             pages: "default".into(),
         };
-        let records = series.records();
-        report::save(&records, self.json.as_deref())?;
-        report::print(&records, &system)
+        let findings = collector.findings();
+        report::save(&findings, self.json.as_deref())?;
+        if let Some(path) = &self.html {
+            html::write(&findings, path)?;
+        }
+        report::print(&findings.records, &system)
+    }
+
+    /// The workloads to run. One about an option that this theap does not have is left out, or an
+    /// error if it was asked for.
+    fn jobs(&self) -> Result<Vec<Job>> {
+        let asked = !self.workload.is_empty();
+        let all = if asked {
+            &self.workload[..]
+        } else {
+            &Workload::ALL
+        };
+        let mut jobs = Vec::new();
+        for &workload in all {
+            let wanted = workload.setting().into_iter();
+            match wanted.map(|(name, value)| setting(name, value)).collect() {
+                Ok(settings) => jobs.push(Job {
+                    workload,
+                    params: self.tuning.params(workload, self.quick),
+                    settings,
+                }),
+                Err(error) if asked => bail!("{workload} cannot run: {error:#}"),
+                Err(error) => eprintln!("note: without {workload}: {error:#}"),
+            }
+        }
+        Ok(jobs)
     }
 
     /// System first, then theap in each page mode.
-    fn sides(&self, workloads: &[(Workload, Params)]) -> Result<Vec<Side>> {
-        let footprints = workloads
-            .iter()
-            .map(|(workload, params)| workload.footprint(params));
+    fn sides(&self, jobs: &[Job]) -> Result<Vec<Side>> {
+        let footprints = jobs.iter().map(|job| job.workload.footprint(&job.params));
         let modes = pages::choose(&self.pages, footprints.max().unwrap_or(0))?;
         let theap = modes.into_iter().map(|mode| Side {
             allocator: "theap",

@@ -8,6 +8,8 @@ use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use theap_bench::{Column, Record, table};
 
+use crate::findings::Findings;
+
 /// A bar of `steps` on standard error; it draws nothing where that is no terminal.
 pub fn progress(steps: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg}")
@@ -15,13 +17,13 @@ pub fn progress(steps: usize) -> ProgressBar {
     ProgressBar::new(steps as u64).with_style(style)
 }
 
-/// Writes the records to `json`, if given. Before the table is printed: they must not be lost when its reader has gone.
+/// Writes the findings to `json`, if given. Before the table is printed: they must not be lost when its reader has gone.
 ///
 /// # Errors
 /// Fails if the file cannot be written.
-pub fn save(records: &[Record], json: Option<&Path>) -> Result<()> {
+pub fn save(findings: &Findings, json: Option<&Path>) -> Result<()> {
     let Some(path) = json else { return Ok(()) };
-    let text = serde_json::to_string_pretty(records)? + "\n";
+    let text = serde_json::to_string_pretty(findings)? + "\n";
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 

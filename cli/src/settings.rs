@@ -7,7 +7,7 @@ use theap::{OPTIONS, OptionRow};
 use crate::tuning::parse_bytes;
 
 /// An option's variable and its value.
-type Setting = (&'static str, String);
+pub type Setting = (&'static str, String);
 
 /// Options of theap; the variables of the environment that are not set here stay as they are.
 #[derive(Args)]
@@ -36,7 +36,9 @@ fn assignment(text: &str) -> Result<Setting> {
     setting(name, value)
 }
 
-fn setting(name: &str, value: &str) -> Result<Setting> {
+/// # Errors
+/// Fails if theap has no option of that name or variable, or if it does not take that value.
+pub fn setting(name: &str, value: &str) -> Result<Setting> {
     let row = OPTIONS
         .iter()
         .find(|row| row.name == name || row.variable == name)

@@ -27,9 +27,18 @@ pub struct Tuning {
     /// Blocks held at once: working set, chunks a thread, burst, ring
     #[arg(long, value_name = "N")]
     slots: Option<usize>,
-    /// Bytes that first-touch allocates, for example 512MiB
+    /// Bytes that first-touch and growth allocate, for example 512MiB
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     bytes: Option<usize>,
+    /// Bytes a second by which growth's heap grows; 0 is as fast as it goes
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    growth_rate: Option<usize>,
+    /// Requests that pinned-service serves
+    #[arg(long, value_name = "N")]
+    requests: Option<u64>,
+    /// Requests a second of pinned-service
+    #[arg(long, value_name = "N")]
+    request_rate: Option<u64>,
     /// Threads of larson
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -39,7 +48,8 @@ pub struct Tuning {
     /// Seed of the random numbers
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// CPUs to pin a workload's threads to, in turn
+    /// CPUs to pin a workload's threads to, in turn [default: growth and pinned-service: the last allowed
+    /// ones, others: none]
     #[arg(long, value_name = "CPU", value_delimiter = ',')]
     pin: Vec<usize>,
 }
@@ -50,12 +60,18 @@ impl Tuning {
         let mut params = workload.defaults();
         if quick {
             params.ops = (params.ops / QUICK_DIVISOR).max(1);
+            params.requests = (params.requests / QUICK_DIVISOR).max(1);
             params.bytes = QUICK_BYTES;
         }
         params.ops = self.ops.unwrap_or(params.ops);
         params.sizes = self.sizes.unwrap_or(params.sizes);
         params.slots = self.slots.unwrap_or(params.slots);
         params.bytes = self.bytes.unwrap_or(params.bytes);
+        params.growth_rate = self
+            .growth_rate
+            .map_or(params.growth_rate, |rate| rate as u64);
+        params.requests = self.requests.unwrap_or(params.requests);
+        params.request_rate = self.request_rate.unwrap_or(params.request_rate);
         params.threads = self.threads.unwrap_or(params.threads);
         params.rounds = self.handover.unwrap_or(params.rounds);
         params.seed = self.seed.unwrap_or(params.seed);

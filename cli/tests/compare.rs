@@ -10,13 +10,25 @@ fn theap() -> Command {
 }
 
 /// Parameters small enough for a debug build.
-const TINY: [&str; 8] = [
-    "--ops", "20000", "--slots", "64", "--bytes", "2MiB", "--rounds", "2",
+const TINY: [&str; 10] = [
+    "--ops",
+    "20000",
+    "--slots",
+    "64",
+    "--bytes",
+    "2MiB",
+    "--requests",
+    "2000",
+    "--rounds",
+    "2",
 ];
 
+/// The workloads that need no option of theap.
+const ALL: &str = "first-touch,first-touch-warm,growth,growth-warm,pinned-service,pinned-service-warm,\
+                   random-mixed,burst,larson,producer-consumer";
+
 /// Parameters of a child as its parent passes them.
-const BURST: &str =
-    r#"{"ops":1000,"sizes":[64,64],"slots":8,"bytes":1,"threads":1,"rounds":1,"seed":1,"cpus":[]}"#;
+const BURST: &str = r#"{"ops":1000,"sizes":[64,64],"slots":8,"bytes":1,"growth_rate":0,"requests":1,"request_rate":1,"threads":1,"rounds":1,"seed":1,"cpus":[]}"#;
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("output is UTF-8")
@@ -27,15 +39,8 @@ fn every_workload_reports_every_metric_for_both_sides() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("figures.json");
     let output = theap()
-        .args([
-            "compare",
-            "--quick",
-            "--pages",
-            "small",
-            "--handover",
-            "50",
-            "--json",
-        ])
+        .args(["compare", "--quick", "--pages", "small", "--handover", "50"])
+        .args(["--workload", ALL, "--json"])
         .arg(&file)
         .args(TINY)
         .output()
@@ -48,8 +53,7 @@ fn every_workload_reports_every_metric_for_both_sides() {
         "{table}"
     );
 
-    let records: Vec<Value> =
-        serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let figures: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
     let keys: BTreeSet<&str> = [
         "workload",
         "allocator",
@@ -63,7 +67,7 @@ fn every_workload_reports_every_metric_for_both_sides() {
     ]
     .into();
     let mut seen = BTreeSet::new();
-    for record in &records {
+    for record in figures["records"].as_array().unwrap() {
         let object = record.as_object().unwrap();
         assert_eq!(
             object.keys().map(String::as_str).collect::<BTreeSet<_>>(),
@@ -72,40 +76,147 @@ fn every_workload_reports_every_metric_for_both_sides() {
         let [min, median, max] = ["min", "median", "max"].map(|key| object[key].as_f64().unwrap());
         assert!(min <= median && median <= max, "{record}");
         assert_eq!(object["rounds"], 2);
-        seen.insert(["workload", "allocator", "metric"].map(|key| object[key].as_str().unwrap()));
+        let named = ["workload", "allocator", "metric"].map(|key| object[key].as_str().unwrap());
+        seen.insert(named.map(String::from));
     }
-    let common = [
-        "wall_time",
-        "time_per_op",
-        "minor_faults",
-        "major_faults",
-        "peak_rss",
-    ];
-    let tail = [
-        "alloc_touch_p50",
-        "alloc_touch_p99",
-        "alloc_touch_p99.9",
-        "alloc_touch_p99.99",
-        "alloc_touch_max",
+    assert_eq!(seen, expected_metrics());
+    check_latencies(figures["latencies"].as_array().unwrap());
+}
+
+fn expected_metrics() -> BTreeSet<[String; 3]> {
+    const COMMON: &[&str] = &["wall_time", "minor_faults", "major_faults", "peak_rss"];
+    const THREAD: &[&str] = &[
+        "involuntary_switches",
+        "voluntary_switches",
+        "thread_minor_faults",
+        "thread_major_faults",
     ];
     let mut expected = BTreeSet::new();
     for allocator in ["system", "theap"] {
-        for workload in [
-            "first-touch",
-            "first-touch-warm",
-            "random-mixed",
-            "burst",
-            "larson",
-            "producer-consumer",
-        ] {
-            expected.extend(common.map(|metric| [workload, allocator, metric]));
-        }
-        for workload in ["first-touch", "first-touch-warm", "random-mixed"] {
-            expected.extend(tail.map(|metric| [workload, allocator, metric]));
+        for workload in ALL.split(',') {
+            let (timed, more): (&[&str], &[&str]) = match workload {
+                "first-touch" | "first-touch-warm" => {
+                    (&["alloc_touch"], &["time_per_op", "cost_per_mib"])
+                }
+                "growth" | "growth-warm" => (&["alloc_touch"], THREAD),
+                "random-mixed" => (&["alloc_touch"], &["time_per_op"]),
+                "burst" | "larson" | "producer-consumer" => (&[], &["time_per_op"]),
+                _ => (&["response", "service"], THREAD),
+            };
+            let quantiles = ["p50", "p90", "p99", "p99.9", "p99.99", "p99.999", "max"];
+            let times = timed
+                .iter()
+                .flat_map(|what| quantiles.map(|quantile| format!("{what}_{quantile}")));
+            let others = COMMON.iter().chain(more).map(|metric| metric.to_string());
+            let metrics = times.chain(others);
+            expected.extend(metrics.map(|metric| [workload.into(), allocator.into(), metric]));
+            if workload.ends_with("-warm") && allocator == "theap" {
+                expected.insert([workload, allocator, "preparation"].map(String::from));
+            }
         }
     }
-    expected.insert(["first-touch-warm", "theap", "preparation"]);
-    assert_eq!(seen, expected);
+    expected
+}
+
+/// Every distribution counts the operations of both rounds, and its quantiles and curve rise.
+fn check_latencies(latencies: &[Value]) {
+    // Nine on each side: of five workloads one each, of pinned-service and its warm twin two each.
+    assert_eq!(latencies.len(), 18);
+    for latency in latencies {
+        if latency["workload"] == "pinned-service" {
+            assert_eq!(latency["count"], 4000, "{latency}");
+        }
+        let quantile = |name: &str| latency["quantiles"][name].as_u64().unwrap();
+        let rising = ["p50", "p90", "p99", "p99.9", "p99.99", "p99.999", "max"].map(quantile);
+        assert!(rising.is_sorted() && rising[0] > 0, "{latency}");
+        let curve = latency["curve"].as_array().unwrap();
+        assert_eq!(
+            curve.last().unwrap()[1].as_u64(),
+            latency["quantiles"]["max"].as_u64()
+        );
+    }
+}
+
+#[test]
+fn the_page_is_well_formed_and_has_one_curve_a_side() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("page.html");
+    let output = theap()
+        .args(["compare", "--pages", "small,auto", "--growth-rate", "20MiB"])
+        .args(["--workload", "first-touch,growth,pinned-service", "--html"])
+        .arg(&file)
+        .args(TINY)
+        .output()
+        .unwrap();
+    assert_eq!(text(&output.stderr), "");
+    let page = std::fs::read_to_string(&file).unwrap();
+    let options = roxmltree::ParsingOptions {
+        allow_dtd: true,
+        ..Default::default()
+    };
+    let page = roxmltree::Document::parse_with_options(&page, options).unwrap();
+    let figures = |start: &str| -> Vec<_> {
+        let all = page
+            .descendants()
+            .filter(|node| node.has_tag_name((HTML, "figure")));
+        all.filter(|node| node.attribute("id").unwrap().starts_with(start))
+            .collect()
+    };
+    let count = |figure: roxmltree::Node, tag: &str| {
+        figure
+            .descendants()
+            .filter(|node| node.tag_name().name() == tag && coloured(*node))
+            .count()
+    };
+    let latencies = figures("latency-");
+    assert_eq!(latencies.len(), 4); // two of pinned-service
+    for figure in latencies.into_iter().chain(figures("memory-")) {
+        assert_eq!(count(figure, "polyline"), 3, "a side a curve");
+        let texts = figure
+            .descendants()
+            .filter(|node| node.tag_name().name() == "text");
+        assert!(texts.count() >= 6, "axes have labels");
+    }
+    assert_eq!(figures("memory-").len(), 2);
+    assert_eq!(count(figures("faults")[0], "rect"), 9);
+    assert_eq!(count(figures("fault-cost")[0], "rect"), 3);
+    let outside = page
+        .descendants()
+        .flat_map(|node| node.attributes())
+        .find(|attribute| matches!(attribute.name(), "href" | "src"));
+    assert!(outside.is_none(), "the page loads nothing: {outside:?}");
+}
+
+const HTML: &str = "http://www.w3.org/1999/xhtml";
+
+/// Whether an element of a chart is a side's: neither text colour nor grid.
+fn coloured(node: roxmltree::Node) -> bool {
+    ["fill", "stroke"].into_iter().any(|name| {
+        let paint = node.attribute(name).unwrap_or("none");
+        paint.starts_with('#') && paint != "#808080"
+    })
+}
+
+#[test]
+fn a_workload_about_an_option_that_is_not_there_cannot_be_asked_for() {
+    let known = follows_growth();
+    let output = theap()
+        .args(["compare", "--workload", "growth-ahead", "--pages", "small"])
+        .args(TINY)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.success(), known);
+    assert!(
+        known || text(&output.stderr).starts_with("error: growth-ahead cannot run: prefault takes")
+    );
+}
+
+fn follows_growth() -> bool {
+    let row = theap::OPTIONS
+        .iter()
+        .find(|row| row.name == "prefault")
+        .unwrap();
+    row.values.split(", ").any(|value| value == "ahead")
 }
 
 #[test]
@@ -135,7 +246,7 @@ fn wrong_usage_exits_with_2() {
     for (arguments, complaint) in [
         (
             ["compare", "--workload", "no-such"],
-            "first-touch, first-touch-warm, random-mixed",
+            "first-touch, first-touch-warm, growth",
         ),
         (
             ["compare", "--pages", "enormous"],

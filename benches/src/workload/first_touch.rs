@@ -3,11 +3,11 @@
 //!
 //! Sizes are spread evenly over their logarithm: many small blocks, most bytes in large ones.
 
-use std::time::{Duration, Instant};
-
+use super::prepare;
 use crate::block::Block;
-use crate::meter::{Meter, Stopwatch};
-use crate::tape::Random;
+use crate::latency::Stopwatch;
+use crate::meter::Meter;
+use crate::tape::mixed_sizes;
 use crate::{Contender, Error, Outcome, Params};
 
 pub(super) fn run<A: Contender>(a: &A, params: &Params, warm: bool) -> Result<Outcome, Error> {
@@ -15,8 +15,12 @@ pub(super) fn run<A: Contender>(a: &A, params: &Params, warm: bool) -> Result<Ou
     let mut blocks: Vec<Option<Block<A>>> = Vec::new();
     // Written, not only reserved, so that the measured part faults on no page of the harness.
     blocks.resize_with(sizes.len(), || None);
-    let mut stopwatch = Stopwatch::new(sizes.len());
-    let preparation = if warm { prepare(a, params)? } else { None };
+    let mut stopwatch = Stopwatch::new("alloc_touch")?;
+    let preparation = if warm {
+        prepare(a, params.bytes)?
+    } else {
+        None
+    };
 
     let meter = Meter::start();
     for (slot, &size) in blocks.iter_mut().zip(&sizes) {
@@ -29,39 +33,14 @@ pub(super) fn run<A: Contender>(a: &A, params: &Params, warm: bool) -> Result<Ou
     }
     let reading = meter.stop();
 
-    let mut outcome =
-        Outcome::new(sizes.len() as u64, reading)?.with_latency(stopwatch.histogram());
-    if let Some(preparation) = preparation {
-        outcome = outcome.with_preparation(preparation);
-    }
+    let outcome = Outcome::new(sizes.len() as u64, reading)?
+        .with_latency(stopwatch.latency())
+        .with_preparation(preparation)
+        .with_touched(sizes.iter().map(|&size| size as usize).sum());
     blocks
         .iter()
         .flatten()
         .try_for_each(|block| block.prove(a))?;
     blocks.into_iter().flatten().for_each(|block| block.give(a));
     Ok(outcome)
-}
-
-/// Has the contender prepare the bytes of the run; returns the time that took, or nothing if it
-/// cannot prepare.
-fn prepare<A: Contender>(a: &A, params: &Params) -> Result<Option<Duration>, Error> {
-    let start = Instant::now();
-    let prepared = a.warm_up(params.bytes)?;
-    Ok(prepared.then(|| start.elapsed()))
-}
-
-/// Sizes that add up to `params.bytes` or just above.
-fn mixed_sizes(params: &Params) -> Vec<u32> {
-    let mut random = Random::new(params.seed);
-    let (min, max): (usize, usize) = params.sizes.into();
-    let (low, high) = ((min as f64).ln(), (max as f64 + 1.0).ln());
-    let mut sizes = Vec::new();
-    let mut sum = 0;
-    while sum < params.bytes {
-        let size = (low + (high - low) * random.unit()).exp() as usize;
-        let size = size.clamp(min, max);
-        sum += size;
-        sizes.push(size as u32);
-    }
-    sizes
 }

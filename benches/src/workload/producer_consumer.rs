@@ -2,12 +2,12 @@
 //! ring that needs no lock. Whoever finds the ring full or empty spins briefly, then yields.
 //! Before the measured part some blocks go through with every one of them proved by the consumer.
 
-use std::hint::spin_loop;
 use std::sync::Barrier;
 use std::thread;
 
 use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
+use super::wait;
 use crate::block::Block;
 use crate::meter::{Meter, Reading};
 use crate::tape::Tape;
@@ -15,9 +15,6 @@ use crate::{Contender, Error, Outcome, Params};
 
 /// Blocks that go through the ring under proof.
 const PROVED: u64 = 4096;
-
-/// Tries on a full or empty ring before the thread yields its CPU.
-const SPINS: u32 = 256;
 
 pub(super) fn run<A: Contender>(a: &A, params: &Params) -> Result<Outcome, Error> {
     let tape = Tape::new(params);
@@ -103,14 +100,4 @@ fn consume<A: Contender>(
     }
     debug_assert_eq!(sum, count);
     Ok(())
-}
-
-#[inline]
-fn wait(tries: &mut u32) {
-    *tries += 1;
-    if *tries < SPINS {
-        spin_loop();
-    } else {
-        thread::yield_now();
-    }
 }

@@ -4,7 +4,8 @@
 //! would weigh on the throughput.
 
 use crate::block::Block;
-use crate::meter::{Meter, Stopwatch};
+use crate::latency::Stopwatch;
+use crate::meter::Meter;
 use crate::tape::Tape;
 use crate::{Contender, Error, Outcome, Params};
 
@@ -24,7 +25,7 @@ pub(super) fn run<A: Contender>(a: &A, params: &Params) -> Result<Outcome, Error
         .iter()
         .flatten()
         .try_for_each(|block| block.prove(a))?;
-    let mut stopwatch = Stopwatch::new((params.ops / 8) as usize);
+    let mut stopwatch = Stopwatch::new("alloc_touch")?;
     for step in tape.steps(fill + params.ops, params.ops / 8) {
         let slot = &mut slots[step.slot as usize];
         match slot.take() {
@@ -34,7 +35,7 @@ pub(super) fn run<A: Contender>(a: &A, params: &Params) -> Result<Outcome, Error
             }
         }
     }
-    let outcome = Outcome::new(params.ops, reading)?.with_latency(stopwatch.histogram());
+    let outcome = Outcome::new(params.ops, reading)?.with_latency(stopwatch.latency());
     slots.into_iter().flatten().for_each(|block| block.give(a));
     Ok(outcome)
 }

@@ -1,0 +1,78 @@
+//! What a latency-sensitive service of your own needs: `cargo run --release --example pinned_service`.
+//!
+//! Four steps: make theap the global allocator, pin the thread, have the memory ready before the first request, and
+//! forbid the allocator every system call from then on. The rest shows that it helped.
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::time::Instant;
+
+use hdrhistogram::Histogram;
+use nix::sys::resource::{UsageWho, getrusage};
+use theap::{Config, Pages, Theap};
+
+// 1. Hugepages of the pool if the host has any, else transparent ones, else 4 KiB pages.
+#[global_allocator]
+static HEAP: Theap = Theap::with(Config::new().pages(Pages::Auto));
+
+/// More than the service ever holds at once.
+const MEMORY: usize = 128 << 20;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    // 2. A thread that moves takes its caches along by missing in all of them.
+    let cpus = core_affinity::get_core_ids().unwrap_or_default();
+    let cpu = cpus.last().ok_or("no CPU is allowed")?;
+    core_affinity::set_for_current(*cpu);
+
+    // 3. No page fault in this much memory from here on.
+    theap::warm_up(MEMORY)?;
+
+    let mut times = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3)?;
+    let mut service = Service::default();
+    service.run(20_000, &mut times); // a rehearsal: code, stack and live set are there too
+    times.reset();
+
+    // 4. From here on a request for memory that is not there is refused, and nothing waits for the kernel.
+    theap::seal();
+
+    let before = getrusage(UsageWho::RUSAGE_THREAD)?;
+    service.run(200_000, &mut times);
+    let after = getrusage(UsageWho::RUSAGE_THREAD)?;
+    theap::unseal();
+
+    for quantile in [0.5, 0.99, 0.999, 0.9999, 1.0] {
+        let nanos = times.value_at_quantile(quantile);
+        println!("{:>6} % within {nanos} ns", quantile * 100.0);
+    }
+    let preempted = after.involuntary_context_switches() - before.involuntary_context_switches();
+    println!("involuntary context switches: {preempted}");
+    let faults = after.minor_page_faults() - before.minor_page_faults();
+    assert_eq!(faults, 0, "page faults of the service thread");
+    assert_eq!(theap::stats().refusals, 0, "warm up more");
+    Ok(())
+}
+
+/// Answers requests and remembers the last ten thousand.
+#[derive(Default)]
+struct Service {
+    recent: VecDeque<(String, Vec<u8>)>,
+}
+
+impl Service {
+    fn run(&mut self, requests: usize, times: &mut Histogram<u64>) {
+        for number in 0..requests {
+            let start = Instant::now();
+            self.serve(number);
+            times.saturating_record(start.elapsed().as_nanos() as u64);
+        }
+    }
+
+    fn serve(&mut self, number: usize) {
+        let name = format!("request {number}");
+        let body = vec![number as u8; 64 + number % 4000];
+        self.recent.push_back((name, body));
+        if self.recent.len() > 10_000 {
+            self.recent.pop_front();
+        }
+    }
+}
