@@ -241,6 +241,20 @@ impl Os {
         unsafe { linux::map::map(addr, len, mode, bind) }
     }
 
+    /// Makes a committed range prefer the memory of `node` for the pages that it does not have yet.
+    ///
+    /// # Errors
+    /// [`Error::Other`] when the kernel, or a filter in front of it, refuses.
+    pub fn bind(self, addr: usize, len: usize, node: NodeId) -> Result<(), Error> {
+        inject!(self, Bind);
+        #[cfg(feature = "fake")]
+        if let Some(fake) = self.fake.filter(|fake| fake.pretends_nodes()) {
+            fake.note_binding(addr, len, Some(node));
+            return Ok(());
+        }
+        linux::numa::bind(addr, len, node)
+    }
+
     /// Makes the kernel provide all pages of a committed or mapped range now, as if written to; the
     /// contents stay. Costs 50–200 µs a hugepage.
     ///

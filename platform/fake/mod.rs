@@ -183,7 +183,7 @@ impl Fake {
         lock(&self.env).push((name, value));
     }
 
-    /// The node that the mapped range around `addr` was bound to.
+    /// The node that the mapped or committed range around `addr` was bound to.
     pub fn bound(&self, addr: usize) -> Option<NodeId> {
         let bindings = lock(&self.bindings);
         let mut around = bindings
@@ -225,29 +225,32 @@ impl Fake {
         if bind.is_some() {
             self.check(Call::Bind)?;
         }
-        let pretended = lock(&self.topology).as_ref().is_some_and(|t| t.nodes() > 1);
+        let pretended = self.pretends_nodes();
         // SAFETY: the caller's precondition is the same.
         unsafe { map::map(addr, len, mode, bind.filter(|_| !pretended)) }?;
-        lock(&self.bindings).push(Binding {
-            addr,
-            len,
-            node: bind,
-        });
+        self.note_binding(addr, len, bind);
         Ok(())
     }
 
     pub(crate) fn forget(&self, addr: usize, len: usize) {
-        lock(&self.bindings).push(Binding {
-            addr,
-            len,
-            node: None,
-        });
+        self.note_binding(addr, len, None);
+    }
+
+    pub(crate) fn note_binding(&self, addr: usize, len: usize, node: Option<NodeId>) {
+        lock(&self.bindings).push(Binding { addr, len, node });
     }
 
     /// `None` where the real node is to be asked for.
     pub(crate) fn node_of(&self, addr: usize) -> Option<NodeId> {
-        self.topology().filter(|t| t.nodes() > 1)?;
+        if !self.pretends_nodes() {
+            return None;
+        }
         Some(self.bound(addr).unwrap_or(NodeId(0)))
+    }
+
+    /// Whether the topology has nodes that the machine has not.
+    pub(crate) fn pretends_nodes(&self) -> bool {
+        lock(&self.topology).as_ref().is_some_and(|t| t.nodes() > 1)
     }
 
     pub(crate) fn topology(&self) -> Option<Topology> {

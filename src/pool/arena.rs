@@ -13,11 +13,11 @@
 use super::avail::{Avail, Bitmap, LEVELS};
 use super::claims::Claims;
 use super::heaps::HeapIds;
-use super::meta::{SpanMeta, SuperMeta};
+use super::meta::SuperMeta;
 use super::node::Node;
 use super::stash::Stash;
 use super::superslab::SlotWord;
-use super::{SLOT, SUPER, SpanId};
+use super::{SLOT, SUPER};
 use crate::classes::CLASS_COUNT;
 use crate::config::{Config, Numa, Pages};
 use crate::fatal::{self, Saying};
@@ -30,9 +30,6 @@ use theap_platform::{Error, HUGE, HUGE_1G, Mutex, Os, PAGE, Rank, Topology};
 const RANK_HEAPS: u8 = 1;
 /// A range is never smaller, nor does the reservation go below it.
 const LEAST: usize = 64 << 20;
-
-const COMMITTED: u8 = 1;
-const PREFERS_HUGE: u8 = 2;
 
 /// Heaps whose places on the board are committed together: whole pages.
 const BOARDS_AT_ONCE: usize = 16;
@@ -52,9 +49,9 @@ pub struct Arena {
     kinds: *const AtomicU8,
     heads: *const AtomicU8,
     words: *const SlotWord,
-    metas: *const SuperMeta,
-    /// What was done for each 2 MiB of `metas`: nothing, COMMITTED, or PREFERS_HUGE too.
-    meta_states: *const AtomicU8,
+    pub(super) metas: *const SuperMeta,
+    /// What was done for each 2 MiB of `metas`; see `commit_metas`.
+    pub(super) meta_states: *const AtomicU8,
     stashes: *const Stash,
     pub(super) cpus: usize,
     pub(super) topology: Topology,
@@ -404,59 +401,6 @@ impl Arena {
         debug_assert!(super_index < self.len / SUPER);
         // SAFETY: the table has a word for each SuperSlab of the range.
         unsafe { &*self.words.add(super_index) }
-    }
-
-    /// The metadata of a SuperSlab that is or was mapped.
-    #[inline]
-    pub fn super_meta(&self, super_index: usize) -> &SuperMeta {
-        debug_assert!(super_index < self.len / SUPER);
-        // SAFETY: growth commits the metadata of a SuperSlab before it publishes a slot of it, and never takes it
-        // back; zero is valid.
-        unsafe { &*self.metas.add(super_index) }
-    }
-
-    /// The metadata of a span.
-    #[inline]
-    pub fn span(&self, span: SpanId) -> &SpanMeta {
-        let (super_index, slot) = span.split();
-        &self.super_meta(super_index).spans[slot]
-    }
-
-    /// Address and bytes of the metadata of `count` SuperSlabs.
-    pub fn meta_range(&self, super_index: usize, count: usize) -> (usize, usize) {
-        (
-            self.metas as usize + super_index * size_of::<SuperMeta>(),
-            count * size_of::<SuperMeta>(),
-        )
-    }
-
-    /// Makes the metadata of `count` SuperSlabs accessible, 2 MiB at a time: on hugepages where the SuperSlabs are, as
-    /// nine faults a SuperSlab would be most of what a first touch costs.
-    ///
-    /// # Errors
-    /// What the system answered; nothing is lost.
-    pub fn commit_metas(&self, super_index: usize, count: usize, huge: bool) -> Result<(), Error> {
-        let metas = self.metas as usize;
-        let (address, len) = self.meta_range(super_index, count);
-        for piece in (address - metas) / HUGE..(address + len - metas).div_ceil(HUGE) {
-            // SAFETY: the table has a byte for each 2 MiB of the metadata.
-            let state = unsafe { &*self.meta_states.add(piece) };
-            let at = metas + piece * HUGE;
-            // Two nodes may meet in a piece and do the same twice, which is harmless.
-            // SAFETY: the piece is part of the metadata reservation.
-            unsafe {
-                if state.load(Ordering::Relaxed) == 0 {
-                    self.os.commit(at, HUGE)?;
-                    self.lock_memory(at, HUGE);
-                    state.fetch_max(COMMITTED, Ordering::Relaxed);
-                }
-                if huge && state.load(Ordering::Relaxed) < PREFERS_HUGE {
-                    self.os.prefer_huge(at, HUGE);
-                    state.fetch_max(PREFERS_HUGE, Ordering::Relaxed);
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Locks memory that was committed or mapped just now, if the options say so. A refusal costs the guarantee only,

@@ -3,10 +3,15 @@
 //! is zero until used, and zero is valid.
 
 use super::queue::Links;
-use super::{Arena, SLOTS, SpanId};
+use super::{Arena, SLOTS, SUPER, SpanId};
 use crate::heap::ownership::Handshake;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use core::cell::Cell;
+use theap_platform::{Error, HUGE};
+
+/// States of 2 MiB of metadata; 0 is not accessible.
+const COMMITTED: u8 = 1;
+const PREFERS_HUGE: u8 = 2;
 
 /// Words of free bits (and of remote bits) a slot: one bit for each 16 bytes.
 pub const WORDS: usize = 64;
@@ -97,5 +102,66 @@ impl Links for Arena {
 
     fn set_prev(&self, span: SpanId, prev: u32) {
         self.span(span).prev.set(prev);
+    }
+}
+
+/// Where metadata is.
+impl Arena {
+    /// The metadata of a SuperSlab that is or was mapped.
+    #[inline]
+    pub fn super_meta(&self, super_index: usize) -> &SuperMeta {
+        debug_assert!(super_index < self.range().1 / SUPER);
+        // SAFETY: growth commits the metadata of a SuperSlab before it publishes a slot of it, and never takes it
+        // back; zero is valid.
+        unsafe { &*self.metas.add(super_index) }
+    }
+
+    /// The metadata of a span.
+    #[inline]
+    pub fn span(&self, span: SpanId) -> &SpanMeta {
+        let (super_index, slot) = span.split();
+        &self.super_meta(super_index).spans[slot]
+    }
+
+    /// Address and bytes of the metadata of `count` SuperSlabs.
+    pub fn meta_range(&self, super_index: usize, count: usize) -> (usize, usize) {
+        (
+            self.metas as usize + super_index * size_of::<SuperMeta>(),
+            count * size_of::<SuperMeta>(),
+        )
+    }
+
+    /// Makes the metadata of `count` SuperSlabs accessible, 2 MiB at a time, on the node of the SuperSlabs, whoever
+    /// touches it first; and on hugepages where the SuperSlabs are, as nine faults a SuperSlab would be most of what a
+    /// first touch costs.
+    ///
+    /// # Errors
+    /// What the system answered; nothing is lost.
+    pub fn commit_metas(&self, super_index: usize, count: usize, huge: bool) -> Result<(), Error> {
+        let metas = self.metas as usize;
+        let (address, len) = self.meta_range(super_index, count);
+        for piece in (address - metas) / HUGE..(address + len - metas).div_ceil(HUGE) {
+            // SAFETY: the table has a byte for each 2 MiB of the metadata.
+            let state = unsafe { &*self.meta_states.add(piece) };
+            let at = metas + piece * HUGE;
+            // Two nodes may meet in a piece and do the same twice, which is harmless.
+            // SAFETY: the piece is part of the metadata reservation.
+            unsafe {
+                if state.load(Ordering::Relaxed) == 0 {
+                    self.os.commit(at, HUGE)?;
+                    if let Some(node) = self.binding(piece * HUGE / size_of::<SuperMeta>()) {
+                        // Elsewhere it is slower, nothing else.
+                        let _ = self.os.bind(at, HUGE, node);
+                    }
+                    self.lock_memory(at, HUGE);
+                    state.fetch_max(COMMITTED, Ordering::Relaxed);
+                }
+                if huge && state.load(Ordering::Relaxed) < PREFERS_HUGE {
+                    self.os.prefer_huge(at, HUGE);
+                    state.fetch_max(PREFERS_HUGE, Ordering::Relaxed);
+                }
+            }
+        }
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use super::{SIZES, SMALL, World, scenario};
 use crate::config::{Config, Numa};
 use crate::front::thread::Front;
 use crate::placement::Placement;
-use crate::pool::{SLOT, SUPER};
+use crate::pool::{SLOT, SLOTS, SUPER};
 use std::vec::Vec;
 use theap_platform::{Call, Error, PageMode, Topology};
 
@@ -45,7 +45,7 @@ impl World {
 
 #[test]
 fn each_node_has_its_part_and_blocks_go_home() {
-    let mut world = two_nodes(SMALL.address_space(1 << 30));
+    let mut world = two_nodes(SMALL.address_space(4 << 30));
     assert_eq!(world.arena.node_count(), 2);
     let near = world.front_on(0);
     let far = world.front_on(3);
@@ -59,6 +59,10 @@ fn each_node_has_its_part_and_blocks_go_home() {
                 world.fake.bound(block).map(|id| usize::from(id.0)),
                 Some(node)
             );
+            let (metadata, _) = world
+                .arena
+                .meta_range(world.arena.slot_of(block) / SLOTS, 1);
+            assert_eq!(world.fake.bound(metadata), world.fake.bound(block));
             blocks.push((node, block));
         }
     }
@@ -342,7 +346,7 @@ fn placement_tells_what_is_bound_and_where_it_lies() {
     fill(&mut world, near, 1 << 20);
     // The kernel refuses the binding of what node 1 gets next: it lies wherever, here on node 0.
     world.fake.fail_only(Call::Bind);
-    world.fake.fail_nth(0);
+    world.fake.fail_from(0);
     fill(&mut world, far, 2 << 20);
     world.fake.heal();
     let super_bytes = SUPER as u64;
