@@ -20,7 +20,6 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     let sizes = sizes();
     let mut out = String::new();
-    let mut storage = 0;
     writeln!(
         out,
         "/// Number of size classes.\npub const CLASS_COUNT: usize = {};",
@@ -49,7 +48,6 @@ fn main() {
         check_reciprocal(size, reciprocal, slots * SLOT);
         let least = least_capacity(size);
         let magazine = (MAGAZINE_BYTES / size).clamp(least, MAGAZINE_CAP);
-        storage += magazine + 1;
         writeln!(
             out,
             "    Class {{ size: {size}, blocks: {blocks}, slots: {slots}, reciprocal: {reciprocal}, least: {least}, magazine: {magazine} }},"
@@ -57,12 +55,6 @@ fn main() {
         .unwrap();
     }
     writeln!(out, "];").unwrap();
-    writeln!(
-        out,
-        "/// Pointers that all magazines of a heap hold together, sentinels included."
-    )
-    .unwrap();
-    writeln!(out, "pub const MAGAZINE_STORAGE: usize = {storage};").unwrap();
     let dir = env::var_os("OUT_DIR").expect("cargo sets OUT_DIR");
     fs::write(Path::new(&dir).join("classes.rs"), out).expect("OUT_DIR is writable");
 }

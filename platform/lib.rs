@@ -428,6 +428,12 @@ impl Os {
         linux::process::total_memory()
     }
 
+    /// A number that nobody guesses: from the kernel; where it has none to give, one that differs from run to run
+    /// (made of the clock and the addresses of stack and code).
+    pub fn random(self) -> u64 {
+        linux::process::random()
+    }
+
     /// Nanoseconds of CLOCK_MONOTONIC (vDSO: no system call).
     pub fn now(self) -> u64 {
         #[cfg(feature = "fake")]

@@ -35,6 +35,11 @@ void theap_collect(void);
 void theap_seal(void);
 void theap_unseal(void);
 
+/* The front that serves from now on: the magazines, or the classic one (the A/B of THEAP_FRONT). Every thread's heap
+ * switches when it next takes or returns a batch of blocks. */
+enum theap_front { THEAP_FRONT_CLASSIC = 0, THEAP_FRONT_THEAP = 1 };
+void theap_set_front(enum theap_front front);
+
 /* Whether the address lies in the heap's range. */
 bool theap_owns(const void *address);
 

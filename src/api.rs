@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::front;
+use crate::gate::{Classes, Front};
 use crate::placement::Placement;
 use crate::pool::{SLOT, SUPER, kind};
 use crate::stats::Stats;
@@ -154,6 +155,28 @@ pub fn unseal() {
     if let Some(arena) = front::existing_arena() {
         arena.set_sealed(false);
     }
+}
+
+/// Sets which front serves from now on: each thread's heap switches on its own next slow path (a refill, a drain,
+/// [`collect`]), whatever the thread is doing. Nothing is lost; what a magazine holds goes to its spans, what a list
+/// holds is used up. Without the feature `theap`, the classic front serves in any case.
+pub fn set_front(front: Front) {
+    if let Some(arena) = front::arena(&DEFAULT) {
+        arena.gate.set_front(front);
+    }
+}
+
+/// Sets the classes that magazines serve while the front is [`Front::Theap`], as [`set_front`] does.
+pub fn set_classes(classes: Classes) {
+    if let Some(arena) = front::arena(&DEFAULT) {
+        arena.gate.set_classes(classes);
+    }
+}
+
+/// The front, and the classes that magazines serve under [`Front::Theap`], as set last. `None` before the first use of
+/// the heap.
+pub fn gates() -> Option<(Front, Classes)> {
+    front::existing_arena().map(|arena| arena.gate.get())
 }
 
 /// What the heap holds and has done. All zero before the first allocation.

@@ -5,6 +5,7 @@
 //! and ignored. Set-uid programs ignore the environment.
 
 use crate::fatal;
+use crate::gate::{Classes, Front};
 use theap_platform::Os;
 
 /// Which pages the heap is made of.
@@ -56,6 +57,8 @@ pub struct Config {
     pub(crate) prefault: Prefault,
     pub(crate) lock: bool,
     pub(crate) magazine: usize,
+    pub(crate) front: Front,
+    pub(crate) classes: Classes,
     pub(crate) numa: Numa,
     pub(crate) messages: bool,
 }
@@ -74,6 +77,13 @@ pub struct OptionRow {
     /// What it does.
     pub doc: &'static str,
     set: fn(&mut Config, &[u8]) -> bool,
+}
+
+impl OptionRow {
+    /// Whether the variable takes the value.
+    pub fn accepts(&self, value: &[u8]) -> bool {
+        (self.set)(&mut Config::new(), value)
+    }
 }
 
 const BYTES: &str = "bytes; K, M, G, T multiply by 1024";
@@ -171,6 +181,32 @@ pub const OPTIONS: &[OptionRow] = &[
         set: |config, value| store(&mut config.magazine, bytes(value)),
     },
     OptionRow {
+        name: "front",
+        variable: "THEAP_FRONT",
+        default: "theap",
+        values: "theap, classic",
+        doc: "What serves most calls: magazines, or the classic front (a small array, then a linked list) for all \
+              classes. Without the feature `theap` always the latter.",
+        set: |config, value| {
+            store(
+                &mut config.front,
+                match value {
+                    b"theap" => Some(Front::Theap),
+                    b"classic" => Some(Front::Classic),
+                    _ => None,
+                },
+            )
+        },
+    },
+    OptionRow {
+        name: "classes",
+        variable: "THEAP_CLASSES",
+        default: "all",
+        values: "all, or numbers from 0 to 51 and ranges: 0-3,7",
+        doc: "Size classes that magazines serve; the classic front serves the others.",
+        set: |config, value| store(&mut config.classes, Classes::parse(value)),
+    },
+    OptionRow {
         name: "numa",
         variable: "THEAP_NUMA",
         default: "local",
@@ -250,6 +286,8 @@ impl Config {
             prefault: Prefault::Off,
             lock: false,
             magazine: 32 << 10,
+            front: Front::Theap,
+            classes: Classes::ALL,
             numa: Numa::Local,
             messages: true,
         }
@@ -300,6 +338,18 @@ impl Config {
     /// Bytes that a magazine may hold.
     pub const fn magazine(mut self, bytes: usize) -> Self {
         self.magazine = bytes;
+        self
+    }
+
+    /// The front at start.
+    pub const fn front(mut self, front: Front) -> Self {
+        self.front = front;
+        self
+    }
+
+    /// Classes that magazines serve at start.
+    pub const fn classes(mut self, classes: Classes) -> Self {
+        self.classes = classes;
         self
     }
 

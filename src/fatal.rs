@@ -29,6 +29,8 @@ pub enum Misuse {
     NotABlock,
     /// The address is not the heap's.
     Foreign,
+    /// The link in a free block leads nowhere.
+    BrokenLink,
 }
 
 /// Reports a misuse and aborts. The heap is intact up to the operation that found it.
@@ -39,6 +41,7 @@ pub fn misuse(os: Os, what: Misuse, address: usize) -> ! {
         Misuse::DoubleFree => "double free of ",
         Misuse::NotABlock => "free of a pointer to which no block belongs: ",
         Misuse::Foreign => "free of a pointer that is not from this heap: ",
+        Misuse::BrokenLink => "heap corruption: written to after its free, or freed twice: ",
     };
     Line::new()
         .str("theap: ")

@@ -40,13 +40,16 @@ cfg_if::cfg_if! {
         mod config;
         mod fatal;
         mod front;
+        mod gate;
         mod placement;
         mod stats;
 
         pub use api::{
-            Theap, collect, owns, placement, purge, raw, seal, stats, unseal, usable_size, warm_up, warm_up_class,
+            Theap, collect, gates, owns, placement, purge, raw, seal, set_classes, set_front, stats, unseal,
+            usable_size, warm_up, warm_up_class,
         };
         pub use config::{Config, Numa, OPTIONS, OptionRow, Pages, Prefault};
+        pub use gate::{Classes, Front};
         pub use placement::{NodePlacement, Placement};
         pub use stats::board::{Board, Unreadable};
         pub use stats::{COUNTERS, ClassStats, List, NodeStats, Stats, Totals};

@@ -1,5 +1,6 @@
 //! What a caller of free can do wrong ends the process with SIGABRT and exactly one line, and nothing before it: the
-//! heap serves until the mistake is found, which is in the drain (here: `collect`) where it is not found at once.
+//! heap serves until the mistake is found, which is in the drain (here: `collect`) where it is not found at once. Both
+//! fronts find the same; the classic one also finds what happens to a free block's link.
 #![allow(unsafe_code)] // Breaks the contract of free on purpose, in processes of their own.
 
 mod child;
@@ -76,6 +77,53 @@ const MISTAKES: &[(&str, &str, fn())] = &[
     }),
 ];
 
+const BROKEN: &str = "heap corruption: written to after its free, or freed twice: ";
+
+/// What the classic front alone finds, when it follows the block's link.
+const LINKS: &[(&str, &str, fn())] = &[
+    ("zero is written after free", BROKEN, || {
+        overwrite(listed(), |_| 0)
+    }),
+    ("an address is written after free", BROKEN, || {
+        let blocks = listed();
+        overwrite(blocks, |_| blocks[1]);
+    }),
+    ("one bit is changed after free", BROKEN, || {
+        overwrite(listed(), |link| link ^ 1 << 20)
+    }),
+    ("a block on the list twice", BROKEN, || {
+        let blocks: [_; 64] = tiny_blocks();
+        let first = listed();
+        free(first[0]);
+        // It goes to the list again, where the links make a ring now, of any of these.
+        blocks.iter().for_each(|&block| free(block));
+        for block in first.iter().chain(&blocks) {
+            println!("{block:#x}");
+        }
+        let _: [_; 200] = tiny_blocks();
+    }),
+];
+
+fn tiny_blocks<const N: usize>() -> [usize; N] {
+    std::array::from_fn(|_| raw::alloc(64) as usize)
+}
+
+/// Blocks that were freed: the first ones are on the list.
+fn listed() -> [usize; 100] {
+    let blocks = tiny_blocks();
+    blocks.iter().for_each(|&block| free(block));
+    blocks
+}
+
+/// Changes the first word of the first block, and lets the list be read.
+fn overwrite(blocks: [usize; 100], change: impl Fn(usize) -> usize) {
+    println!("{:#x}", blocks[0]);
+    let word = blocks[0] as *mut usize;
+    // SAFETY: memory of the heap, which is mapped; that it is not ours any more is the mistake.
+    unsafe { *word = change(*word) };
+    theap::collect();
+}
+
 fn free(block: usize) {
     // SAFETY: a live block, as far as the mistake wants.
     unsafe { raw::free(block as *mut u8) };
@@ -98,32 +146,44 @@ fn wrong_free(address: usize) {
 #[ignore = "the other test runs it, in processes of their own"]
 fn scenario() {
     let Some(role) = child::role() else { return };
-    let (_, _, mistake) = MISTAKES.iter().find(|(name, ..)| *name == role).unwrap();
+    let mut mistakes = MISTAKES.iter().chain(LINKS);
+    let (_, _, mistake) = mistakes.find(|(name, ..)| *name == role).unwrap();
     mistake();
     // What another thread freed is looked at when it comes home.
     theap::collect();
 }
 
-#[test]
-fn every_mistake_ends_the_process_with_its_line() {
-    for (name, text, _) in MISTAKES {
-        let output = child::run(name, &[]);
+/// That each mistake ends the process with its line, under this front.
+fn all_end(front: &str, mistakes: &[(&str, &str, fn())]) {
+    for (name, text, _) in mistakes {
+        let output = child::run(name, &[("THEAP_FRONT", front)]);
         assert_eq!(
             output.status.signal(),
             Some(libc::SIGABRT),
-            "{name}: {output:?}"
+            "{front}, {name}: {output:?}"
         );
         let stderr = child::text(&output.stderr);
         let address = stderr
             .strip_prefix("theap: ")
             .and_then(|line| line.strip_prefix(text))
             .and_then(|line| line.strip_suffix('\n'))
-            .unwrap_or_else(|| panic!("{name}: {stderr:?}"));
+            .unwrap_or_else(|| panic!("{front}, {name}: {stderr:?}"));
         assert!(
             child::text(&output.stdout)
                 .lines()
                 .any(|line| line.ends_with(address)),
-            "{name}: {output:?}"
+            "{front}, {name}: {output:?}"
         );
     }
+}
+
+#[test]
+fn every_mistake_ends_the_process_with_its_line() {
+    all_end("theap", MISTAKES);
+}
+
+#[test]
+fn the_classic_front_finds_the_same_and_broken_links() {
+    all_end("classic", MISTAKES);
+    all_end("classic", LINKS);
 }

@@ -218,9 +218,9 @@ fn scenario() {
     }
 }
 
-fn no_fault_and_no_system_call(scenario: &str, line: &str) {
-    for pages in ["small", "thp"] {
-        let output = child::run(scenario, &[("THEAP_PAGES", pages)]);
+fn no_fault_and_no_system_call(scenario: &str, line: &str, front: &str, modes: &[&str]) {
+    for &pages in modes {
+        let output = child::run(scenario, &[("THEAP_PAGES", pages), ("THEAP_FRONT", front)]);
         let (out, err) = (child::text(&output.stdout), child::text(&output.stderr));
         assert!(
             output.status.success(),
@@ -233,17 +233,23 @@ fn no_fault_and_no_system_call(scenario: &str, line: &str) {
 
 #[test]
 fn steady_state_has_no_fault_and_no_system_call() {
-    no_fault_and_no_system_call("steady", STEADY);
+    no_fault_and_no_system_call("steady", STEADY, "theap", &["small", "thp"]);
 }
 
 #[test]
 fn a_sealed_heap_has_no_fault_and_no_system_call() {
-    no_fault_and_no_system_call("sealed", STEADY);
+    no_fault_and_no_system_call("sealed", STEADY, "theap", &["small", "thp"]);
 }
 
 #[test]
 fn blocks_of_a_prepared_class_take_no_fault_and_no_system_call() {
-    no_fault_and_no_system_call("class", "class: faults 0 refusals 0");
+    let line = "class: faults 0 refusals 0";
+    no_fault_and_no_system_call("class", line, "theap", &["small", "thp"]);
+}
+
+#[test]
+fn nor_has_the_classic_front() {
+    no_fault_and_no_system_call("sealed", STEADY, "classic", &["thp"]);
 }
 
 #[test]

@@ -49,13 +49,13 @@ pub fn setting(name: &str, value: &str) -> Result<Setting> {
     Ok((row.variable, checked(row, value)?))
 }
 
-/// The value in the library's own spelling. The table says in words what may be written: sizes, or one of a list.
+/// The value in the library's own spelling. Sizes may be written in more ways than the library reads.
 fn checked(row: &OptionRow, value: &str) -> Result<String> {
     if row.values.starts_with("bytes") {
         return Ok(parse_bytes(value)?.to_string());
     }
     ensure!(
-        row.values.split(", ").any(|allowed| allowed == value),
+        row.accepts(value.as_bytes()),
         "{} takes {}",
         row.name,
         row.values

@@ -4,6 +4,7 @@
 use core::ffi::CStr;
 
 use rustix::io::Errno;
+use rustix::rand::GetRandomFlags;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::Cpu;
@@ -23,6 +24,20 @@ pub fn total_memory() -> u64 {
 pub fn now() -> u64 {
     let time = clock_gettime(ClockId::Monotonic);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// See [`crate::Os::random`].
+pub fn random() -> u64 {
+    let mut bytes = [0; 8];
+    // Early in a boot the kernel would make us wait.
+    match rustix::rand::getrandom(&mut bytes, GetRandomFlags::NONBLOCK) {
+        Ok(8) => u64::from_ne_bytes(bytes),
+        _ => {
+            let (stack, code) = (&raw const bytes as u64, random as *const () as u64);
+            (now() ^ stack.rotate_left(24) ^ code.rotate_left(40))
+                .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+        }
+    }
 }
 
 /// See [`crate::Os::env`].

@@ -2,7 +2,7 @@
 
 use crate::text::Text;
 use core::ffi::{c_char, c_int, c_void};
-use theap::Error;
+use theap::{Error, Front};
 
 /// The library's version.
 #[unsafe(no_mangle)]
@@ -54,6 +54,16 @@ pub extern "C" fn theap_seal() {
 #[unsafe(no_mangle)]
 pub extern "C" fn theap_unseal() {
     theap::unseal();
+}
+
+/// Sets the front: 0 is the classic one, anything else the magazines.
+#[unsafe(no_mangle)]
+pub extern "C" fn theap_set_front(front: c_int) {
+    theap::set_front(if front == 0 {
+        Front::Classic
+    } else {
+        Front::Theap
+    });
 }
 
 /// Whether the address lies in the heap's range.

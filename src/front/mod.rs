@@ -10,31 +10,32 @@
 //! magazines have capacity 0. One compare tells a foreign pointer and a block of another NUMA node from one that may
 //! go into a magazine.
 //!
-//! Without the feature `theap` there are no magazines and every call goes to the heap.
+//! What is behind a class's magazine is either front's: `magazines` (THEAP; the feature `theap`), where it is large and
+//! whole batches move between it and the spans, or `classic`, where it is a small FastCache before a linked list. The
+//! arena's [`crate::gate::Gate`] says which; nothing on the fast path knows, so each pays for itself alone.
 
+mod classic;
 mod follow;
+#[cfg(feature = "theap")]
+mod magazines;
 mod slow;
 mod thread;
 
 pub use slow::{alloc_class, alloc_run, alloc_zeroed, free_slow, release_cached, resize};
-pub use thread::{Front, existing_arena, front, handle_forks, is_none};
+pub use thread::{Front, arena, existing_arena, front, handle_forks, is_none};
 
 use crate::classes;
 use crate::config::Config;
 use crate::pool::SLOT;
-#[cfg(feature = "theap")]
 use crate::pool::kind;
 use core::sync::atomic::AtomicU8;
-#[cfg(feature = "theap")]
 use core::sync::atomic::Ordering;
-#[cfg(feature = "theap")]
 use theap_arch::Magazine;
 
 /// What the fast path reads; the front of a [`Front`].
 #[repr(C)]
 pub struct Head {
     /// A magazine for each value of a class byte.
-    #[cfg(feature = "theap")]
     magazines: [Magazine; kind::COUNT],
     /// Addresses whose blocks may go into the magazines: the part of the heap's node.
     home: usize,
@@ -52,10 +53,8 @@ pub struct EmptyHead(Head);
 unsafe impl Sync for EmptyHead {}
 
 /// A sentinel, and the place above it to which every empty top points.
-#[cfg(feature = "theap")]
 static NOTHING: [usize; 2] = [0; 2];
 
-#[cfg(feature = "theap")]
 const fn nothing() -> *mut *mut u8 {
     (&raw const NOTHING)
         .cast_mut()
@@ -67,7 +66,6 @@ const fn nothing() -> *mut *mut u8 {
 pub static EMPTY: EmptyHead = EmptyHead(EMPTY_HEAD);
 
 const EMPTY_HEAD: Head = Head {
-    #[cfg(feature = "theap")]
     magazines: [const {
         Magazine {
             top: nothing(),
@@ -101,7 +99,6 @@ pub fn alloc(size: usize, config: &Config) -> *mut u8 {
 /// A block for `size` bytes from its magazine. Null if that has none, or the size is not tiny.
 #[inline(always)]
 pub fn alloc_cached(size: usize) -> *mut u8 {
-    #[cfg(feature = "theap")]
     if size <= theap_arch::TINY_MAX {
         return pop(slot::get(), theap_arch::class_of_tiny(size));
     }
@@ -134,7 +131,6 @@ pub fn alloc_aligned(size: usize, align: usize, config: &Config) -> *mut u8 {
 #[inline(always)]
 fn pop_or(class: usize, config: &Config) -> *mut u8 {
     let head = slot::get();
-    #[cfg(feature = "theap")]
     {
         let block = pop(head, class);
         if !block.is_null() {
@@ -144,7 +140,6 @@ fn pop_or(class: usize, config: &Config) -> *mut u8 {
     alloc_class(head, class, config)
 }
 
-#[cfg(feature = "theap")]
 #[inline(always)]
 fn pop(head: *mut Head, class: usize) -> *mut u8 {
     // SAFETY: the slot points to this thread's head, or to EMPTY or RETIRED, which a pop does not write; class bytes
@@ -166,7 +161,6 @@ fn pop(head: *mut Head, class: usize) -> *mut u8 {
 #[inline(always)]
 pub unsafe fn free(block: *mut u8, config: &Config) {
     let head = slot::get();
-    #[cfg(feature = "theap")]
     {
         // SAFETY: as in `pop_or`; `kinds` has a byte for each slot of the home addresses.
         unsafe {
@@ -192,7 +186,6 @@ pub unsafe fn free(block: *mut u8, config: &Config) {
 /// As for `free`, and the size is the block's.
 #[inline(always)]
 pub unsafe fn free_sized(block: *mut u8, size: usize, config: &Config) {
-    #[cfg(feature = "theap")]
     if size <= theap_arch::TINY_MAX {
         let head = slot::get();
         // SAFETY: as in `pop_or`.

@@ -1,10 +1,8 @@
-//! Behind the fast path: refill and drain of magazines, runs, and everything odd.
+//! Behind the fast path: what a miss of either front comes to, runs, and everything odd.
 
 use super::thread::{Front, existing_arena, front, is_retired};
 use super::{Head, free};
-#[cfg(feature = "theap")]
-use crate::classes::CLASS_COUNT;
-use crate::classes::{self, CLASSES};
+use crate::classes::{self, CLASS_COUNT, CLASSES};
 use crate::config::Config;
 use crate::fatal::{Misuse, misuse};
 use crate::heap::give_without_heap;
@@ -131,31 +129,36 @@ fn free_run(arena: &Arena, block: *mut u8) {
 }
 
 impl Front {
-    #[cfg(feature = "theap")]
     pub(super) fn alloc_class(&mut self, class: usize) -> *mut u8 {
+        self.heed_gate();
         // SAFETY: this thread's magazine. A thread that had no front may have got one with blocks in it.
         let block = unsafe { theap_arch::pop(self.magazine(class)) };
-        if block.is_null() {
-            self.refill(class)
-        } else {
-            block
+        if !block.is_null() {
+            return block;
         }
+        #[cfg(feature = "theap")]
+        if self.has_magazine(class) {
+            return self.refill_magazine(class);
+        }
+        self.refill_fast_cache(class)
     }
 
-    /// Fills half of an empty magazine and pops the first block.
-    #[cfg(feature = "theap")]
-    fn refill(&mut self, class: usize) -> *mut u8 {
+    /// Fills the class's empty array with up to `from_list` blocks of the list, or if it has none with up to
+    /// `from_spans` of the spans, and pops the first. The array has as many places.
+    pub(super) fn fill(&mut self, class: usize, from_list: usize, from_spans: usize) -> *mut u8 {
         self.follow();
-        let want = (self.capacities[class] as usize / 2).max(1);
         let base = self.bases[class];
-        // SAFETY: the magazine is empty and has at least `want` places; the blocks end up at its bottom.
+        // SAFETY: the array is empty and has that many places; the blocks end up at its bottom.
         unsafe {
-            let got = self.heap.take(class, base.add(want), want);
+            let mut got = self.unlist(class, base, from_list);
             if got == 0 {
-                return ptr::null_mut();
-            }
-            if got < want {
-                ptr::copy(base.add(want - got), base, got);
+                got = self.heap.take(class, base.add(from_spans), from_spans);
+                if got == 0 {
+                    return ptr::null_mut();
+                }
+                if got < from_spans {
+                    ptr::copy(base.add(from_spans - got), base, got);
+                }
             }
             let magazine = self.magazine(class);
             magazine.top = base.add(got);
@@ -163,70 +166,67 @@ impl Front {
         }
     }
 
-    #[cfg(not(feature = "theap"))]
-    pub(super) fn alloc_class(&mut self, class: usize) -> *mut u8 {
-        self.follow();
-        let mut block: *mut u8 = ptr::null_mut();
-        // SAFETY: one place below the end.
-        unsafe { self.heap.take(class, (&raw mut block).add(1), 1) };
-        block
-    }
-
     fn has_cached(&mut self, class: usize) -> bool {
-        #[cfg(feature = "theap")]
-        return self.magazine(class).top != self.bases[class];
-        #[cfg(not(feature = "theap"))]
-        return {
-            let _ = class;
-            false
-        };
+        self.magazine(class).top != self.bases[class] || !self.lists[class].is_empty()
     }
 
     /// Takes a block whose magazine is full or that is no magazine's.
     pub(super) fn free_class(&mut self, class: usize, block: *mut u8) {
-        #[cfg(all(feature = "theap", feature = "drain"))]
+        self.heed_gate();
+        let (home, len) = self.arena().part(self.node());
+        if (block as usize).wrapping_sub(home) < len && self.make_room(class) {
+            // SAFETY: this thread's magazine.
+            unsafe { theap_arch::push(self.magazine(class), block) };
+        } else {
+            self.heap.give(&[block]);
+        }
+    }
+
+    /// Sees to it that the class's array takes another block; false if the block must go to its span.
+    fn make_room(&mut self, class: usize) -> bool {
+        let magazine = self.magazine(class);
+        if magazine.top != magazine.limit {
+            return true;
+        }
+        #[cfg(feature = "theap")]
+        if self.has_magazine(class) {
+            #[cfg(feature = "drain")]
+            self.drain_magazine(class);
+            return cfg!(feature = "drain");
+        }
+        self.spill(class);
+        true
+    }
+
+    /// Switches classes to the other front if the gate says so.
+    #[inline]
+    fn heed_gate(&mut self) {
+        #[cfg(feature = "theap")]
         {
-            let (home, len) = self.arena().part(self.node());
-            if (block as usize).wrapping_sub(home) < len {
-                // SAFETY: this thread's magazine.
-                if !unsafe { theap_arch::push(self.magazine(class), block) } {
-                    self.drain(class);
-                    // SAFETY: as above; the drain made room.
-                    unsafe { theap_arch::push(self.magazine(class), block) };
-                }
-                return;
+            let served = self.arena().gate.served();
+            if served != self.served {
+                self.switch(served);
             }
         }
-        let _ = class;
-        self.heap.give(&[block]);
     }
 
-    /// Returns the older half of a magazine to the spans.
-    #[cfg(all(feature = "theap", feature = "drain"))]
-    fn drain(&mut self, class: usize) {
-        let base = self.bases[class];
-        // SAFETY: the magazine's pointers lie from its base to its top, and this thread alone uses them.
-        unsafe {
-            let held = self.magazine(class).top.offset_from(base) as usize;
-            let old = held.div_ceil(2);
-            self.heap.give(core::slice::from_raw_parts(base, old));
-            ptr::copy(base.add(old), base, held - old);
-            self.magazine(class).top = base.add(held - old);
+    /// Returns all blocks of all magazines, FastCaches and lists.
+    pub fn flush(&mut self) {
+        for class in 0..CLASS_COUNT {
+            self.flush_array(class);
+            self.flush_list(class);
         }
     }
 
-    /// Returns all blocks of all magazines.
-    pub fn flush(&mut self) {
-        #[cfg(feature = "theap")]
-        for class in 0..CLASS_COUNT {
-            let base = self.bases[class];
-            // SAFETY: as in `drain`.
-            unsafe {
-                let held = self.magazine(class).top.offset_from(base) as usize;
-                if held > 0 {
-                    self.heap.give(core::slice::from_raw_parts(base, held));
-                    self.magazine(class).top = base;
-                }
+    /// Returns all blocks of the class's magazine or FastCache.
+    pub(super) fn flush_array(&mut self, class: usize) {
+        let base = self.bases[class];
+        // SAFETY: the array's pointers lie from its base to its top, and this thread alone uses them.
+        unsafe {
+            let held = self.magazine(class).top.offset_from(base) as usize;
+            if held > 0 {
+                self.heap.give(core::slice::from_raw_parts(base, held));
+                self.magazine(class).top = base;
             }
         }
     }
@@ -234,6 +234,7 @@ impl Front {
 
 /// Returns all blocks and wholly free spans that this thread keeps at hand.
 pub fn release_cached(front: &mut Front) {
+    front.heed_gate();
     front.flush();
     front.heap.collect();
 }

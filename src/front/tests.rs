@@ -8,6 +8,7 @@ mod numa;
 use super::thread::{FRONT_BYTES, Front};
 use crate::classes;
 use crate::config::{Config, Pages};
+use crate::gate::{self, Classes};
 use crate::pool::{Arena, SLOT, SUPER, kind};
 use core::sync::atomic::Ordering;
 use proptest::prelude::*;
@@ -205,16 +206,15 @@ fn lines(fake: &Fake) -> usize {
         .count()
 }
 
-/// Runs the scenario with call after call failing, once or for good, in the given page mode.
-fn every_position(pages: Pages, lasting: bool, error: Error) {
-    let config = SMALL.pages(pages);
+/// Runs the scenario with call after call failing, once or for good, with the given options.
+fn every_position(config: Config, lasting: bool, error: Error) {
     let mut hits = 0;
     // Without the shared pool the same calls are made for many more SuperSlabs.
     let step = if cfg!(feature = "shared-pool") { 1 } else { 5 };
     for position in (0..).step_by(step) {
         let world = World::new(config, |fake| {
             fake.fail_with(error);
-            if pages != Pages::Small {
+            if config.pages != Pages::Small {
                 // The pool of the host is not this test's; thp stands for what is populated and huge.
                 fake.refuse(PageMode::Hugetlb);
             }
@@ -244,17 +244,22 @@ fn every_position(pages: Pages, lasting: bool, error: Error) {
 
 #[test]
 fn each_call_fails_once_at_each_position() {
-    every_position(Pages::Small, false, Error::NoMemory);
+    every_position(SMALL, false, Error::NoMemory);
 }
 
 #[test]
 fn each_call_fails_for_good_from_each_position() {
-    every_position(Pages::Small, true, Error::NoMemory);
+    every_position(SMALL, true, Error::NoMemory);
 }
 
 #[test]
 fn each_call_fails_once_on_transparent_hugepages() {
-    every_position(Pages::Hugetlb, false, Error::Unsupported);
+    every_position(SMALL.pages(Pages::Hugetlb), false, Error::Unsupported);
+}
+
+#[test]
+fn each_call_fails_for_good_with_the_classic_front() {
+    every_position(SMALL.front(gate::Front::Classic), true, Error::NoMemory);
 }
 
 #[test]
@@ -340,6 +345,9 @@ enum Op {
         front: usize,
     },
     Purge,
+    Gate {
+        classes: u64,
+    },
     Collect {
         front: usize,
     },
@@ -354,6 +362,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0usize..3).prop_map(|front| Op::Flush { front }),
         1 => (0usize..3).prop_map(|front| Op::Collect { front }),
         1 => Just(Op::Purge),
+        1 => prop_oneof![Just(0), Just(!0), any::<u64>()].prop_map(|classes| Op::Gate { classes }),
     ]
 }
 
@@ -381,6 +390,7 @@ proptest! {
                 }
                 Op::Flush { front } => fronts[front].flush(),
                 Op::Collect { front } => super::release_cached(fronts[front]),
+                Op::Gate { classes } => world.arena.gate.set_classes(Classes::from_bits(classes)),
                 Op::Purge => {
                     world.arena.nodes()[0].purge();
                 }

@@ -1,14 +1,13 @@
 //! A thread's front: its birth at the first slow path, its retirement at thread exit, and the one arena of the
 //! process.
 
+use super::classic::{FAST, List};
 use super::{EMPTY, Head, RETIRED, slot};
-#[cfg(feature = "theap")]
-use crate::classes::{CLASS_COUNT, CLASSES, MAGAZINE_STORAGE};
+use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::config::Config;
 use crate::fatal;
 use crate::heap::Heap;
 use crate::pool::Arena;
-#[cfg(feature = "theap")]
 use crate::pool::kind;
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
@@ -24,14 +23,36 @@ pub struct Front {
     index: usize,
     /// Slow paths in a row that found the thread on another node.
     pub(super) away: u32,
-    /// Bottom of each class's magazine.
-    #[cfg(feature = "theap")]
+    /// Bottom of each class's array: its magazine or FastCache.
     pub(super) bases: [*mut *mut u8; CLASS_COUNT],
-    #[cfg(feature = "theap")]
+    /// Blocks of a class that the front may hold: in a magazine, or in a FastCache and its list together.
     pub(super) capacities: [u16; CLASS_COUNT],
-    /// The magazines' pointers: for each class a null sentinel and then its places.
+    pub(super) lists: [List; CLASS_COUNT],
+    /// The classes that magazines serve.
     #[cfg(feature = "theap")]
-    storage: [*mut u8; MAGAZINE_STORAGE],
+    pub(super) served: u64,
+    /// The arrays' pointers: for each class a null sentinel and then its places.
+    storage: [*mut u8; storage_places()],
+}
+
+/// Places of a class's array.
+const fn places(class: usize) -> usize {
+    let magazine = CLASSES[class].magazine as usize;
+    if cfg!(feature = "theap") || magazine < FAST {
+        magazine
+    } else {
+        FAST
+    }
+}
+
+/// Places of all arrays and their sentinels.
+const fn storage_places() -> usize {
+    let (mut sum, mut class) = (0, 0);
+    while class < CLASS_COUNT {
+        sum += places(class) + 1;
+        class += 1;
+    }
+    sum
 }
 
 /// Bytes of a front, in pages.
@@ -181,9 +202,10 @@ impl Front {
         Some(place)
     }
 
+    /// Gives each class its array, empty, in the front that the gate's first look turns it to.
+    ///
     /// # Safety
     /// `place` is a new front's zeroed memory.
-    #[cfg(feature = "theap")]
     unsafe fn lay_out_magazines(place: *mut Front, budget: usize) {
         // SAFETY: the storage has a place more for each class than its greatest capacity; all stays inside.
         unsafe {
@@ -191,14 +213,14 @@ impl Front {
             let mut at = 0;
             for (class, info) in CLASSES.iter().enumerate() {
                 let base = storage.add(at + 1);
-                at += info.magazine as usize + 1;
+                at += places(class) + 1;
                 let capacity = (budget / info.size as usize)
                     .clamp(info.least as usize, info.magazine as usize);
                 (*place).bases[class] = base;
                 (*place).capacities[class] = capacity as u16;
                 let magazine = &raw mut (*place).head.magazines[class + kind::FIRST as usize];
                 (*magazine).top = base;
-                (*magazine).limit = base.add(capacity);
+                (*magazine).limit = base.add((*place).fast_places(class));
             }
             // The zeroed sentinel of class 0 serves the magazines that never hold anything.
             for what in [kind::FREE, kind::LARGE, kind::HUGE] {
@@ -209,12 +231,14 @@ impl Front {
         }
     }
 
-    #[cfg(not(feature = "theap"))]
-    unsafe fn lay_out_magazines(_place: *mut Front, _budget: usize) {}
-
-    #[cfg(feature = "theap")]
     pub(super) fn magazine(&mut self, class: usize) -> &mut theap_arch::Magazine {
         &mut self.head.magazines[class + kind::FIRST as usize]
+    }
+
+    /// Whether the class's array is a magazine, else a FastCache.
+    #[cfg(feature = "theap")]
+    pub(super) fn has_magazine(&self, class: usize) -> bool {
+        self.served & 1 << class != 0
     }
 
     /// Where the front's memory comes from.

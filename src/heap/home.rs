@@ -205,6 +205,35 @@ fn send(arena: &Arena, home: Home, parcel: Parcel, heir: u64) -> Freed {
     freed
 }
 
+/// Ends the process unless at each address a block of the class starts.
+#[inline]
+pub fn check_blocks(arena: &Arena, class: usize, blocks: &[*mut u8]) {
+    let info = &CLASSES[class];
+    let (size, bytes) = (
+        info.size as usize,
+        info.blocks as usize * info.size as usize,
+    );
+    let (mut base, mut askew) = (0, 0);
+    for &block in blocks {
+        // Most neighbours are of one span.
+        if (block as usize).wrapping_sub(base) >= bytes {
+            let home = Home::of(arena, block);
+            base = home.base;
+            if !core::ptr::eq(home.class, info) || block as usize - base >= bytes {
+                misuse(arena.os, Misuse::NotABlock, block as usize);
+            }
+        }
+        let offset = block as usize - base;
+        askew |= (info.quotient(offset) * size) ^ offset;
+    }
+    if askew != 0 {
+        let home = |block: &&*mut u8| Home::of(arena, **block).base;
+        let odd = |block: &&*mut u8| info.index_of(**block as usize - home(block)).is_none();
+        let odd = blocks.iter().find(odd).map_or(0, |block| *block as usize);
+        misuse(arena.os, Misuse::NotABlock, odd);
+    }
+}
+
 /// Returns a block from a thread that has no heap and can get none.
 pub fn give_without_heap(arena: &Arena, block: *mut u8) {
     let home = Home::of(arena, block);

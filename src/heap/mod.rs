@@ -13,7 +13,7 @@ cfg_if::cfg_if! {
         mod home;
         mod spans;
 
-        pub use home::give_without_heap;
+        pub use home::{check_blocks, give_without_heap};
         pub use spans::Heap;
     }
 }

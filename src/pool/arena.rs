@@ -21,6 +21,7 @@ use super::{SLOT, SUPER};
 use crate::classes::CLASS_COUNT;
 use crate::config::{Config, Numa, Pages};
 use crate::fatal::{self, Saying};
+use crate::gate::Gate;
 use crate::stats::board::{Board, Header, HeapBoard, NodeBoard, Places};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use core::sync::atomic::{AtomicBool, AtomicU8};
@@ -41,6 +42,10 @@ pub struct Arena {
     pub os: Os,
     /// Options, environment included.
     pub config: Config,
+    /// Which front serves which class.
+    pub gate: Gate,
+    /// What the classic front's links are XORed with.
+    pub secret: usize,
     base: usize,
     len: usize,
     part_shift: u32,
@@ -249,6 +254,8 @@ impl Arena {
         let arena = Arena {
             os,
             config,
+            gate: Gate::new(config.front, config.classes),
+            secret: os.random() as usize,
             base,
             len,
             part_shift,

@@ -62,6 +62,10 @@ counters! {
     drains,
     /// Blocks in these batches.
     drained_blocks,
+    /// Halves of a FastCache moved to its list or, where that is full, to spans.
+    spills,
+    /// Classes switched to the other front, once a heap.
+    classes_switched,
     /// Words of remote bits set for spans of another owner.
     remote_words,
     /// Spans taken from the heap's own partial spans.

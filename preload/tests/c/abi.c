@@ -214,6 +214,10 @@ static void own(void) {
     free(large);
     theap_collect();
     CHECK(theap_purge() >= 16 << 20);
+    for (int i = 0; i < 4; i++) {
+        theap_set_front(i % 2 ? THEAP_FRONT_THEAP : THEAP_FRONT_CLASSIC);
+        blocks();
+    }
     theap_seal();
     errno = 0;
     void *volatile refused = malloc((size_t)4 << 30);

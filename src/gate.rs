@@ -1,0 +1,155 @@
+//! Which front serves which class: the gates of the A/B.
+//!
+//! One word of the arena holds the answer; any thread may change it at any time. A heap compares it on its slow paths
+//! and switches its own magazines there, so nothing is shared but this word, and relaxed accesses do.
+
+use crate::classes::CLASS_COUNT;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// What stands between malloc and the heap of a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Front {
+    /// The magazines, for the classes that they serve; the classic front for the others.
+    Theap,
+    /// The classic front for all classes: a small array, then a singly linked list.
+    Classic,
+}
+
+/// A set of size classes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Classes(u64);
+
+impl Classes {
+    /// Number of classes.
+    pub const COUNT: usize = CLASS_COUNT;
+    /// Every class.
+    pub const ALL: Self = Self((1 << CLASS_COUNT) - 1);
+    /// No class.
+    pub const NONE: Self = Self(0);
+
+    /// The classes whose bits are set; bits from [`Classes::COUNT`] on mean nothing.
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits & Self::ALL.0)
+    }
+
+    /// Bit `c` is set if class `c` is in the set.
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// Reads `all`, or numbers and ranges such as `0-3,7`.
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
+        if text == b"all" {
+            return Some(Self::ALL);
+        }
+        text.split(|&b| b == b',')
+            .try_fold(Self::NONE, |set, part| {
+                let mut ends = part.splitn(2, |&b| b == b'-').map(number);
+                let first = ends.next()??;
+                let last = ends.next().unwrap_or(Some(first))?;
+                (first..=last)
+                    .try_fold(set.0, |bits, class| {
+                        (class < CLASS_COUNT).then_some(bits | 1 << class)
+                    })
+                    .filter(|_| first <= last)
+                    .map(Self)
+            })
+    }
+}
+
+fn number(text: &[u8]) -> Option<usize> {
+    match text {
+        [digit @ b'0'..=b'9'] => Some(usize::from(digit - b'0')),
+        [ten @ b'1'..=b'9', one @ b'0'..=b'9'] => {
+            Some(usize::from(ten - b'0') * 10 + usize::from(one - b'0'))
+        }
+        _ => None,
+    }
+}
+
+/// Set while the classic front serves all classes; the bits below are the classes of the magazines otherwise.
+const CLASSIC: u64 = 1 << 63;
+
+/// The word.
+#[derive(Debug)]
+pub struct Gate(AtomicU64);
+
+impl Gate {
+    /// As the options say.
+    pub const fn new(front: Front, classes: Classes) -> Self {
+        let classic = matches!(front, Front::Classic);
+        Self(AtomicU64::new(
+            classes.0 | if classic { CLASSIC } else { 0 },
+        ))
+    }
+
+    /// Classes that magazines serve now.
+    #[inline]
+    pub fn served(&self) -> u64 {
+        let word = self.0.load(Ordering::Relaxed);
+        if word & CLASSIC == 0 { word } else { 0 }
+    }
+
+    /// What is set.
+    pub fn get(&self) -> (Front, Classes) {
+        let word = self.0.load(Ordering::Relaxed);
+        let front = if word & CLASSIC == 0 {
+            Front::Theap
+        } else {
+            Front::Classic
+        };
+        (front, Classes(word & !CLASSIC))
+    }
+
+    /// Sets the front; which classes magazines serve stays.
+    pub fn set_front(&self, front: Front) {
+        match front {
+            Front::Theap => self.0.fetch_and(!CLASSIC, Ordering::Relaxed),
+            Front::Classic => self.0.fetch_or(CLASSIC, Ordering::Relaxed),
+        };
+    }
+
+    /// Sets the classes that magazines serve; the front stays.
+    pub fn set_classes(&self, classes: Classes) {
+        let _ = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+                Some(word & CLASSIC | classes.0)
+            });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_classes() {
+        let parse = |text: &str| Classes::parse(text.as_bytes()).map(Classes::bits);
+        assert_eq!(parse("all"), Some((1 << 52) - 1));
+        assert_eq!(parse("0-51"), parse("all"));
+        assert_eq!(parse("0-3,7"), Some(0b1000_1111));
+        assert_eq!(parse("7,0-3,2"), Some(0b1000_1111));
+        assert_eq!(parse("12"), Some(1 << 12));
+        for wrong in [
+            "", ",", "1,", "3-1", "52", "0-52", "-1", "1-", "1-2-3", "x", " 1", "01", "100",
+        ] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn front_and_classes_are_set_apart() {
+        let gate = Gate::new(Front::Theap, Classes::ALL);
+        assert_eq!(gate.served(), Classes::ALL.bits());
+        gate.set_front(Front::Classic);
+        assert_eq!(gate.served(), 0);
+        gate.set_classes(Classes::from_bits(5));
+        assert_eq!(
+            (gate.served(), gate.get()),
+            (0, (Front::Classic, Classes(5)))
+        );
+        gate.set_front(Front::Theap);
+        assert_eq!((gate.served(), gate.get()), (5, (Front::Theap, Classes(5))));
+    }
+}
