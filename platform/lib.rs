@@ -38,6 +38,7 @@ mod linux;
 pub use fake::{Call, Fake};
 pub use linux::futex::{Guard, Mutex, Rank, RawMutex, spin_only};
 pub use linux::line::Line;
+pub use linux::share::Shared;
 pub use linux::topology::{MAX_NODES, Topology};
 pub use linux::{fork, thread_exit};
 
@@ -171,6 +172,32 @@ impl Os {
     pub fn reserve(self, len: usize, align: usize) -> Result<usize, Error> {
         inject!(self, Reserve);
         linux::map::reserve(len, align)
+    }
+
+    /// Puts a file in memory in the place of a reserved range, so that processes which may look into this one can read
+    /// it, and write if they please. The range stays reserved until it is committed. It must not be purged or unmapped.
+    ///
+    /// # Errors
+    /// The range is reserved as before, unless the error is [`Error::Lost`].
+    ///
+    /// # Safety
+    /// The range is page-aligned and reserved.
+    pub unsafe fn share(self, addr: usize, len: usize) -> Result<Shared, Error> {
+        inject!(self, Share);
+        // SAFETY: the caller's precondition is the same.
+        unsafe { linux::share::share(addr, len) }
+    }
+
+    /// In a forked child: gives a shared range a file of the child's own, committed, with the same contents in its
+    /// first `used` bytes and zero beyond. Without a file to be had the range becomes the child's all the same, and
+    /// without memory it stays the parent's too.
+    ///
+    /// # Safety
+    /// `shared` is what [`Os::share`] answered for the same range, `used` bytes of it are committed, and no other
+    /// thread runs.
+    pub unsafe fn share_anew(self, shared: &Shared, addr: usize, len: usize, used: usize) {
+        // SAFETY: the caller's precondition is the same.
+        unsafe { linux::share::share_anew(shared, addr, len, used) }
     }
 
     /// Gives the addresses back to the system, whatever is mapped there.

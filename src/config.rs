@@ -60,6 +60,7 @@ pub struct Config {
     pub(crate) front: Front,
     pub(crate) classes: Classes,
     pub(crate) numa: Numa,
+    pub(crate) publish: bool,
     pub(crate) messages: bool,
 }
 
@@ -226,6 +227,14 @@ pub const OPTIONS: &[OptionRow] = &[
         },
     },
     OptionRow {
+        name: "publish",
+        variable: "THEAP_PUBLISH",
+        default: "0",
+        values: "0, 1",
+        doc: "Whether `theap stats`, `theap top` and `theap trace` can look at the process: one descriptor, and no work.",
+        set: |config, value| store(&mut config.publish, switch(value)),
+    },
+    OptionRow {
         name: "messages",
         variable: "THEAP_MESSAGES",
         default: "1",
@@ -289,6 +298,7 @@ impl Config {
             front: Front::Theap,
             classes: Classes::ALL,
             numa: Numa::Local,
+            publish: false,
             messages: true,
         }
     }
@@ -356,6 +366,12 @@ impl Config {
     /// NUMA policy.
     pub const fn numa(mut self, numa: Numa) -> Self {
         self.numa = numa;
+        self
+    }
+
+    /// Whether other processes can read the statistics.
+    pub const fn publish(mut self, on: bool) -> Self {
+        self.publish = on;
         self
     }
 

@@ -137,3 +137,13 @@ pub fn forked(os: Os, pages: usize, free: usize, moved: usize, left: usize) {
     }
     .send(os);
 }
+
+/// Reports that nobody can look at the statistics of the process.
+#[cold]
+pub fn not_published(os: Os, why: theap_platform::Error) {
+    Line::new()
+        .str("theap: cannot publish statistics (")
+        .show(why)
+        .str("); going on without")
+        .send(os);
+}

@@ -14,11 +14,14 @@ mod findings;
 mod html;
 mod library;
 mod memory;
+mod observed;
 mod pages;
 mod program;
 mod report;
 mod run;
 mod settings;
+mod stats;
+mod top;
 mod trace;
 mod tuning;
 
@@ -39,6 +42,8 @@ enum Command {
     Compare(Box<compare::Compare>),
     Doctor(doctor::Doctor),
     Run(run::Run),
+    Stats(stats::Stats),
+    Top(top::Top),
     #[command(hide = true)]
     Child(child::Child),
 }
@@ -48,6 +53,8 @@ fn main() -> ExitCode {
         Command::Compare(compare) => compare.run().map(|()| ExitCode::SUCCESS),
         Command::Doctor(doctor) => doctor.run(),
         Command::Run(run) => run.run().map(|()| ExitCode::SUCCESS),
+        Command::Stats(stats) => stats.run().map(|()| ExitCode::SUCCESS),
+        Command::Top(top) => top.run().map(|()| ExitCode::SUCCESS),
         Command::Child(child) => child.run().map(|()| ExitCode::SUCCESS),
     };
     match result {

@@ -27,6 +27,7 @@ pub enum Call {
     MovePages,
     Demote,
     Lock,
+    Share,
     Bind,
 }
 

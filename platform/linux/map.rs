@@ -283,7 +283,7 @@ pub unsafe fn move_pages(from: usize, to: usize, len: usize) -> Result<(), Error
 ///
 /// # Safety
 /// The range is the caller's and holds nothing of value.
-unsafe fn close_hole(addr: usize, len: usize) -> Result<(), Error> {
+pub(super) unsafe fn close_hole(addr: usize, len: usize) -> Result<(), Error> {
     let flags = RESERVED | MapFlags::FIXED_NOREPLACE;
     // SAFETY: NOREPLACE touches no existing mapping.
     match unsafe { mm::mmap_anonymous(pointer(addr), len, ProtFlags::empty(), flags) } {

@@ -8,5 +8,6 @@ pub mod line;
 pub mod map;
 pub mod numa;
 pub mod process;
+pub mod share;
 pub mod thread_exit;
 pub mod topology;

@@ -131,6 +131,7 @@ extern "C" fn after_fork() {
 extern "C" fn in_child() {
     if let Some(arena) = existing_arena() {
         arena.set_child();
+        arena.publish_again();
     }
     after_fork();
 }

@@ -11,6 +11,7 @@
 //! itself lies at the front of the metadata, so that nothing is needed before it.
 
 use super::avail::{Avail, Bitmap, LEVELS};
+use super::board::BOARDS_AT_ONCE;
 use super::claims::Claims;
 use super::heaps::HeapIds;
 use super::meta::SuperMeta;
@@ -22,19 +23,15 @@ use crate::classes::CLASS_COUNT;
 use crate::config::{Config, Numa, Pages};
 use crate::fatal::{self, Saying};
 use crate::gate::Gate;
-use crate::stats::board::{Board, Header, HeapBoard, NodeBoard, Places};
+use crate::stats::board::{Header, HeapBoard, Places};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use core::sync::atomic::{AtomicBool, AtomicU8};
-use theap_platform::{Error, HUGE, HUGE_1G, Mutex, Os, PAGE, Rank, Topology};
+use theap_platform::{Error, HUGE, HUGE_1G, Mutex, Os, PAGE, Rank, Shared, Topology};
 
 /// Rank of the lock on heap ids; first of all.
 const RANK_HEAPS: u8 = 1;
 /// A range is never smaller, nor does the reservation go below it.
 const LEAST: usize = 64 << 20;
-
-/// Heaps whose places on the board are committed together: whole pages.
-const BOARDS_AT_ONCE: usize = 16;
-const _: () = assert!((BOARDS_AT_ONCE * size_of::<HeapBoard>()).is_multiple_of(PAGE));
 
 /// Everything a process (or a test) allocates from. Lives at the front of its own metadata and is never moved.
 pub struct Arena {
@@ -49,7 +46,7 @@ pub struct Arena {
     base: usize,
     len: usize,
     part_shift: u32,
-    node_count: usize,
+    pub(super) node_count: usize,
     nodes: *const Node,
     kinds: *const AtomicU8,
     heads: *const AtomicU8,
@@ -67,9 +64,11 @@ pub struct Arena {
     pub(super) heap_memory: usize,
     pub(super) heap_bytes: usize,
     pub(super) max_heaps: usize,
-    board: *const Header,
-    board_len: usize,
-    heap_boards: *const HeapBoard,
+    pub(super) board: *const Header,
+    pub(super) board_len: usize,
+    pub(super) heap_boards: *const HeapBoard,
+    /// The file that the board is, if it is published.
+    pub(super) published: Shared,
     /// Which messages were given: each once a process.
     said: AtomicU32,
     /// Forks so far.
@@ -240,15 +239,22 @@ impl Arena {
         layout: &Layout,
         heap_bytes: usize,
     ) -> Result<&'static Arena, Error> {
-        // SAFETY: the dense part is the front of the reservation.
-        if let Err(error) = unsafe { os.commit(meta, layout.dense) } {
-            // SAFETY: nothing refers to the two reservations yet.
-            unsafe {
-                os.unreserve(meta, layout.total);
-                os.unreserve(base, len);
+        // SAFETY: both are parts of the reservation, the dense one its front.
+        let prepared = unsafe {
+            super::board::publish(os, &config, meta + layout.board, layout.board_len)
+                .and_then(|published| os.commit(meta, layout.dense).map(|()| published))
+        };
+        let published = match prepared {
+            Ok(published) => published,
+            Err(error) => {
+                // SAFETY: nothing refers to the two reservations yet.
+                unsafe {
+                    os.unreserve(meta, layout.total);
+                    os.unreserve(base, len);
+                }
+                return Err(error);
             }
-            return Err(error);
-        }
+        };
         let part_shift = (len / node_count.next_power_of_two()).trailing_zeros();
         let cpus = topology.cpus().max(1);
         let arena = Arena {
@@ -278,6 +284,7 @@ impl Arena {
             board: (meta + layout.board) as *const Header,
             board_len: layout.board_len,
             heap_boards: (meta + layout.heap_boards) as *const HeapBoard,
+            published,
             said: AtomicU32::new(0),
             forks: AtomicU32::new(0),
             child: AtomicBool::new(false),
@@ -476,54 +483,6 @@ impl Arena {
             self.header().refusals.fetch_add(1, Ordering::Relaxed);
         }
         sealed
-    }
-
-    /// The numbers of the whole heap.
-    pub fn header(&self) -> &'static Header {
-        // SAFETY: the board begins in the dense part of the metadata; zero is valid.
-        unsafe { &*self.board }
-    }
-
-    /// A node's numbers.
-    pub(super) fn node_board(&self, node: usize) -> &'static NodeBoard {
-        debug_assert!(node < self.node_count);
-        // SAFETY: the nodes' numbers follow the header, in the dense part; zero is valid.
-        unsafe { &*self.board.add(1).cast::<NodeBoard>().add(node) }
-    }
-
-    /// A heap's numbers.
-    ///
-    /// # Safety
-    /// The heap was made.
-    pub unsafe fn heap_board(&self, index: usize) -> &'static HeapBoard {
-        // SAFETY: a heap is made after its place on the board is committed; zero is valid.
-        unsafe { &*self.heap_boards.add(index) }
-    }
-
-    /// Makes the place of heap `index` on the board accessible; several at a time, as each is a system call.
-    pub(super) fn commit_heap_board(&self, index: usize) -> Result<(), Error> {
-        if !index.is_multiple_of(BOARDS_AT_ONCE) || index == 0 {
-            return Ok(());
-        }
-        let count = BOARDS_AT_ONCE.min(self.max_heaps - index);
-        let at = self.heap_boards as usize + index * size_of::<HeapBoard>();
-        let bytes = count * size_of::<HeapBoard>();
-        // SAFETY: a part of the metadata reservation.
-        unsafe { self.os.commit(at, bytes) }?;
-        self.lock_memory(at, bytes);
-        Ok(())
-    }
-
-    /// The part of the board that is in use: address and bytes, whole pages.
-    pub fn board_in_use(&self) -> (usize, usize) {
-        let places = Places::new(self.node_count, self.heaps_made());
-        (self.board as usize, places.len)
-    }
-
-    /// All numbers.
-    pub fn board(&self) -> Option<Board<'static>> {
-        // SAFETY: the board is the arena's and lives as long; what is read of it is committed.
-        unsafe { Board::at(self.board.cast(), self.board_len) }.ok()
     }
 
     /// Takes every lock, before fork.

@@ -2,7 +2,6 @@
 
 use super::Arena;
 use crate::sync::{AtomicU32, Ordering};
-use theap_platform::Error;
 
 /// Ids of heaps: how many were ever made, and the ones that wait for a new thread (linked through `heap_links`).
 #[derive(Debug)]
@@ -54,16 +53,6 @@ impl Arena {
             memory,
             new: true,
         })
-    }
-
-    /// Touches the numbers of the whole heap and of all heaps made.
-    ///
-    /// # Errors
-    /// What the system answered.
-    pub fn touch_board(&self) -> Result<(), Error> {
-        let (start, len) = self.board_in_use();
-        // SAFETY: committed; populating keeps contents.
-        unsafe { self.os.populate(start, len) }
     }
 
     /// Keeps a heap for a later thread.

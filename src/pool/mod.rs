@@ -5,8 +5,9 @@
 //! ```
 //!
 //! `superslab`, `avail`, `stash`, `queue` and `claims` are the protocols, free of pointers and of the operating system;
-//! `arena` lays out the range and its metadata; `node` finds slots and grows; `runs` serves what is larger than a
-//! class; `partial` keeps the spans in between owners; `purge` gives memory back.
+//! `arena` lays out the range and its metadata, `board` the part of it that has the numbers; `node` finds slots and
+//! grows; `runs` serves what is larger than a class; `partial` keeps the spans in between owners; `purge` gives memory
+//! back.
 
 pub mod avail;
 pub mod claims;
@@ -18,6 +19,7 @@ cfg_if::cfg_if! {
     if #[cfg(not(loom))] {
         mod affinity;
         mod arena;
+        mod board;
         #[cfg(test)]
         mod check;
         mod fork;

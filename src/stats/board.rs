@@ -17,11 +17,11 @@
 //! numbers, and sums wrap. The layout is told by a number that is computed from all names and sizes, so that a reader
 //! built from other source does not misread but refuses.
 
-use super::{COUNTERS, Count, Counters, MAX_NODES};
+use super::{COUNTERS, Count, Counters};
 use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::sync::{AtomicU64, Ordering};
 use core::sync::atomic::AtomicUsize;
-use theap_platform::{PAGE, PageMode};
+use theap_platform::{MAX_NODES, PAGE, PageMode};
 
 /// "theap" in the first bytes of a board.
 const MAGIC: u64 = u64::from_le_bytes(*b"theap\0\0\x01");

@@ -12,12 +12,9 @@ use crate::pool::{SLOT, SUPER};
 use crate::sync::Ordering;
 use board::Board;
 use core::ops::Deref;
-use theap_platform::PageMode;
+use theap_platform::{MAX_NODES, PageMode};
 
 pub use counters::{COUNTERS, Count, Counters, Totals};
-
-/// NUMA nodes that are told apart.
-pub const MAX_NODES: usize = 64;
 
 /// What the allocator holds and has done. Bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

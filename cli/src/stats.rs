@@ -1,0 +1,49 @@
+//! `theap stats`: the figures of a running process, once.
+
+use std::fmt::Write;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+
+use crate::observed::Observed;
+
+/// Print the statistics of a running process
+///
+/// The process must have been started with the option `publish`: theap run --set publish=1 -- COMMAND, or
+/// THEAP_PUBLISH=1. It does nothing for being looked at.
+#[derive(Args)]
+pub struct Stats {
+    /// The process
+    #[arg(value_name = "PID")]
+    pid: i32,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// A table
+    Text,
+    /// One object
+    Json,
+    /// Prometheus' text format
+    Prometheus,
+}
+
+impl Stats {
+    pub fn run(self) -> Result<()> {
+        let stats = Observed::open(self.pid)?.stats()?;
+        let mut text = String::new();
+        match self.format {
+            Format::Text => stats.write_text(&mut text)?,
+            Format::Json => {
+                stats.write_json(&mut text)?;
+                text.write_char('\n')?;
+            }
+            Format::Prometheus => stats.write_prometheus(&mut text)?,
+        }
+        anstream::print!("{text}");
+        Ok(())
+    }
+}

@@ -1,0 +1,207 @@
+//! `theap stats` and `theap top` on running processes: what they show, and what they make of a process that shows
+//! nothing, has ended, or lies.
+#![allow(unsafe_code)] // Maps files that lie, and a pseudo-terminal's other side.
+
+mod liar;
+mod top;
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value as Json;
+
+fn theap() -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("theap"));
+    command.env_remove("LD_PRELOAD").env_remove("THEAP_PUBLISH");
+    command
+}
+
+/// The compiled `program.c`.
+fn program() -> &'static str {
+    static PROGRAM: OnceLock<String> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/observe/program.c");
+        let program = format!("{}/observed-program", env!("CARGO_TARGET_TMPDIR"));
+        let built = Command::new("cc")
+            .args(["-O1", "-fno-builtin", "-o", &program, source])
+            .status();
+        assert!(built.unwrap().success());
+        program
+    })
+}
+
+/// A run of the program; it ends with its input.
+struct Running {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+    /// Who is to be looked at: the process, or its child.
+    pid: String,
+}
+
+impl Running {
+    fn start(arguments: &[&str]) -> Self {
+        Self::start_with(&["--set", "publish=1"], arguments)
+    }
+
+    fn start_with(options: &[&str], arguments: &[&str]) -> Self {
+        let mut child = theap()
+            .arg("run")
+            .args(options)
+            .args(["--pages=small", "--", program()])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let mut running = Self {
+            input: child.stdin.take(),
+            child,
+            output,
+            pid: String::new(),
+        };
+        running.pid = running.line();
+        running
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        assert!(line.ends_with('\n'), "the program has ended: {line:?}");
+        line.trim_end().to_owned()
+    }
+
+    /// Lets it work, until it has done so.
+    fn work(&mut self) {
+        self.input.as_mut().unwrap().write_all(b".").unwrap();
+        assert_eq!(self.line(), "done");
+    }
+
+    fn stats(&self, format: &str) -> String {
+        let output = stats(&self.pid, format);
+        assert!(output.status.success(), "{output:?}");
+        text(&output.stdout)
+    }
+
+    fn json(&self) -> Json {
+        serde_json::from_str(&self.stats("json")).unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.input.take();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn stats(pid: &str, format: &str) -> Output {
+    theap()
+        .args(["stats", pid, "--format", format])
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("output is UTF-8")
+}
+
+/// Fails unless the process is refused with one line that says this.
+fn refused(pid: &str, complaint: &str) {
+    let output = stats(pid, "text");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(complaint), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert_eq!(text(&output.stdout), "");
+}
+
+fn class_3k(stats: &Json) -> &Json {
+    let classes = stats["classes"].as_array().unwrap();
+    classes.iter().find(|class| class["size"] == 3072).unwrap()
+}
+
+#[test]
+fn a_running_process_shows_what_it_does() {
+    let mut running = Running::start(&[]);
+    let before = running.json();
+    assert!(before["active"].as_u64().unwrap() >= 64 * (100 << 10));
+    running.work();
+    let after = running.json();
+    assert!(class_3k(&after)["refilled_blocks"].as_u64().unwrap() >= 4000);
+    assert!(after["counters"]["refills"].as_u64() > before["counters"]["refills"].as_u64());
+    assert_eq!(after["heaps"], 1);
+    let shown = running.stats("text");
+    assert!(shown.contains("\nrefills "), "{shown}");
+    let metrics = running.stats("prometheus");
+    let refills = format!("theap_refills_total {}\n", after["counters"]["refills"]);
+    assert!(metrics.contains(&refills), "{metrics}");
+}
+
+#[test]
+fn a_process_that_closes_all_descriptors_goes_on() {
+    let mut running = Running::start(&["close"]);
+    running.work();
+    if nix::unistd::geteuid().is_root() {
+        assert!(running.json()["counters"]["refills"].as_u64().unwrap() > 0);
+    } else {
+        refused(&running.pid, "try as root");
+    }
+}
+
+#[test]
+fn a_forked_child_counts_for_itself() {
+    let mut running = Running::start(&["fork"]);
+    let parent = running.child.id().to_string();
+    let refills = |pid: &str| -> (u64, u64) {
+        let json: Json = serde_json::from_slice(&stats(pid, "json").stdout).unwrap();
+        (
+            json["counters"]["refills"].as_u64().unwrap(),
+            json["active"].as_u64().unwrap(),
+        )
+    };
+    let before = refills(&parent);
+    // Parent and child share the input; a line reaches either, so ask until the child has worked.
+    let worked = refills(&running.pid);
+    assert_eq!(worked.1, before.1, "the child has what the parent had");
+    let input = running.input.as_mut().unwrap();
+    for _ in 0..200 {
+        input.write_all(b".").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        if refills(&running.pid).0 > worked.0 {
+            break;
+        }
+    }
+    assert!(
+        refills(&running.pid).0 > worked.0,
+        "the child's count rises"
+    );
+    assert_eq!(refills(&parent), before, "the parent's does not");
+}
+
+#[test]
+fn who_shows_nothing_is_told_apart() {
+    let silent = Running::start_with(&[], &[]);
+    refused(&silent.pid, "does not publish its statistics");
+    refused(&std::process::id().to_string(), "THEAP_PUBLISH=1");
+    refused("2147483646", "there is no process 2147483646");
+    let pid = silent.pid.clone();
+    drop(silent);
+    refused(&pid, &format!("there is no process {pid}"));
+}
+
+#[test]
+fn a_limit_on_file_sizes_is_respected() {
+    let limited = format!("ulimit -f 100; exec {} once", program());
+    let output = theap()
+        .args(["run", "--set", "publish=1", "--", "sh", "-c", &limited])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let said = text(&output.stderr);
+    assert!(said.contains("theap: cannot publish statistics (errno 27); going on without"));
+}

@@ -1,0 +1,151 @@
+//! Memory of this process that other processes may look at: a file in memory (memfd) in the place of a reservation.
+//!
+//! The file has no name that somebody could take, and goes with the last process that maps it. Who may look into the
+//! process finds it under `/proc/PID/fd`; its mode is 0600. It is sealed against a change of its size, so no access
+//! to the mapping can fail. The descriptor is kept open only to be found; a program that closes descriptors which it
+//! did not open loses nothing but that.
+#![allow(unsafe_code)] // Replaces mappings.
+
+use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+
+use rustix::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use rustix::fs::{self, MemfdFlags, Mode, SealFlags};
+use rustix::io::{self, Errno};
+use rustix::mm::{self, MapFlags, MremapFlags, ProtFlags};
+
+use super::map::{close_hole, pointer, unreserve};
+use crate::Error;
+
+/// Descriptors below are left to the program: some are used by number.
+const FIRST_DESCRIPTOR: i32 = 200;
+
+/// The file behind a shared range, or none.
+#[derive(Debug)]
+pub struct Shared {
+    /// Where the file was opened, or -1. The program may have closed it and opened something else there.
+    descriptor: AtomicI32,
+    inode: AtomicU64,
+}
+
+impl Shared {
+    /// No file.
+    pub const fn none() -> Self {
+        Shared {
+            descriptor: AtomicI32::new(-1),
+            inode: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether there is a file.
+    pub fn is_some(&self) -> bool {
+        self.descriptor.load(Ordering::Relaxed) >= 0
+    }
+
+    fn set(&self, file: OwnedFd) {
+        let inode = fs::fstat(&file).map_or(0, |stat| stat.st_ino);
+        self.inode.store(inode, Ordering::Relaxed);
+        self.descriptor.store(file.into_raw_fd(), Ordering::Relaxed);
+    }
+
+    /// Closes the descriptor if it is still the file's.
+    fn close(&self) {
+        let descriptor = self.descriptor.swap(-1, Ordering::Relaxed);
+        if descriptor < 0 {
+            return;
+        }
+        // SAFETY: only asked what it is; if it is closed, the answer is an error.
+        let file = unsafe { BorrowedFd::borrow_raw(descriptor) };
+        if fs::fstat(file).is_ok_and(|stat| stat.st_ino == self.inode.load(Ordering::Relaxed)) {
+            // SAFETY: it is the file that `set` took, and nobody else closes it.
+            drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
+        }
+    }
+}
+
+/// See [`crate::Os::share`].
+///
+/// # Safety
+/// As there.
+pub unsafe fn share(addr: usize, len: usize) -> Result<Shared, Error> {
+    let file = create(len)?;
+    let flags = MapFlags::SHARED | MapFlags::NORESERVE | MapFlags::FIXED;
+    // SAFETY: the range is the caller's, and nothing lives there.
+    let mapped = unsafe {
+        mm::mmap(
+            pointer(addr),
+            len,
+            ProtFlags::empty(),
+            flags,
+            file.as_fd(),
+            0,
+        )
+    };
+    if let Err(errno) = mapped {
+        // SAFETY: as above.
+        unsafe { close_hole(addr, len) }?;
+        return Err(errno.into());
+    }
+    let shared = Shared::none();
+    shared.set(file);
+    Ok(shared)
+}
+
+/// See [`crate::Os::share_anew`].
+///
+/// # Safety
+/// As there.
+pub unsafe fn share_anew(shared: &Shared, addr: usize, len: usize, used: usize) {
+    shared.close();
+    let file = create(len).ok();
+    let access = ProtFlags::READ | ProtFlags::WRITE;
+    let flags = MapFlags::NORESERVE;
+    // SAFETY: the kernel chooses the place; then `used` bytes are copied from a range that can be read, and the new
+    // mapping takes the place of the old one, in which nobody relies on more than these bytes.
+    unsafe {
+        let built = match &file {
+            Some(file) => {
+                let flags = flags | MapFlags::SHARED;
+                mm::mmap(core::ptr::null_mut(), len, access, flags, file, 0)
+            }
+            None => {
+                let flags = flags | MapFlags::PRIVATE;
+                mm::mmap_anonymous(core::ptr::null_mut(), len, access, flags)
+            }
+        };
+        let Ok(built) = built else { return };
+        core::ptr::copy_nonoverlapping(pointer(addr).cast::<u8>(), built.cast(), used);
+        let flags = MremapFlags::MAYMOVE;
+        if mm::mremap_fixed(built, len, len, flags, pointer(addr)).is_err() {
+            unreserve(built.expose_provenance(), len);
+            return;
+        }
+    }
+    if let Some(file) = file {
+        shared.set(file);
+    }
+}
+
+/// An empty file of `len` bytes.
+fn create(len: usize) -> Result<OwnedFd, Error> {
+    // Beyond this limit the kernel would send a signal.
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: writes the structure it is given.
+    unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
+    if limit.rlim_cur < len as u64 {
+        return Err(Error::Other(libc::EFBIG));
+    }
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = match fs::memfd_create(c"theap-stats", flags | MemfdFlags::NOEXEC_SEAL) {
+        // Before Linux 6.3.
+        Err(Errno::INVAL) => fs::memfd_create(c"theap-stats", flags),
+        answer => answer,
+    }?;
+    fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?;
+    fs::ftruncate(&file, len as u64)?;
+    fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    // Where the limit of descriptors is lower, it stays where it is.
+    Ok(io::fcntl_dupfd_cloexec(&file, FIRST_DESCRIPTOR).unwrap_or(file))
+}
