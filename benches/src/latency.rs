@@ -139,6 +139,39 @@ pub fn clock_resolution() -> Result<u64, Error> {
     Ok(Tsc::calibrate()?.resolution())
 }
 
+/// Waits on the CPU for moments of the clock, and records how long each turn of the waiting loop took:
+/// what the machine does to a thread that does nothing. It is the floor of what is measured beside it.
+pub(crate) struct Idler {
+    tsc: Tsc,
+    latency: Latency,
+}
+
+impl Idler {
+    pub(crate) fn new(tsc: Tsc) -> Self {
+        Self {
+            tsc,
+            latency: Latency::new("idle"),
+        }
+    }
+
+    /// Returns the first reading of the clock at or after `due`.
+    #[inline(always)]
+    pub(crate) fn wait_until(&mut self, due: u64) -> u64 {
+        let mut now = self.tsc.start();
+        while now < due {
+            let next = self.tsc.start();
+            self.latency.record(self.tsc.nanos(next.wrapping_sub(now)));
+            now = next;
+        }
+        now
+    }
+
+    /// What was recorded.
+    pub(crate) fn latency(self) -> Latency {
+        self.latency
+    }
+}
+
 /// Times single operations into a [`Latency`].
 pub(crate) struct Stopwatch {
     tsc: Tsc,

@@ -48,9 +48,11 @@ impl Outcome {
         })
     }
 
-    /// With a distribution of times.
+    /// With a distribution of times, if there are any.
     pub(crate) fn with_latency(mut self, latency: Latency) -> Self {
-        self.latencies.push(latency);
+        if latency.count() > 0 {
+            self.latencies.push(latency);
+        }
         self
     }
 

@@ -119,6 +119,10 @@ fn growth_keeps_its_pace() {
         params.growth_rate = 20 << 20;
     });
     assert!(value(&outcome, "wall_time") >= 199.0);
+    // Most of these 200 ms go by waiting, in turns far below a microsecond.
+    let idle = latency(&outcome, "idle");
+    assert!(idle.count() > 10_000, "{}", idle.count());
+    assert!(idle.quantile(0.5) < 10_000, "{}", idle.quantile(0.5));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use super::prepare;
 use crate::block::Block;
-use crate::latency::Stopwatch;
+use crate::latency::{Idler, Stopwatch};
 use crate::meter::{Meter, ThreadUsage};
 use crate::tape::mixed_sizes;
 use crate::{Contender, Error, Outcome, Params};
@@ -16,6 +16,7 @@ pub(super) fn run<A: Contender>(a: &A, params: &Params, warm: bool) -> Result<Ou
     blocks.resize_with(sizes.len(), || None);
     let mut stopwatch = Stopwatch::new("alloc_touch")?;
     let tsc = stopwatch.tsc();
+    let mut idler = Idler::new(tsc);
     let ticks_a_byte = match params.growth_rate {
         0 => 0.0,
         rate => tsc.ticks(1e9 / rate as f64),
@@ -31,10 +32,7 @@ pub(super) fn run<A: Contender>(a: &A, params: &Params, warm: bool) -> Result<Ou
     let start = tsc.start();
     let mut out = 0.0;
     for (slot, &size) in blocks.iter_mut().zip(&sizes) {
-        let due = start + (out * ticks_a_byte) as u64;
-        while tsc.start() < due {
-            std::hint::spin_loop();
-        }
+        idler.wait_until(start + (out * ticks_a_byte) as u64);
         let block = stopwatch.time(|| {
             let mut block = Block::take(a, size as usize, 1)?;
             block.touch_pages(1);
@@ -48,6 +46,7 @@ pub(super) fn run<A: Contender>(a: &A, params: &Params, warm: bool) -> Result<Ou
 
     let outcome = Outcome::new(sizes.len() as u64, reading)?
         .with_latency(stopwatch.latency())
+        .with_latency(idler.latency())
         .with_thread(usage)
         .with_preparation(preparation);
     blocks

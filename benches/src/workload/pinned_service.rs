@@ -9,7 +9,6 @@
 //! moment: a stall shows in every request that was due meanwhile, not only in the one that it hit
 //! (no coordinated omission). The **service** time counts from the moment the server took the request.
 
-use std::hint::spin_loop;
 use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
@@ -18,6 +17,7 @@ use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
 use super::{prepare, wait};
 use crate::block::Block;
+use crate::latency::Idler;
 use crate::meter::{Meter, Reading, ThreadUsage};
 use crate::tape::Random;
 use crate::tsc::Tsc;
@@ -64,6 +64,7 @@ struct Server<'a, A> {
 struct Times {
     response: Latency,
     service: Latency,
+    idle: Latency,
     reading: Reading,
     usage: ThreadUsage,
     ops: u64,
@@ -118,6 +119,7 @@ pub(super) fn run<A: Contender>(a: &A, params: &Params, warm: bool) -> Result<Ou
     let outcome = Outcome::new(times.ops, times.reading)?
         .with_latency(times.response)
         .with_latency(times.service)
+        .with_latency(times.idle)
         .with_thread(times.usage)
         .with_preparation(preparation);
     let rest = std::iter::from_fn(|| back.pop().ok());
@@ -152,17 +154,14 @@ impl<A: Contender> Server<'_, A> {
         let period = tsc.ticks(1e9 / params.request_rate as f64);
         let mut response = Latency::new("response");
         let mut service = Latency::new("service");
+        let mut idler = Idler::new(tsc);
         let mut blocks = plan.blocks.iter().cycle();
         let before = ThreadUsage::now();
         let meter = Meter::start();
         let start = tsc.start() + tsc.ticks(LEAD.as_nanos() as f64) as u64;
         for nth in 0..params.requests {
             let due = start + (nth as f64 * period) as u64;
-            let mut began = tsc.start();
-            while began < due {
-                spin_loop();
-                began = tsc.start();
-            }
+            let began = idler.wait_until(due);
             let count = usize::from(plan.counts[nth as usize % REQUESTS]);
             self.request(blocks.by_ref().take(count))?;
             let end = tsc.stop();
@@ -172,6 +171,7 @@ impl<A: Contender> Server<'_, A> {
         Ok(Times {
             response,
             service,
+            idle: idler.latency(),
             reading: meter.stop(),
             usage: before.until_now(),
             ops: self.ops,

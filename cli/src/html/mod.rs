@@ -111,7 +111,8 @@ impl Page<'_> {
         );
         self.paragraph(
             "alloc_touch: an allocation with the first write to each of its pages. service: a request from the moment the \
-             server took it; response: from the moment it was due, so a stall counts for every request that it delayed. \
+             server took it; response: from the moment it was due, so a stall counts for every request that it delayed. idle: \
+             a turn of the loop that waits for the next operation: what the machine does to a thread that does nothing. \
              -warm: after warm_up. -ahead: theap's warmer follows the growth. System has neither and runs as it is.",
         );
         let curves: Vec<_> = found.iter().map(|found| found.what.0.curve()).collect();
