@@ -186,8 +186,8 @@ pub fn stats() -> Stats {
         .map_or_else(Stats::default, |board| board.stats())
 }
 
-/// On which NUMA nodes the heap's memory is meant to be, and where it is. Asks the kernel about every page: some tens
-/// of µs for each 2 MiB on small and transparent pages. No row before the first allocation.
+/// On which NUMA nodes the heap's memory is meant to be, and where it is. Asks the kernel about every page:
+/// 100 to 200 µs for each 2 MiB on small and transparent pages. No row before the first allocation.
 ///
 /// # Errors
 /// [`Error::Unsupported`] on a kernel without NUMA, [`Error::Other`] where a container's filter forbids `move_pages`.

@@ -3,6 +3,7 @@
 
 use crate::Error;
 use crate::pool::Arena;
+use core::fmt::{self, Write};
 use theap_platform::{MAX_NODES, NodeId};
 
 /// One NUMA node's memory of the heap, in bytes.
@@ -37,6 +38,23 @@ impl Placement {
         }; MAX_NODES],
         len: 0,
     };
+
+    /// Writes three lines for each node.
+    ///
+    /// # Errors
+    /// What `out` answered.
+    pub fn write_text(&self, out: &mut impl Write) -> fmt::Result {
+        for row in self.nodes() {
+            for (name, bytes) in [
+                ("bound", row.bound),
+                ("resident", row.resident),
+                ("strayed", row.strayed),
+            ] {
+                writeln!(out, "node {:<3} {name:<11} {bytes:>16} bytes", row.node)?;
+            }
+        }
+        Ok(())
+    }
 
     /// A row for each node; none before the first allocation.
     pub fn nodes(&self) -> &[NodePlacement] {

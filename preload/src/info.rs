@@ -62,6 +62,11 @@ pub extern "C" fn malloc_stats() {
     let stats = theap::stats();
     // Writing to this buffer does not fail.
     let _ = stats.write_text(&mut text);
+    if stats.nodes.len() > 1
+        && let Ok(placement) = theap::placement()
+    {
+        let _ = placement.write_text(&mut text);
+    }
     text.send();
 }
 

@@ -112,6 +112,30 @@ impl World {
         resized
     }
 
+    fn apply(&mut self, op: Op, fronts: &mut [&'static mut Front]) {
+        match op {
+            Op::Alloc { front, size, align } => {
+                self.alloc(fronts[front], size, 1 << align);
+            }
+            Op::Free { front, pick } => {
+                let pick = pick % (self.live.len().max(1));
+                if let Some(&address) = self.live.keys().nth(pick) {
+                    self.free(fronts[front], address);
+                }
+            }
+            Op::Retire { front } => {
+                fronts[front].retire();
+                fronts[front] = self.front().expect("a front");
+            }
+            Op::Flush { front } => fronts[front].flush(),
+            Op::Collect { front } => super::release_cached(fronts[front]),
+            Op::Gate { classes } => self.arena.gate.set_classes(Classes::from_bits(classes)),
+            Op::Purge => self.arena.nodes().iter().for_each(|node| {
+                node.purge();
+            }),
+        }
+    }
+
     fn active(&self) -> u64 {
         self.arena.board().unwrap().stats().active
     }
@@ -374,27 +398,7 @@ proptest! {
         let mut world = World::new(SMALL.magazine(1024).messages(false), |_| {}).expect("an arena");
         let mut fronts: Vec<_> = (0..3).map(|_| world.front().expect("a front")).collect();
         for op in ops {
-            match op {
-                Op::Alloc { front, size, align } => {
-                    world.alloc(fronts[front], size, 1 << align);
-                }
-                Op::Free { front, pick } => {
-                    let pick = pick % (world.live.len().max(1));
-                    if let Some(&address) = world.live.keys().nth(pick) {
-                        world.free(fronts[front], address);
-                    }
-                }
-                Op::Retire { front } => {
-                    fronts[front].retire();
-                    fronts[front] = world.front().expect("a front");
-                }
-                Op::Flush { front } => fronts[front].flush(),
-                Op::Collect { front } => super::release_cached(fronts[front]),
-                Op::Gate { classes } => world.arena.gate.set_classes(Classes::from_bits(classes)),
-                Op::Purge => {
-                    world.arena.nodes()[0].purge();
-                }
-            }
+            world.apply(op, &mut fronts);
             world.arena.check();
         }
         world.end(fronts);

@@ -1,11 +1,12 @@
 //! Several NUMA nodes and changing CPUs, by a pretended topology.
 
 use super::super::follow::PATIENCE;
-use super::{SIZES, SMALL, World, scenario};
+use super::{SIZES, SMALL, World, op, scenario};
 use crate::config::{Config, Numa};
 use crate::front::thread::Front;
 use crate::placement::Placement;
 use crate::pool::{SLOT, SLOTS, SUPER};
+use proptest::prelude::*;
 use std::vec::Vec;
 use theap_platform::{Call, Error, PageMode, Topology};
 
@@ -256,6 +257,27 @@ fn a_moving_thread_is_followed_for_ever() {
         }
     }
     world.end([front, other].into());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_lives_on_several_nodes_lose_nothing(
+        ops in prop::collection::vec((op(), 0u32..4), 1..1500),
+        interleave in any::<bool>(),
+    ) {
+        let numa = if interleave { Numa::Interleave } else { Numa::Local };
+        let mut world = two_nodes(SMALL.numa(numa).magazine(1024).messages(false));
+        let mut fronts: Vec<_> = (0..3).map(|cpu| world.front_on(cpu)).collect();
+        // Each thread stays on a CPU for a while, and all move now and then.
+        for (i, (op, cpu)) in ops.into_iter().enumerate() {
+            world.fake.set_cpu((cpu % 2 + (i / 200) as u32) % 4);
+            world.apply(op, &mut fronts);
+            world.arena.check();
+        }
+        world.end(fronts);
+    }
 }
 
 #[test]
