@@ -7,6 +7,7 @@
 
 use std::env;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -44,6 +45,8 @@ struct Reply {
 
 /// What a run is to be.
 pub struct Order<'a> {
+    /// A build of this program; `None` is the one that runs.
+    pub program: Option<&'a Path>,
     pub allocator: &'a str,
     pub mode: Option<PageMode>,
     /// theap's options besides.
@@ -69,10 +72,14 @@ impl Child {
         let params = self.params.unwrap_or_else(|| self.workload.defaults());
         let outcome = (entry.run)(self.workload, &params)?;
         self.pages.map_or(Ok(()), PageMode::verify)?;
+        let mut metrics = outcome.metrics();
+        if self.workload == Workload::AllClasses && self.allocator == "theap" {
+            metrics.push(superslabs());
+        }
         println!(
             "{}",
             serde_json::to_string(&Reply {
-                metrics: outcome.metrics(),
+                metrics,
                 latencies: outcome.latencies().to_vec(),
             })?
         );
@@ -85,20 +92,8 @@ impl Child {
 /// # Errors
 /// Fails if the child does not start or fails itself; the error carries what it said.
 pub fn spawn(order: &Order) -> Result<Run> {
-    let mut command = Command::new(env::current_exe().context("cannot find this program")?);
-    command
-        .args(["child", "--allocator", order.allocator])
-        .args(["--workload", order.workload.name(), "--params"])
-        .arg(serde_json::to_string(order.params)?)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    match order.mode {
-        Some(mode) => command
-            .env(pages::VARIABLE, mode.name())
-            .args(["--pages", mode.name()]),
-        None => command.env_remove(pages::VARIABLE),
-    };
-    command.envs(order.settings.iter().map(|(name, value)| (name, value)));
+    let mut command = command(order)?;
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().context("cannot start a child process")?;
     let (output, memory) = if order.watched {
         memory::watch(child)
@@ -122,6 +117,39 @@ pub fn spawn(order: &Order) -> Result<Run> {
         latencies: reply.latencies,
         memory,
     })
+}
+
+/// The command that carries out the order.
+///
+/// # Errors
+/// Fails if this program's own file is not found.
+pub fn command(order: &Order) -> Result<Command> {
+    let program = match order.program {
+        Some(program) => program.into(),
+        None => env::current_exe().context("cannot find this program")?,
+    };
+    let mut command = Command::new(program);
+    command
+        .args(["child", "--allocator", order.allocator])
+        .args(["--workload", order.workload.name(), "--params"])
+        .arg(serde_json::to_string(order.params)?);
+    match order.mode {
+        Some(mode) => command
+            .env(pages::VARIABLE, mode.name())
+            .args(["--pages", mode.name()]),
+        None => command.env_remove(pages::VARIABLE),
+    };
+    command.envs(order.settings.iter().map(|(name, value)| (name, value)));
+    Ok(command)
+}
+
+/// SuperSlabs that theap has mapped in this process.
+fn superslabs() -> Metric {
+    Metric {
+        metric: "superslabs".into(),
+        unit: "".into(),
+        value: (theap::stats().mapped() >> 21) as f64,
+    }
 }
 
 fn parse_params(json: &str) -> Result<Params, serde_json::Error> {

@@ -100,6 +100,7 @@ impl Compare {
                 let (workload, name, pages) = (job.workload, side.allocator, side.pages());
                 progress.set_message(format!("{workload}, {name} {pages}, round {}", round + 1));
                 let order = Order {
+                    program: None,
                     allocator: name,
                     mode: side.mode,
                     settings: &job.settings,

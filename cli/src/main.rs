@@ -10,6 +10,7 @@ mod child;
 mod commands;
 mod compare;
 mod doctor;
+mod evaluate;
 mod findings;
 mod html;
 mod library;
@@ -41,6 +42,7 @@ struct Cli {
 enum Command {
     Compare(Box<compare::Compare>),
     Doctor(doctor::Doctor),
+    Evaluate(evaluate::Evaluate),
     Run(run::Run),
     Stats(stats::Stats),
     Top(top::Top),
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Compare(compare) => compare.run().map(|()| ExitCode::SUCCESS),
         Command::Doctor(doctor) => doctor.run(),
+        Command::Evaluate(evaluate) => evaluate.run().map(|()| ExitCode::SUCCESS),
         Command::Run(run) => run.run().map(|()| ExitCode::SUCCESS),
         Command::Stats(stats) => stats.run().map(|()| ExitCode::SUCCESS),
         Command::Top(top) => top.run().map(|()| ExitCode::SUCCESS),

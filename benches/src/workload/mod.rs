@@ -1,5 +1,6 @@
 //! The workloads, by name.
 
+mod all_classes;
 mod burst;
 mod first_touch;
 mod growth;
@@ -48,11 +49,13 @@ pub enum Workload {
     Larson,
     /// One thread allocates, another frees, through a ring of `slots` blocks.
     ProducerConsumer,
+    /// `threads` threads hold blocks of every size at once, `slots` of each.
+    AllClasses,
 }
 
 impl Workload {
     /// Every workload, in the order of a report.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::FirstTouch,
         Self::FirstTouchWarm,
         Self::Growth,
@@ -64,6 +67,7 @@ impl Workload {
         Self::Burst,
         Self::Larson,
         Self::ProducerConsumer,
+        Self::AllClasses,
     ];
 
     /// The name on the command line and in reports.
@@ -80,6 +84,7 @@ impl Workload {
             Self::Burst => "burst",
             Self::Larson => "larson",
             Self::ProducerConsumer => "producer-consumer",
+            Self::AllClasses => "all-classes",
         }
     }
 
@@ -93,6 +98,7 @@ impl Workload {
             Self::Burst => (64, 64, 1024, 20_000_000),
             Self::Larson => (1, 1000, 100, 20_000_000),
             Self::ProducerConsumer => (64, 64, 1024, 10_000_000),
+            Self::AllClasses => (16, 256 << 10, 4, 1),
         };
         Params {
             ops,
@@ -102,7 +108,7 @@ impl Workload {
             growth_rate: 1 << 30,
             requests: 300_000,
             request_rate: 100_000,
-            threads: 1,
+            threads: if self == Self::AllClasses { 8 } else { 1 },
             rounds: 10_000,
             seed: 42,
             cpus: Vec::new(),
@@ -121,6 +127,10 @@ impl Workload {
             Self::RandomMixed | Self::Burst | Self::ProducerConsumer => {
                 params.slots.saturating_mul(params.sizes.max())
             }
+            Self::AllClasses => all_classes::sizes(params.sizes)
+                .sum::<usize>()
+                .saturating_mul(params.slots)
+                .saturating_mul(params.threads),
             Self::Larson => params
                 .slots
                 .saturating_mul(params.sizes.max())
@@ -176,6 +186,7 @@ impl Workload {
             Self::Burst => burst::run(a, params),
             Self::Larson => larson::run(a, params),
             Self::ProducerConsumer => producer_consumer::run(a, params),
+            Self::AllClasses => all_classes::run(a, params),
         }
     }
 }

@@ -114,9 +114,17 @@ where
 /// Bars from the left, one a side, under the name of their group. `logarithmic` draws the length of
 /// one more than the value, so that nothing has length 0.
 pub fn bars(groups: &[Bars], logarithmic: bool, label: &dyn Fn(f64) -> String) -> Result<String> {
+    let scale = |value: f64| if logarithmic { value.ln_1p() } else { value };
+    bars_chart(groups, &scale, &|_, value| label(value))
+}
+
+fn bars_chart(
+    groups: &[Bars],
+    scale: &dyn Fn(f64) -> f64,
+    label: &dyn Fn(usize, f64) -> String,
+) -> Result<String> {
     let rows: usize = groups.iter().map(|group| group.values.len()).sum();
     let height = rows as i32 * BAR + (groups.len() as i32 + 1) * BAR / 2;
-    let scale = |value: f64| if logarithmic { value.ln_1p() } else { value };
     let values = groups.iter().flat_map(|group| &group.values);
     let most = values.map(|value| scale(value.1)).fold(1e-9, f64::max);
     let room = f64::from(SIZE.0 as i32 - NAMES - VALUES);
@@ -129,13 +137,26 @@ pub fn bars(groups: &[Bars], logarithmic: bool, label: &dyn Fn(f64) -> String) -
                 let corners = [(NAMES, top), (end.max(NAMES + 1), top + BAR - 4)];
                 let fill = PALETTE[side % PALETTE.len()].filled();
                 area.draw(&Rectangle::new(corners, fill))?;
-                area.draw(&Text::new(label(value), (end + 6, top), FONT))?;
+                area.draw(&Text::new(label(side, value), (end + 6, top), FONT))?;
                 top += BAR;
             }
             top += BAR / 2;
         }
         Ok(())
     })
+}
+
+/// Bars as of [`bars`], linear, with a label that may tell the side.
+pub fn named_bars(groups: &[Bars], label: &dyn Fn(usize, f64) -> String) -> Result<String> {
+    bars_chart(groups, &|value| value, label)
+}
+
+/// A chart as a file of its own, which a viewer may show on a light or a dark page.
+pub fn standalone(svg: &str) -> String {
+    const STYLE: &str = "<style>svg{color:#24292f;background:#fff}\
+                         @media(prefers-color-scheme:dark){svg{color:#e6edf3;background:#0d1117}}</style>";
+    let inside = svg.find('>').map_or(0, |end| end + 1);
+    format!("{}\n{STYLE}{}", &svg[..inside], &svg[inside..])
 }
 
 type Drawn = Result<(), Box<dyn std::error::Error>>;

@@ -1,6 +1,6 @@
 //! `theap compare --html`: one page with everything in it, that loads nothing, and is well-formed XML.
 
-mod charts;
+pub mod charts;
 
 use std::fmt::Write;
 use std::path::Path;

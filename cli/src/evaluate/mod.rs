@@ -1,0 +1,240 @@
+//! `theap evaluate`: the layers of theap measured against each other, against System, and against any peers of the
+//! build, and the report about it.
+//!
+//! One program is many sides: the fronts are options of the library, and builds without a layer are other programs
+//! that speak the same protocol ([`crate::child`]). The report's prose is its authors'; only what stands between the
+//! markers ([`document`]) is written here.
+
+mod document;
+mod matrix;
+mod rebuild;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use theap_bench::{Column, Metric, Record, Series, Workload, interleave, table};
+
+use crate::child::{self, Order};
+use crate::html::charts::{self, Bars};
+use crate::pages::{self, PageMode};
+use crate::{doctor, report, trace};
+use document::Section;
+use matrix::{Row, Side, Topic};
+
+/// Operations of the two runs whose system calls are counted.
+const COUNTED: [u64; 2] = [100_000, 1_100_000];
+
+/// Measure theap's layers against each other and write the report
+///
+/// Runs the A/B matrix (System, any peers of this build, the magazines on, off, and for the classes 0 to 3 only, and
+/// builds without a layer) over random-mixed, mid sizes, Larson and producer-consumer, every run in a process of its
+/// own, in interleaved rounds. Counts the system calls of each side in a run of its own, and the SuperSlabs of a program
+/// that has all classes in use.
+///
+/// The report's tables and charts are written anew; what stands between them is kept.
+#[derive(Args)]
+pub struct Evaluate {
+    /// The report; its charts go to a directory of the same name beside it
+    #[arg(long, value_name = "FILE", default_value = "docs/evaluation.md")]
+    out: PathBuf,
+    /// Rounds [default: 7, or 3 with --quick]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: Option<u16>,
+    /// A tenth of the operations
+    #[arg(long)]
+    quick: bool,
+    /// Page mode of theap
+    #[arg(long, value_name = "MODE", default_value = "small")]
+    pages: PageMode,
+    /// Another build of this program to measure too
+    #[arg(long, value_name = "NAME=PROGRAM", value_parser = variant)]
+    variant: Vec<(String, PathBuf)>,
+    /// Build theap without its layers, in the workspace of the current directory, and measure these builds too
+    #[arg(long)]
+    rebuild: bool,
+    /// Also write the figures to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+fn variant(text: &str) -> Result<(String, PathBuf)> {
+    let (name, program) = text.split_once('=').context("give NAME=PROGRAM")?;
+    ensure!(!name.is_empty(), "give NAME=PROGRAM");
+    Ok((name.into(), program.into()))
+}
+
+impl Evaluate {
+    pub fn run(self) -> Result<()> {
+        pages::choose(&[self.pages], 64 << 20)?;
+        let mut variants = self.variant.clone();
+        if self.rebuild {
+            variants.extend(rebuild::all()?);
+        }
+        let sides = matrix::sides(variants)?;
+        let rows = matrix::rows(self.quick);
+        let records = self.measure(&sides, &rows)?;
+        if let Some(path) = &self.json {
+            let text = serde_json::to_string_pretty(&records)? + "\n";
+            fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        let charts = self.out.with_extension("");
+        let mut sections = vec![host(self.pages)];
+        for topic in Topic::ALL {
+            sections.push(section(topic, &records, &rows, &charts)?);
+        }
+        document::write(&self.out, &sections)?;
+        for section in &sections {
+            println!("{}\n", section.body);
+        }
+        println!("written: {}", self.out.display());
+        Ok(())
+    }
+
+    fn measure(&self, sides: &[Side], rows: &[Row]) -> Result<Vec<Record>> {
+        let rounds = self
+            .rounds
+            .map_or(if self.quick { 3 } else { 7 }, usize::from);
+        let progress = report::progress(rounds * rows.len() * sides.len() + sides.len());
+        let mut series = Series::default();
+        for row in rows {
+            let rounds = if row.topic == Topic::SuperSlabs {
+                1
+            } else {
+                rounds
+            };
+            interleave(rounds, sides.len(), |round, nth| {
+                let side = &sides[nth];
+                progress.set_message(format!("{}, {}, round {}", row.name, side.name, round + 1));
+                if row.topic != Topic::SuperSlabs || side.is_theap() {
+                    let order = side.order(row.workload, &row.params, self.pages);
+                    let run = child::spawn(&order)
+                        .with_context(|| format!("{} under {} failed", row.name, side.name))?;
+                    let metric = row.topic.metric(&run.metrics)?;
+                    series.push(&row.name, &side.name, "default", vec![metric]);
+                }
+                progress.inc(1);
+                anyhow::Ok(())
+            })?;
+        }
+        for side in sides {
+            progress.set_message(format!("system calls, {}", side.name));
+            let metric = self.syscalls(side)?;
+            series.push(
+                Topic::SystemCalls.title(),
+                &side.name,
+                "default",
+                vec![metric],
+            );
+            progress.inc(1);
+        }
+        progress.finish_and_clear();
+        Ok(series.records())
+    }
+
+    /// System calls for a million operations: what a longer run makes more than a short one.
+    fn syscalls(&self, side: &Side) -> Result<Metric> {
+        let mut params = Workload::RandomMixed.defaults();
+        let mut calls = [0; 2];
+        for (calls, ops) in calls.iter_mut().zip(COUNTED) {
+            params.ops = ops;
+            let order: Order = side.order(Workload::RandomMixed, &params, self.pages);
+            let mut command = child::command(&order)?;
+            command.stdout(std::process::Stdio::null());
+            let (status, counted) = trace::count_syscalls(&mut command)?;
+            ensure!(
+                status.success(),
+                "counting the system calls of {} failed: {status}",
+                side.name
+            );
+            *calls = counted;
+        }
+        let millions = (COUNTED[1] - COUNTED[0]) as f64 / 1e6;
+        Ok(Metric {
+            metric: "system_calls".into(),
+            unit: "/Mop".into(),
+            value: calls[1].saturating_sub(calls[0]) as f64 / millions,
+        })
+    }
+}
+
+/// What the figures were measured on.
+fn host(pages: PageMode) -> Section {
+    let facts: Vec<_> = doctor::facts()
+        .into_iter()
+        .map(|(subject, found)| format!("| {subject} | {found} |"))
+        .collect();
+    Section {
+        name: "host",
+        title: "Host",
+        body: format!(
+            "theap {} on {pages} pages.\n\n| | |\n|---|---|\n{}",
+            env!("CARGO_PKG_VERSION"),
+            facts.join("\n")
+        ),
+    }
+}
+
+/// A topic's table, and its chart beside the report.
+fn section(topic: Topic, records: &[Record], rows: &[Row], charts: &Path) -> Result<Section> {
+    let is_topics = |record: &&Record| match topic {
+        Topic::SystemCalls => record.workload == topic.title(),
+        _ => rows
+            .iter()
+            .any(|row| row.topic == topic && row.name == record.workload),
+    };
+    let records: Vec<Record> = records.iter().filter(is_topics).cloned().collect();
+    let theap = Column {
+        allocator: matrix::THEAP.into(),
+        pages: "default".into(),
+    };
+    let multiple = |record: &Record, theap: &Record| {
+        (topic.is_throughput() && record.median > 0.0)
+            .then(|| format!("{:.2}x", theap.median / record.median))
+    };
+    let mut body = table(&records, &theap, multiple);
+    if topic.is_throughput() {
+        fs::create_dir_all(charts).with_context(|| format!("cannot make {}", charts.display()))?;
+        let file = charts.join(format!("{}.svg", topic.name()));
+        fs::write(&file, chart(&records)?)
+            .with_context(|| format!("cannot write {}", file.display()))?;
+        let directory = charts.file_name().unwrap_or_default().to_string_lossy();
+        body += &format!(
+            "\n\n![{0}]({directory}/{1}.svg)",
+            topic.title(),
+            topic.name()
+        );
+    }
+    Ok(Section {
+        name: topic.name(),
+        title: topic.title(),
+        body,
+    })
+}
+
+/// Bars of the medians, one a side under each row's name, with a key.
+fn chart(records: &[Record]) -> Result<String> {
+    let mut sides: Vec<&str> = Vec::new();
+    let mut groups: Vec<Bars> = Vec::new();
+    for record in records {
+        let side = sides.iter().position(|side| *side == record.allocator);
+        let side = side.unwrap_or_else(|| {
+            sides.push(&record.allocator);
+            sides.len() - 1
+        });
+        let value = (side, record.median);
+        match groups
+            .iter_mut()
+            .find(|group| group.name == record.workload)
+        {
+            Some(group) => group.values.push(value),
+            None => groups.push(Bars {
+                name: record.workload.clone(),
+                values: vec![value],
+            }),
+        }
+    }
+    let label = |side: usize, value: f64| format!("{value:.0}  {}", sides[side]);
+    Ok(charts::standalone(&charts::named_bars(&groups, &label)?))
+}
