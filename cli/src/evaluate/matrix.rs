@@ -76,12 +76,18 @@ pub fn sides(variants: Vec<(String, PathBuf)>) -> Result<Vec<Side>> {
 }
 
 /// A section of the report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Topic {
+    /// One thread, blocks up to 1 KiB
     RandomMixed,
+    /// One thread, blocks of 1 to 256 KiB
     Mid,
+    /// Larson, and a producer with a consumer
     Threads,
+    /// SuperSlabs of a program with all classes in use
+    #[value(name = "superslabs")]
     SuperSlabs,
+    /// System calls for a million operations
     SystemCalls,
 }
 

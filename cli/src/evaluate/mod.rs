@@ -39,6 +39,9 @@ pub struct Evaluate {
     /// The report; its charts go to a directory of the same name beside it
     #[arg(long, value_name = "FILE", default_value = "docs/evaluation.md")]
     out: PathBuf,
+    /// Sections to measure and write [default: all of them]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    topic: Vec<Topic>,
     /// Rounds [default: 7, or 3 with --quick]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: Option<u16>,
@@ -73,15 +76,21 @@ impl Evaluate {
             variants.extend(rebuild::all()?);
         }
         let sides = matrix::sides(variants)?;
-        let rows = matrix::rows(self.quick);
-        let records = self.measure(&sides, &rows)?;
+        let topics = if self.topic.is_empty() {
+            &Topic::ALL[..]
+        } else {
+            &self.topic
+        };
+        let mut rows = matrix::rows(self.quick);
+        rows.retain(|row| topics.contains(&row.topic));
+        let records = self.measure(&sides, &rows, topics.contains(&Topic::SystemCalls))?;
         if let Some(path) = &self.json {
             let text = serde_json::to_string_pretty(&records)? + "\n";
             fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
         }
         let charts = self.out.with_extension("");
         let mut sections = vec![host(self.pages)];
-        for topic in Topic::ALL {
+        for &topic in topics {
             sections.push(section(topic, &records, &rows, &charts)?);
         }
         document::write(&self.out, &sections)?;
@@ -92,11 +101,12 @@ impl Evaluate {
         Ok(())
     }
 
-    fn measure(&self, sides: &[Side], rows: &[Row]) -> Result<Vec<Record>> {
+    fn measure(&self, sides: &[Side], rows: &[Row], calls: bool) -> Result<Vec<Record>> {
         let rounds = self
             .rounds
             .map_or(if self.quick { 3 } else { 7 }, usize::from);
-        let progress = report::progress(rounds * rows.len() * sides.len() + sides.len());
+        let counted = if calls { sides } else { &[] };
+        let progress = report::progress(rounds * rows.len() * sides.len() + counted.len());
         let mut series = Series::default();
         for row in rows {
             let rounds = if row.topic == Topic::SuperSlabs {
@@ -118,7 +128,7 @@ impl Evaluate {
                 anyhow::Ok(())
             })?;
         }
-        for side in sides {
+        for side in counted {
             progress.set_message(format!("system calls, {}", side.name));
             let metric = self.syscalls(side)?;
             series.push(
