@@ -148,12 +148,12 @@ fn nodes(host: &Host) -> Result<Answer> {
 
 fn gigantic(host: &Host) -> Result<Answer> {
     let Some(Pool { pages, free, .. }) = Pool::read(host, GIGANTIC)? else {
-        return Ok(Answer::good("not supported, theap takes none"));
+        return Ok(Answer::good("not supported"));
     };
     if free == 0 {
-        return Ok(Answer::good(format!("{pages}, theap takes none")));
+        return Ok(Answer::good(format!("{pages}, none free")));
     }
-    let found = format!("{pages}, {free} free: held back from all else");
+    let found = format!("{pages}, {free} free: idle unless THEAP_PAGES=hugetlb-1g");
     // Since Linux 5.16 a page can be broken up where it is.
     let fix = match host.optional(&format!("{GIGANTIC}/demote_size"))? {
         Some(_) => format!("echo {free} > {GIGANTIC}/demote"),

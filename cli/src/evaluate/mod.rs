@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use theap_bench::{Column, Metric, Record, Series, Workload, interleave, table};
+use theap_bench::{Column, Metric, Record, Series, Sizes, Workload, interleave, table};
 
 use crate::child::{self, Order};
 use crate::html::charts::{self, Bars};
@@ -23,8 +23,9 @@ use crate::{doctor, report, trace};
 use document::Section;
 use matrix::{Row, Side, Topic};
 
-/// Operations of the two runs whose system calls are counted.
+/// Operations of the two runs whose system calls are counted, and the block sizes.
 const COUNTED: [u64; 2] = [100_000, 1_100_000];
+const COUNTED_SIZES: [(usize, usize); 2] = [(16, 1024), (32 << 10, 256 << 10)];
 
 /// Measure theap's layers against each other and write the report
 ///
@@ -76,11 +77,8 @@ impl Evaluate {
             variants.extend(rebuild::all()?);
         }
         let sides = matrix::sides(variants)?;
-        let topics = if self.topic.is_empty() {
-            &Topic::ALL[..]
-        } else {
-            &self.topic
-        };
+        let mut topics = Topic::ALL.to_vec();
+        topics.retain(|topic| self.topic.is_empty() || self.topic.contains(topic));
         let mut rows = matrix::rows(self.quick);
         rows.retain(|row| topics.contains(&row.topic));
         let records = self.measure(&sides, &rows, topics.contains(&Topic::SystemCalls))?;
@@ -90,7 +88,7 @@ impl Evaluate {
         }
         let charts = self.out.with_extension("");
         let mut sections = vec![host(self.pages)];
-        for &topic in topics {
+        for topic in topics {
             sections.push(section(topic, &records, &rows, &charts)?);
         }
         document::write(&self.out, &sections)?;
@@ -105,8 +103,9 @@ impl Evaluate {
         let rounds = self
             .rounds
             .map_or(if self.quick { 3 } else { 7 }, usize::from);
-        let counted = if calls { sides } else { &[] };
-        let progress = report::progress(rounds * rows.len() * sides.len() + counted.len());
+        let counted = if calls { &COUNTED_SIZES[..] } else { &[] };
+        let steps = rounds * rows.len() + counted.len();
+        let progress = report::progress(steps * sides.len());
         let mut series = Series::default();
         for row in rows {
             let rounds = if row.topic == Topic::SuperSlabs {
@@ -128,24 +127,24 @@ impl Evaluate {
                 anyhow::Ok(())
             })?;
         }
-        for side in counted {
-            progress.set_message(format!("system calls, {}", side.name));
-            let metric = self.syscalls(side)?;
-            series.push(
-                Topic::SystemCalls.title(),
-                &side.name,
-                "default",
-                vec![metric],
-            );
-            progress.inc(1);
+        for &(min, max) in counted {
+            for side in sides {
+                progress.set_message(format!("system calls, {}", side.name));
+                let metric = self.syscalls(side, Sizes::new(min, max)?)?;
+                let name = format!("{} {min}-{max}", Topic::SystemCalls.title());
+                series.push(&name, &side.name, "default", vec![metric]);
+                progress.inc(1);
+            }
         }
         progress.finish_and_clear();
         Ok(series.records())
     }
 
     /// System calls for a million operations: what a longer run makes more than a short one.
-    fn syscalls(&self, side: &Side) -> Result<Metric> {
+    fn syscalls(&self, side: &Side, sizes: Sizes) -> Result<Metric> {
         let mut params = Workload::RandomMixed.defaults();
+        params.sizes = sizes;
+        params.slots = 1024;
         let mut calls = [0; 2];
         for (calls, ops) in calls.iter_mut().zip(COUNTED) {
             params.ops = ops;
@@ -189,7 +188,7 @@ fn host(pages: PageMode) -> Section {
 /// A topic's table, and its chart beside the report.
 fn section(topic: Topic, records: &[Record], rows: &[Row], charts: &Path) -> Result<Section> {
     let is_topics = |record: &&Record| match topic {
-        Topic::SystemCalls => record.workload == topic.title(),
+        Topic::SystemCalls => record.workload.starts_with(topic.title()),
         _ => rows
             .iter()
             .any(|row| row.topic == topic && row.name == record.workload),

@@ -70,7 +70,7 @@ fn pages_of_1_gib() {
     let old = tree("3").without(&[&format!("{GIGANTIC}/demote_size")]);
     let release = format!("echo 1 > {GIGANTIC}/nr_hugepages");
     expect(old, id, "note", "4, 3 free", &release);
-    expect(tree("0"), id, "good", "4, theap takes none", "");
+    expect(tree("0"), id, "good", "4, none free", "");
     expect(
         Tree::fit().without(&[GIGANTIC]),
         id,
