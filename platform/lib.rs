@@ -29,6 +29,7 @@ compile_error!("theap runs on Linux x86_64 only");
 extern crate std; // For thread-local variables: the ranks held (debug builds), the CPU of the fake.
 
 use core::fmt;
+use core::sync::atomic::AtomicU32;
 
 #[cfg(feature = "fake")]
 mod fake;
@@ -36,10 +37,12 @@ mod linux;
 
 #[cfg(feature = "fake")]
 pub use fake::{Call, Fake};
+pub use linux::cpus::Cpus;
 pub use linux::futex::{Guard, Mutex, Rank, RawMutex, spin_only};
 pub use linux::line::Line;
 pub use linux::share::Shared;
 pub use linux::topology::{MAX_NODES, Topology};
+pub use linux::worker::Worker;
 pub use linux::{fork, thread_exit};
 
 /// The base page in bytes.
@@ -296,6 +299,20 @@ impl Os {
         unsafe { linux::map::populate(addr, len) }
     }
 
+    /// Puts the small pages of a range together to transparent hugepages now, whatever the system's switch says, and
+    /// asks for such from now on; the contents stay, and whoever touches them meanwhile waits. Costs as much as copying.
+    ///
+    /// # Errors
+    /// Some may be collapsed: the kernel has no hugepage free, or cannot do it (before Linux 6.1).
+    ///
+    /// # Safety
+    /// The range is aligned to [`HUGE`] and mapped (small or thp).
+    pub unsafe fn collapse(self, addr: usize, len: usize) -> Result<(), Error> {
+        inject!(self, Collapse);
+        // SAFETY: the caller's precondition is the same.
+        unsafe { linux::map::collapse(addr, len) }
+    }
+
     /// Gives the memory of a range back; it stays usable and reads zero again. Not for hugetlb.
     ///
     /// # Errors
@@ -488,6 +505,63 @@ impl Os {
             return fake.capture(bytes);
         }
         linux::process::stderr(bytes);
+    }
+
+    /// Starts `body(argument)` on a thread that the C library does not know, with all signals blocked; it allocates
+    /// nothing. The thread may call the functions of this page, take locks without a rank, and use no thread-local
+    /// variables; it ends when `body` returns. Behind a fake no thread is started.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`] (memory, or the limit of threads), [`Error::Other`]: nothing runs.
+    ///
+    /// # Safety
+    /// The worker's last thread, if there was one, has ended (see [`Os::join_worker`]) or was another process's.
+    pub unsafe fn start_worker(
+        self,
+        worker: &'static Worker,
+        body: fn(usize),
+        argument: usize,
+    ) -> Result<(), Error> {
+        inject!(self, StartWorker);
+        #[cfg(feature = "fake")]
+        if self.fake.is_some() {
+            return Ok(());
+        }
+        // SAFETY: the caller's precondition is the same.
+        unsafe { linux::worker::start(worker, body, argument) }
+    }
+
+    /// Waits until the worker's thread has ended: it makes no system call any more.
+    pub fn join_worker(self, worker: &Worker) {
+        linux::worker::join(worker);
+    }
+
+    /// Lets this thread run only where nothing else wants to (SCHED_IDLE), under this name (15 bytes count).
+    pub fn become_idle(self, name: &core::ffi::CStr) {
+        linux::worker::become_idle(name);
+    }
+
+    /// Lets this thread run on these CPUs only, as far as the process may use them.
+    ///
+    /// # Errors
+    /// [`Error::Other`]: the process may use none of them, or there are none.
+    pub fn run_on(self, cpus: &Cpus) -> Result<(), Error> {
+        linux::cpus::run_on(cpus)
+    }
+
+    /// The CPUs that this thread or the process's first one may run on.
+    pub fn pinned_to(self) -> Cpus {
+        linux::cpus::pinned_to()
+    }
+
+    /// Sleeps while the word has the value, for at most so many nanoseconds, or until [`Os::wake`].
+    pub fn sleep(self, word: &AtomicU32, value: u32, ns: u64) {
+        linux::worker::sleep(word, value, ns);
+    }
+
+    /// Wakes a thread that sleeps on the word.
+    pub fn wake(self, word: &AtomicU32) {
+        linux::worker::wake(word);
     }
 
     /// Ends the process with SIGABRT.

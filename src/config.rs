@@ -6,7 +6,7 @@
 
 use crate::fatal;
 use crate::gate::{Classes, Front};
-use theap_platform::Os;
+use theap_platform::{Cpus, Os};
 
 /// Which pages the heap is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,13 @@ pub enum Pages {
     Thp,
     /// 4 KiB pages.
     Small,
+}
+
+impl Pages {
+    /// Whether the hugetlb pool is asked for pages.
+    pub(crate) const fn takes_hugetlb(self) -> bool {
+        !matches!(self, Pages::Thp | Pages::Small)
+    }
 }
 
 /// What the allocator knows of NUMA nodes.
@@ -44,6 +51,9 @@ pub enum Prefault {
     Off,
     /// The thread for which the heap grows: its allocation takes as long as the kernel needs for the step.
     Grow,
+    /// The warmer, a thread of each node that prepares memory before it is needed. Where that is used up, as `Grow`, a
+    /// SuperSlab at a time.
+    Ahead,
 }
 
 /// The options of a heap, usable in a `const`. Fields are documented by [`OPTIONS`].
@@ -55,6 +65,9 @@ pub struct Config {
     pub(crate) retain: usize,
     pub(crate) growth: usize,
     pub(crate) prefault: Prefault,
+    pub(crate) ahead: usize,
+    pub(crate) decay: u64,
+    pub(crate) warmer_cpus: Option<Cpus>,
     pub(crate) lock: bool,
     pub(crate) magazine: usize,
     pub(crate) front: Front,
@@ -149,17 +162,46 @@ pub const OPTIONS: &[OptionRow] = &[
         name: "prefault",
         variable: "THEAP_PREFAULT",
         default: "off",
-        values: "off, grow",
-        doc: "Who takes the page faults of new memory: whoever touches it first, or the thread for which the heap grows.",
+        values: "off, grow, ahead",
+        doc: "Who takes the page faults of new memory: whoever touches it first, the thread for which the heap grows, or \
+              the warmer, ahead of demand.",
         set: |config, value| {
             store(
                 &mut config.prefault,
                 match value {
                     b"off" => Some(Prefault::Off),
                     b"grow" => Some(Prefault::Grow),
+                    b"ahead" => Some(Prefault::Ahead),
                     _ => None,
                 },
             )
+        },
+    },
+    OptionRow {
+        name: "ahead",
+        variable: "THEAP_AHEAD",
+        default: "64M",
+        values: BYTES,
+        doc: "Free, populated memory that each node's warmer keeps in stock at least.",
+        set: |config, value| store(&mut config.ahead, bytes(value)),
+    },
+    OptionRow {
+        name: "decay",
+        variable: "THEAP_DECAY",
+        default: "10000",
+        values: "milliseconds",
+        doc: "How long memory must have been free before the warmer gives it back, beyond its stock and `retain`.",
+        set: |config, value| store(&mut config.decay, number(value)),
+    },
+    OptionRow {
+        name: "warmer_cpus",
+        variable: "THEAP_WARMER_CPUS",
+        default: "auto",
+        values: "auto, or a list of CPUs below 1024 such as 2,4-7",
+        doc: "CPUs on which the warmer runs; auto: those that the process is not pinned to, else all.",
+        set: |config, value| match (value, Cpus::parse(value)) {
+            (b"auto", _) => store(&mut config.warmer_cpus, Some(None)),
+            (_, cpus) => store(&mut config.warmer_cpus, cpus.map(Some)),
         },
     },
     OptionRow {
@@ -256,6 +298,13 @@ fn switch(value: &[u8]) -> Option<bool> {
     }
 }
 
+/// Parses a decimal number.
+fn number(text: &[u8]) -> Option<u64> {
+    bytes(text)
+        .filter(|_| text.iter().all(u8::is_ascii_digit))
+        .map(|n| n as u64)
+}
+
 /// Parses a size: decimal digits and an optional K, M, G or T (also KiB, MiB, …).
 fn bytes(text: &[u8]) -> Option<usize> {
     let digits = text.iter().take_while(|b| b.is_ascii_digit()).count();
@@ -293,6 +342,9 @@ impl Config {
             retain: 256 << 20,
             growth: 32 << 20,
             prefault: Prefault::Off,
+            ahead: 64 << 20,
+            decay: 10_000,
+            warmer_cpus: None,
             lock: false,
             magazine: 32 << 10,
             front: Front::Theap,
@@ -342,6 +394,33 @@ impl Config {
     /// Whether the heap's memory is locked.
     pub const fn lock(mut self, on: bool) -> Self {
         self.lock = on;
+        self
+    }
+
+    /// Bytes that each node's warmer keeps in stock at least.
+    pub const fn ahead(mut self, bytes: usize) -> Self {
+        self.ahead = bytes;
+        self
+    }
+
+    /// Milliseconds for which memory must have been free before the warmer gives it back.
+    pub const fn decay(mut self, ms: u64) -> Self {
+        self.decay = ms;
+        self
+    }
+
+    /// CPUs on which the warmer runs: a list such as `2,4-7`, or `auto`.
+    ///
+    /// # Panics
+    /// In a `const` this fails to compile: the text is no such list.
+    pub const fn warmer_cpus(mut self, list: &str) -> Self {
+        self.warmer_cpus = match list.as_bytes() {
+            b"auto" => None,
+            list => match Cpus::parse(list) {
+                None => panic!("not a list of CPUs below 1024"),
+                cpus => cpus,
+            },
+        };
         self
     }
 

@@ -18,6 +18,10 @@ pub enum Saying {
     Forked,
     /// [`not_locked`].
     Unlocked,
+    /// [`no_warmer`].
+    NoWarmer,
+    /// [`warmer_cpus`].
+    WarmerCpus,
 }
 
 /// What a caller of free can do wrong.
@@ -105,6 +109,24 @@ pub fn out_of_memory(os: Os, bytes: usize, why: theap_platform::Error) {
         .str(" bytes (")
         .show(why)
         .str("); returning null")
+        .send(os);
+}
+
+/// Reports, once a process, that the warmer could not be started.
+#[cold]
+pub fn no_warmer(os: Os, why: theap_platform::Error) {
+    Line::new()
+        .str("theap: no thread for the warmer (")
+        .show(why)
+        .str("); threads that grow prefault for themselves, as with THEAP_PREFAULT=grow")
+        .send(os);
+}
+
+/// Reports, once a process, that the warmer may not run where the options say.
+#[cold]
+pub fn warmer_cpus(os: Os) {
+    Line::new()
+        .str("theap: the warmer may run on no CPU of THEAP_WARMER_CPUS; it runs on any")
         .send(os);
 }
 

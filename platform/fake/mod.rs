@@ -28,6 +28,8 @@ pub enum Call {
     Demote,
     Lock,
     Share,
+    Collapse,
+    StartWorker,
     Bind,
 }
 

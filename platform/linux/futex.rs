@@ -229,13 +229,13 @@ mod order {
         static HELD: Cell<u64> = const { Cell::new(0) };
     }
 
-    fn bit(rank: Rank) -> u64 {
-        if rank == Rank(0) { 0 } else { 1 << rank.0 }
-    }
-
     pub fn enter(rank: Rank) {
+        // A lock outside the order is taken by threads that have no thread-local variables, too.
+        if rank == Rank(0) {
+            return;
+        }
         let held = HELD.get();
-        if rank != Rank(0) && held >> rank.0 != 0 {
+        if held >> rank.0 != 0 {
             Line::new()
                 .str("theap: lock order: rank ")
                 .dec(rank.0.into())
@@ -248,10 +248,14 @@ mod order {
     }
 
     pub fn note(rank: Rank) {
-        HELD.set(HELD.get() | bit(rank));
+        if rank != Rank(0) {
+            HELD.set(HELD.get() | 1 << rank.0);
+        }
     }
 
     pub fn leave(rank: Rank) {
-        HELD.set(HELD.get() & !bit(rank));
+        if rank != Rank(0) {
+            HELD.set(HELD.get() & !(1 << rank.0));
+        }
     }
 }

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::mm::{self, Advice, MapFlags, MlockFlags, MprotectFlags, MremapFlags, ProtFlags};
 
 use super::numa;
-use crate::{Error, NodeId, PAGE, PageMode};
+use crate::{Error, HUGE, NodeId, PAGE, PageMode};
 
 /// A reservation: private, without access, and not charged against the commit limit.
 const RESERVED: MapFlags = MapFlags::PRIVATE.union(MapFlags::NORESERVE);
@@ -183,14 +183,27 @@ unsafe fn fill_and_place(
 /// # Safety
 /// The range is page-aligned and committed.
 pub unsafe fn prefer_huge(addr: usize, len: usize) {
-    // SAFETY: advice about the caller's own range, and collapsing keeps contents; a kernel without either refuses,
-    // which changes nothing.
+    // A kernel that can do neither refuses, which changes nothing.
+    // SAFETY: the caller's precondition is the same.
+    let _ = unsafe { collapse(addr, len) };
+}
+
+/// See [`crate::Os::collapse`].
+///
+/// # Safety
+/// As there.
+pub unsafe fn collapse(addr: usize, len: usize) -> Result<(), Error> {
+    // SAFETY: advice about the caller's own range, and collapsing keeps contents. rustix does not know the advice; errno
+    // is the program's.
     unsafe {
-        let _ = mm::madvise(pointer(addr), len, Advice::LinuxHugepage);
-        // rustix does not know the advice; errno is the program's.
-        let errno = *libc::__errno_location();
-        libc::madvise(pointer(addr), len, libc::MADV_COLLAPSE);
-        *libc::__errno_location() = errno;
+        mm::madvise(pointer(addr), len, Advice::LinuxHugepage)?;
+        let errno = libc::__errno_location();
+        let before = *errno;
+        let done = libc::madvise(pointer(addr), len, libc::MADV_COLLAPSE);
+        match core::mem::replace(&mut *errno, before) {
+            _ if done == 0 => Ok(()),
+            error => Err(Errno::from_raw_os_error(error).into()),
+        }
     }
 }
 
@@ -199,6 +212,16 @@ pub unsafe fn prefer_huge(addr: usize, len: usize) {
 /// # Safety
 /// As there.
 pub unsafe fn populate(addr: usize, len: usize) -> Result<(), Error> {
+    // Piece by piece, as whoever changes a mapping of the process waits for each call.
+    (addr..addr + len).step_by(HUGE).try_for_each(|at| {
+        // SAFETY: a part of the caller's range.
+        unsafe { populate_piece(at, HUGE.min(addr + len - at)) }
+    })
+}
+
+/// # Safety
+/// As for [`populate`].
+unsafe fn populate_piece(addr: usize, len: usize) -> Result<(), Error> {
     let mut again = 0;
     loop {
         // SAFETY: populating keeps the contents of a range that the caller owns. A repetition passes
@@ -301,7 +324,6 @@ pub(super) unsafe fn close_hole(addr: usize, len: usize) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::HUGE;
 
     #[test]
     fn a_hole_is_closed_and_an_occupied_place_is_lost() {

@@ -1,5 +1,6 @@
 //! The real system. Every module here is private behind [`crate::Os`] or re-exported by `lib.rs`.
 
+pub mod cpus;
 pub mod demote;
 mod file;
 pub mod fork;
@@ -11,3 +12,4 @@ pub mod process;
 pub mod share;
 pub mod thread_exit;
 pub mod topology;
+pub mod worker;

@@ -454,9 +454,10 @@ impl Arena {
             && self.said.fetch_or(bit, Ordering::Relaxed) & bit == 0
     }
 
-    /// Notes that this is a forked child.
+    /// Notes that this is a forked child. The caller holds all locks.
     pub fn set_child(&self) {
         self.child.store(true, Ordering::Relaxed);
+        self.nodes().iter().for_each(Node::forget_warmer);
     }
 
     /// Whether this is a forked child.
@@ -466,8 +467,14 @@ impl Arena {
 
     /// Forbids or allows asking the system for anything.
     pub fn set_sealed(&self, on: bool) {
+        if on {
+            self.nodes().iter().for_each(Node::park_warmer);
+        }
         self.sealed.store(on, Ordering::SeqCst);
         theap_platform::spin_only(on);
+        if !on {
+            self.nodes().iter().for_each(Node::unpark_warmer);
+        }
     }
 
     /// Whether what would need the system must be refused.
@@ -487,6 +494,7 @@ impl Arena {
 
     /// Takes every lock, before fork.
     pub fn lock_all(&self) {
+        self.nodes().iter().for_each(Node::lock_warmer);
         core::mem::forget(self.heaps.lock());
         for node in self.nodes() {
             node.lock_all();
@@ -504,5 +512,9 @@ impl Arena {
         }
         // SAFETY: the caller's promise.
         unsafe { self.heaps.force_unlock() };
+        // SAFETY: the caller's promise.
+        self.nodes()
+            .iter()
+            .for_each(|node| unsafe { node.unlock_warmer() });
     }
 }

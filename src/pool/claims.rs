@@ -3,7 +3,7 @@
 //! | byte      | meaning                                                                   |
 //! |-----------|---------------------------------------------------------------------------|
 //! | 0         | not mapped                                                                |
-//! | 1 to 4    | mapped as this `PageMode`, maybe with [`POPULATED`]                        |
+//! | 1 to 4    | mapped as this `PageMode`, maybe with [`POPULATED`] and [`EXAMINED`]       |
 //! | PREPARING | somebody's who is mapping it; nobody else touches it                      |
 //! | LOST      | never to be used: the addresses went to a foreign mapping                 |
 //!
@@ -25,6 +25,8 @@ pub const LOST: u8 = 255;
 pub const MODE: u8 = 0x0F;
 /// With a mode: all pages were there at one moment since the SuperSlab was mapped or purged.
 pub const POPULATED: u8 = 0x10;
+/// With a mode: the warmer has asked for hugepages instead of small ones.
+pub const EXAMINED: u8 = 0x20;
 
 /// The SuperSlabs of a node's part.
 #[derive(Debug)]

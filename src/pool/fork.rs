@@ -99,8 +99,8 @@ impl Arena {
 }
 
 impl Node {
-    /// Visits the hugetlb pages of a mode: the index of the first SuperSlab, and the address. The caller holds the
-    /// growth lock or all locks.
+    /// Visits the hugetlb pages of a mode: the index of the first SuperSlab, and the address. Only who holds all locks
+    /// can rely on their staying mapped.
     fn each_hugetlb(&self, mode: PageMode, mut each: impl FnMut(usize, usize)) {
         let supers = mode.page() / SUPER;
         let mut left = self.mapped_bytes(mode) as usize / mode.page();

@@ -73,6 +73,8 @@ impl Node {
             return Some(found);
         }
         let i = self.add(&mut growth, len)?;
+        drop(growth);
+        self.start_warmer();
         Some((self.taken(i, len, Taken { first: 0, warm: 0 }), Stage::Grow))
     }
 
@@ -86,9 +88,14 @@ impl Node {
         if let Some(i) = self.add_gigantic(taken) {
             return Some(i);
         }
-        let mut count = growth.step.min(self.step_limit());
-        let hugetlb = !matches!(self.arena.config.pages, Pages::Thp | Pages::Small);
-        if count > 1 && hugetlb && !self.arena.is_sealed() {
+        // What comes after this SuperSlab is the warmer's to prepare.
+        let limit = if self.warmer_runs() {
+            1
+        } else {
+            self.step_limit()
+        };
+        let mut count = growth.step.min(limit);
+        if count > 1 && self.arena.config.pages.takes_hugetlb() && !self.arena.is_sealed() {
             // A step that the hugetlb pool can serve only in part would go to other pages as a whole.
             let free = self.arena.os.hugetlb_free(PageMode::Hugetlb);
             count = if free > 0 { count.min(free) } else { count };
@@ -142,7 +149,7 @@ impl Node {
     }
 
     /// SuperSlabs of the largest step. Where each is bound to another node, each is mapped by itself.
-    fn step_limit(&self) -> usize {
+    pub(super) fn step_limit(&self) -> usize {
         if self.arena.interleaves() {
             return 1;
         }
@@ -203,12 +210,18 @@ impl Node {
             }
         };
         // A huge run uses only the metadata of its first slot.
-        if mode != PageMode::Small && taken <= SLOTS {
+        let ahead = populated && arena.config.prefault == Prefault::Ahead;
+        if (mode != PageMode::Small || ahead) && taken <= SLOTS {
             let (meta, meta_len) = arena.meta_range(self.first + first, count);
             // Failure costs faults later, nothing else.
-            let _ = arena.commit_metas(self.first + first, count, true);
+            if mode != PageMode::Small {
+                let _ = arena.commit_metas(self.first + first, count, true);
+            }
             // SAFETY: committed above.
             let _ = unsafe { arena.os.populate(meta, meta_len) };
+            if ahead {
+                let _ = self.touch_tables(first, count);
+            }
         }
         for i in first..first + count {
             let active = taken.saturating_sub((i - first) * SLOTS).min(SLOTS);
@@ -253,7 +266,7 @@ impl Node {
                         arena.lock_memory(address, len);
                     }
                     let populated = mode.is_hugetlb()
-                        || arena.config.prefault == Prefault::Grow
+                        || self.prefaults(first)
                             // What cannot be populated faults at first touch, as without the option.
                             // SAFETY: mapped just now.
                             && unsafe { arena.os.populate(address, len) }.is_ok();
@@ -270,6 +283,15 @@ impl Node {
             }
         }
         Err(last)
+    }
+
+    /// Whether what is mapped is populated at once. The first SuperSlab of a short program is not, with a warmer.
+    fn prefaults(&self, first: usize) -> bool {
+        match self.arena.config.prefault {
+            Prefault::Off => false,
+            Prefault::Grow => true,
+            Prefault::Ahead => self.first + first > 0,
+        }
     }
 
     /// Grows until `bytes` can be taken in SuperSlabs, and touches free slots, spans and the metadata: what is taken
@@ -306,6 +328,7 @@ impl Node {
                 Err(error) => return Err(error),
             }
         }
+        self.start_warmer();
         self.touch_all()
     }
 
@@ -337,35 +360,30 @@ impl Node {
                 self.claims.mark(i, POPULATED);
             }
         }
-        self.touch_tables()
+        self.touch_tables(0, self.claims.frontier())
     }
 
-    /// The pages of the dense tables that describe this node's memory up to the frontier.
-    fn touch_tables(&self) -> Result<(), Error> {
-        let frontier = self.claims.frontier();
-        let first = self.first;
+    /// The pages of the dense tables that describe `count` SuperSlabs from `first` on.
+    fn touch_tables(&self, first: usize, count: usize) -> Result<(), Error> {
+        let slot = (self.first + first) * SLOTS;
         let touch = |address: usize, bytes: usize| {
             let start = address & !(theap_platform::PAGE - 1);
             let end = (address + bytes).next_multiple_of(theap_platform::PAGE);
             // SAFETY: the dense tables are committed from the start, page by page.
             unsafe { self.arena.os.populate(start, end - start) }
         };
-        if frontier == 0 {
+        if count == 0 {
             return Ok(());
         }
-        touch(
-            core::ptr::from_ref(self.arena.kind(first * SLOTS)) as usize,
-            frontier * SLOTS,
-        )?;
-        touch(
-            core::ptr::from_ref(self.arena.head(first * SLOTS)) as usize,
-            frontier * SLOTS,
-        )?;
-        touch(core::ptr::from_ref(self.claims.byte(0)) as usize, frontier)?;
-        touch(core::ptr::from_ref(self.word(0)) as usize, frontier * 8)?;
+        for table in [self.arena.kind(slot), self.arena.head(slot)] {
+            touch(core::ptr::from_ref(table) as usize, count * SLOTS)?;
+        }
+        touch(core::ptr::from_ref(self.claims.byte(first)) as usize, count)?;
+        touch(core::ptr::from_ref(self.word(first)) as usize, count * 8)?;
         for Bitmap { words, summary } in &self.avail.levels {
-            touch(words.as_ptr() as usize, frontier.div_ceil(64) * 8)?;
-            touch(summary.as_ptr() as usize, 8)?;
+            let (from, to) = (first / 64, (first + count).div_ceil(64));
+            touch(core::ptr::from_ref(&words[from]) as usize, (to - from) * 8)?;
+            touch(core::ptr::from_ref(&summary[from / 64]) as usize, 8)?;
         }
         Ok(())
     }

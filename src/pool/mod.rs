@@ -7,7 +7,7 @@
 //! `superslab`, `avail`, `stash`, `queue` and `claims` are the protocols, free of pointers and of the operating system;
 //! `arena` lays out the range and its metadata, `board` the part of it that has the numbers; `node` finds slots and
 //! grows; `runs` serves what is larger than a class; `partial` keeps the spans in between owners; `purge` gives memory
-//! back.
+//! back; `warmer` does both ahead of time.
 
 pub mod avail;
 pub mod claims;
@@ -30,6 +30,7 @@ cfg_if::cfg_if! {
         mod partial;
         mod purge;
         mod runs;
+        mod warmer;
 
         pub use arena::Arena;
         pub use node::SlotRun;

@@ -9,6 +9,7 @@ use super::claims::{Claims, POPULATED};
 use super::grow::Growth;
 use super::queue::SpanQueue;
 use super::superslab::{SLOTS, SlotWord, Taken};
+use super::warmer::Warmer;
 use super::{Arena, SLOT, SUPER, SpanId, Stage, kind};
 use crate::classes::CLASS_COUNT;
 use crate::stats::board::NodeBoard;
@@ -36,6 +37,7 @@ pub struct Node {
     pub(super) avail: Avail<'static>,
     pub(super) partial: [Mutex<SpanQueue>; CLASS_COUNT],
     pub(super) growth: Mutex<Growth>,
+    pub(super) warmer: Warmer,
     /// EMPTY slots now.
     pub(super) empty: &'static AtomicUsize,
     /// SuperSlabs mapped now, by `PageMode`.
@@ -77,6 +79,7 @@ impl Node {
             avail,
             partial: core::array::from_fn(|_| Mutex::new(Rank(RANK_PARTIAL), SpanQueue::default())),
             growth: Mutex::new(Rank(RANK_GROWTH), Growth::default()),
+            warmer: Warmer::default(),
             empty: &board.empty,
             mapped: &board.mapped,
             board,
@@ -101,6 +104,9 @@ impl Node {
     /// Takes up to 32 adjacent slots, the first at a multiple of `align` slots of its SuperSlab. `None` when there
     /// are none and the system gives no more.
     pub fn acquire_slots(&self, len: usize, align: usize) -> Option<(SlotRun, Stage)> {
+        if self.take_sweep() {
+            self.sweep();
+        }
         if let Some(found) = self.find_slots(len, align) {
             return Some(found);
         }

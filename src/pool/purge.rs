@@ -14,11 +14,20 @@ use theap_platform::PageMode;
 impl Node {
     /// After SuperSlab `i` became free: purges it if the node keeps more warm memory than it should.
     pub(super) fn trim(&self, i: usize) {
+        // What the warmer gives back, no other thread's free has to wait for.
+        if self.warmer_runs() {
+            return;
+        }
         if self.empty.load(Ordering::Relaxed) * SLOT > self.arena.config.retain
             && !self.arena.is_sealed()
         {
-            self.purge_super(i);
+            self.purge_super(i, false);
         }
+    }
+
+    /// For the warmer, which has the lock of its step: purges a free SuperSlab, also one that was never used.
+    pub(super) fn purge_stock(&self, i: usize) -> usize {
+        self.purge_super(i, true)
     }
 
     /// Gives all free memory of the node back, as far as pages allow. Bytes given back.
@@ -29,7 +38,7 @@ impl Node {
         self.sweep_all();
         let mut bytes = 0;
         for i in self.mapped_supers() {
-            bytes += match self.purge_super(i) {
+            bytes += match self.purge_super(i, false) {
                 0 if self.mode(i) == Some(PageMode::Small) => self.purge_slots(i),
                 whole => whole,
             };
@@ -37,18 +46,21 @@ impl Node {
         bytes
     }
 
-    /// Purges a SuperSlab whose slots are all free, its metadata included.
-    fn purge_super(&self, i: usize) -> usize {
+    /// Purges a SuperSlab whose slots are all free, its metadata included. `warmer`: the caller is it.
+    fn purge_super(&self, i: usize, warmer: bool) -> usize {
         let Some(mode) = self.mode(i).filter(|&mode| mode != PageMode::Hugetlb1g) else {
             return 0;
         };
-        let Some(before) = self.word(i).begin_purge_all(mode == PageMode::Hugetlb) else {
+        let Some(before) = self
+            .word(i)
+            .begin_purge_all(warmer || mode == PageMode::Hugetlb)
+        else {
             return 0;
         };
         let os = self.arena.os;
         let address = self.arena.address_of((self.first + i) * SLOTS);
         if mode == PageMode::Hugetlb {
-            return self.unmap_super(i, before, address);
+            return self.unmap_super(i, before, address, warmer);
         }
         // SAFETY: all slots are ABSENT: nobody uses the SuperSlab.
         let purged = unsafe { os.purge(address, SUPER) }.is_ok();
@@ -68,7 +80,11 @@ impl Node {
         let (was, is) = self.word(i).end_purge(0, SLOTS, purged);
         self.avail.offer(i, was, is);
         if purged {
-            before.empty_count() as usize * SLOT
+            (if warmer {
+                SLOTS
+            } else {
+                before.empty_count() as usize
+            }) * SLOT
         } else {
             0
         }
@@ -82,9 +98,9 @@ impl Node {
         let _ = unsafe { self.arena.os.purge(meta, len) };
     }
 
-    fn unmap_super(&self, i: usize, before: Slots, address: usize) -> usize {
+    fn unmap_super(&self, i: usize, before: Slots, address: usize, warmer: bool) -> usize {
         // A fork that looks after hugetlb pages finds them all mapped.
-        let growth = self.growth.lock();
+        let step = (!warmer).then(|| self.warmer.step.0.lock());
         // SAFETY: all slots are ABSENT: nobody uses the SuperSlab.
         match unsafe { self.arena.os.unmap(address, SUPER, PageMode::Hugetlb) } {
             Ok(()) => {
@@ -100,7 +116,7 @@ impl Node {
                 0
             }
             Err(_) => {
-                drop(growth);
+                drop(step);
                 self.empty.fetch_add(
                     (SLOTS as u32 - before.empty_count()) as usize,
                     Ordering::Relaxed,

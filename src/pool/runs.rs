@@ -213,7 +213,7 @@ impl Node {
             self.say_out_of_memory(len.saturating_mul(SLOT), Error::NoMemory);
             return None;
         }
-        let _growth = self.growth.lock();
+        let growth = self.growth.lock();
         if self.claims.holes() > 0 || self.avail.levels[avail::WHOLE].next(0).is_some() {
             let mut i = aligned(0);
             while i + shape.supers <= self.claims.frontier() {
@@ -239,7 +239,11 @@ impl Node {
                 return None;
             }
             match self.map_run(i, shape) {
-                Ok(run) => return Some(run),
+                Ok(run) => {
+                    drop(growth);
+                    self.start_warmer();
+                    return Some(run);
+                }
                 // What was lost, or where the warmer is at work.
                 Err(Error::Lost) => i = aligned(i + 1),
                 Err(error) => {

@@ -56,6 +56,18 @@ pub struct NodeBoard {
     pub mapped: [AtomicUsize; PageMode::COUNT],
     /// EMPTY slots now.
     pub empty: AtomicUsize,
+    /// Bytes of free SuperSlabs whose pages are there, when the warmer looked last.
+    pub stock: AtomicU64,
+    /// What it wanted that to be.
+    pub stock_target: AtomicU64,
+    /// Bytes that warmers prepared.
+    pub prepared: AtomicU64,
+    /// Bytes that warmers gave back.
+    pub given_back: AtomicU64,
+    /// Bytes for which warmers got hugepages instead of small ones.
+    pub collapsed: AtomicU64,
+    /// Warmer threads started.
+    pub warmer_starts: AtomicU64,
     /// Slots of runs now.
     pub run_slots: AtomicU64,
     /// Spans of each class now.

@@ -4,9 +4,10 @@ use super::{COUNTERS, ClassStats, NodeStats, Stats};
 use core::fmt::{Result, Write};
 
 /// Figures that are no sizes, and what they mean.
-const COUNTS: [(&str, &str); 2] = [
+const COUNTS: [(&str, &str); 3] = [
     ("refusals", "What a sealed heap refused."),
     ("heaps", "Heaps ever made."),
+    ("warmer_starts", "Warmer threads started."),
 ];
 
 impl NodeStats {
@@ -43,7 +44,7 @@ impl ClassStats {
 
 impl Stats {
     fn counts(&self) -> [u64; COUNTS.len()] {
-        [self.refusals, self.heaps]
+        [self.refusals, self.heaps, self.warmer_starts]
     }
 
     fn used_classes(&self) -> impl Iterator<Item = &ClassStats> {

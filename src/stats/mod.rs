@@ -36,6 +36,18 @@ pub struct Stats {
     pub empty: u64,
     /// Free slots that read zero.
     pub fresh: u64,
+    /// Free SuperSlabs whose pages were there when the warmer looked last.
+    pub stock: u64,
+    /// What the warmer wanted that to be.
+    pub stock_target: u64,
+    /// What the warmer has prepared so far.
+    pub prepared: u64,
+    /// What the warmer has given back to the system so far.
+    pub given_back: u64,
+    /// What the warmer has got hugepages for so far, instead of small ones.
+    pub collapsed: u64,
+    /// Warmer threads started so far in this process and those that it was forked from.
+    pub warmer_starts: u64,
     /// What a sealed heap refused: growth, a heap for a new thread, a purge.
     pub refusals: u64,
     /// Heaps ever made; a thread has one, and an exited thread's is used again.
@@ -176,6 +188,16 @@ impl Stats {
             ..Self::default()
         };
         for node in board.nodes {
+            for (sum, part) in [
+                (&mut stats.stock, &node.stock),
+                (&mut stats.stock_target, &node.stock_target),
+                (&mut stats.prepared, &node.prepared),
+                (&mut stats.given_back, &node.given_back),
+                (&mut stats.collapsed, &node.collapsed),
+                (&mut stats.warmer_starts, &node.warmer_starts),
+            ] {
+                *sum = sum.wrapping_add(part.load(Ordering::Relaxed));
+            }
             let node = NodeStats::read(node);
             for (sum, part) in [
                 (&mut stats.mapped_small, node.mapped_small),
@@ -220,7 +242,7 @@ impl Stats {
     }
 
     /// The figures that are sizes in bytes, with their names.
-    pub fn sizes(&self) -> [(&'static str, u64); 8] {
+    pub fn sizes(&self) -> [(&'static str, u64); 13] {
         [
             ("address_space", self.address_space),
             ("mapped_small", self.mapped_small),
@@ -230,6 +252,11 @@ impl Stats {
             ("active", self.active),
             ("empty", self.empty),
             ("fresh", self.fresh),
+            ("stock", self.stock),
+            ("stock_target", self.stock_target),
+            ("prepared", self.prepared),
+            ("given_back", self.given_back),
+            ("collapsed", self.collapsed),
         ]
     }
 }

@@ -1,0 +1,156 @@
+//! How much the warmer should have in stock, and when it looks again: arithmetic alone, in SuperSlabs and nanoseconds.
+//!
+//! ```text
+//! rate    the SuperSlabs that were begun or grown since the last look, smoothed: 20 ms when it rises, 1 s when it falls
+//! target  what lasts for 250 ms at that rate, at most an eighth of RAM; never less than the option `ahead`
+//! look    when half of the stock would be used up at that rate, or at 1 GiB/s if that is more: after 1 to 100 ms
+//! excess  what was free all the time for `decay`, beyond the target and the option `retain`
+//! ```
+
+use super::super::SUPER;
+
+const MS: u64 = 1_000_000;
+const SECOND: u64 = 1000 * MS;
+/// For how long the stock lasts.
+const HORIZON: u64 = 250 * MS;
+/// Time from which on what was used makes a rate: a SuperSlab is much in a millisecond.
+const SAMPLE: u64 = 10 * MS;
+const RISE: u64 = 20 * MS;
+const FALL: u64 = SECOND;
+/// SuperSlabs a second that must not find the stock empty, whatever happened before: 1 GiB/s.
+const SUDDEN: u64 = (1 << 30) / SUPER as u64;
+const SHORTEST: u64 = MS;
+const LONGEST: u64 = 100 * MS;
+/// Wait after the system refused: doubles from the first to the last.
+const FIRST_RETRY: u64 = 10 * MS;
+const LAST_RETRY: u64 = 10 * SECOND;
+
+/// What does not change, in SuperSlabs and nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The least target.
+    pub ahead: usize,
+    /// The greatest target that a rate makes.
+    pub most: usize,
+    /// Free memory that is kept.
+    pub retain: usize,
+    /// How long something must be free to be in excess.
+    pub decay: u64,
+}
+
+/// What is seen at a look.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sight {
+    /// SuperSlabs of which nothing is in use.
+    pub whole: usize,
+    /// Those of them whose pages are there: the stock.
+    pub ready: usize,
+    /// SuperSlabs mapped.
+    pub mapped: usize,
+}
+
+/// What the warmer remembers between two looks. All-zero before the first.
+#[derive(Debug, Default)]
+pub struct Pace {
+    at: u64,
+    last: Sight,
+    /// SuperSlabs a second, times 1024.
+    rate: u64,
+    /// Up to when it counts, and SuperSlabs used since.
+    sampled: u64,
+    used: u64,
+    window: u64,
+    least: usize,
+    excess: usize,
+    retry_at: u64,
+    retry: u64,
+    /// Where the search for small pages goes on.
+    pub cursor: usize,
+}
+
+impl Pace {
+    /// Takes note of what is seen now.
+    pub fn observe(&mut self, now: u64, sight: Sight, limits: Limits) {
+        if self.at == 0 || sight.ready < self.least || limits.decay == 0 {
+            self.least = sight.ready;
+        }
+        if self.at == 0 {
+            (self.window, self.sampled) = (now, now);
+        } else {
+            // What was free, and what growth added since, is in use now or still free.
+            let begun = (self.last.whole + sight.mapped).saturating_sub(self.last.mapped);
+            self.used += begun.saturating_sub(sight.whole) as u64;
+        }
+        let time = now.saturating_sub(self.sampled);
+        if time >= SAMPLE {
+            let seen = (self.used << 10).saturating_mul(SECOND) / time;
+            let smooth = if seen > self.rate { RISE } else { FALL };
+            let by = seen.abs_diff(self.rate);
+            let change =
+                (u128::from(by) * u128::from(time)).div_ceil(u128::from(time + smooth)) as u64;
+            if seen > self.rate {
+                self.rate += change;
+            } else {
+                self.rate -= change;
+            }
+            (self.sampled, self.used) = (now, 0);
+        }
+        self.at = now;
+        if now.saturating_sub(self.window) >= limits.decay {
+            self.excess = self
+                .least
+                .saturating_sub(self.target(limits).max(limits.retain));
+            self.window = now;
+            self.least = sight.ready;
+        }
+    }
+
+    /// The stock that there should be.
+    pub fn target(&self, limits: Limits) -> usize {
+        let lasting =
+            (u128::from(self.rate) * u128::from(HORIZON) / u128::from(SECOND)) as u64 >> 10;
+        (lasting as usize).min(limits.most).max(limits.ahead)
+    }
+
+    /// SuperSlabs that are missing, unless the system refused some just now.
+    pub fn missing(&self, limits: Limits, ready: usize) -> usize {
+        if self.at < self.retry_at {
+            return 0;
+        }
+        self.target(limits).saturating_sub(ready)
+    }
+
+    /// SuperSlabs to be given back.
+    pub fn excess(&self) -> usize {
+        self.excess
+    }
+
+    /// So many were looked at to be given back.
+    pub fn gave_back(&mut self, count: usize) {
+        self.excess = self.excess.saturating_sub(count);
+    }
+
+    /// The system served.
+    pub fn served(&mut self) {
+        self.retry = 0;
+    }
+
+    /// The system refused.
+    pub fn refused(&mut self) {
+        self.retry = (2 * self.retry).clamp(FIRST_RETRY, LAST_RETRY);
+        self.retry_at = self.at + self.retry;
+    }
+
+    /// The end of a step, which left this behind; when to look again.
+    pub fn end(&mut self, sight: Sight, limits: Limits) -> u64 {
+        self.last = sight;
+        if self.missing(limits, sight.ready) > 0 {
+            return 0;
+        }
+        if self.excess > 0 {
+            return SHORTEST;
+        }
+        let rate = (self.rate >> 10).max(SUDDEN);
+        (sight.ready as u64 * SECOND / 2 / rate).clamp(SHORTEST, LONGEST)
+    }
+}

@@ -1,0 +1,223 @@
+//! The warmer behind a fake system, step by step and with its own clock; and its arithmetic.
+
+use super::pace::{Limits, Pace, Sight};
+use super::*;
+use crate::config::Config;
+use crate::pool::Arena;
+use std::boxed::Box;
+use theap_platform::{Call, Fake, Os};
+
+const MIB: usize = 1 << 20;
+const MS: u64 = 1_000_000;
+const CONFIG: Config = Config::new()
+    .address_space(256 * MIB)
+    .pages(Pages::Small)
+    .prefault(Prefault::Ahead)
+    .ahead(16 * MIB)
+    .retain(0)
+    .decay(1000);
+
+fn world(config: Config) -> (&'static Fake, &'static Arena, &'static Node) {
+    let fake: &'static Fake = Box::leak(Box::new(Fake::new()));
+    fake.set_now(MS);
+    let arena = Arena::create(Os::faked(fake), config, 4096).unwrap();
+    (fake, arena, &arena.nodes()[0])
+}
+
+/// Allocates a SuperSlab; where.
+fn take(arena: &Arena) -> Option<usize> {
+    let (address, _) = arena.acquire_run(0, SUPER, 1)?;
+    Some(arena.slot_of(address as usize))
+}
+
+/// Steps until the warmer wants to sleep; for how long.
+fn settle(node: &Node) -> u64 {
+    (0..1000)
+        .map(|_| node.warm_step())
+        .find(|&ns| ns > 0)
+        .expect("the warmer comes to rest")
+}
+
+fn stock(node: &Node) -> usize {
+    node.board.stock.load(Ordering::Relaxed) as usize / MIB
+}
+
+fn end(arena: &'static Arena) {
+    arena.check();
+    // SAFETY: nobody uses the arena any more.
+    unsafe { arena.destroy() };
+}
+
+#[test]
+fn the_stock_comes_to_be_and_is_taken_from() {
+    let (_, arena, node) = world(CONFIG.retain(64 * MIB));
+    let first = take(arena).unwrap();
+    let sleep = settle(node);
+    assert_eq!(stock(node), 16);
+    assert!((MS..=16 * MS).contains(&sleep), "half of 16 MiB at 1 GiB/s");
+    let mapped = node.claims.frontier();
+    let (run, stage) = node.acquire_slots(SLOTS, 1).unwrap();
+    assert_eq!(stage, super::super::Stage::Prepared);
+    node.release_slots(run.slot, run.len);
+    (0..8).for_each(|_| assert!(take(arena).is_some()));
+    assert_eq!(node.claims.frontier(), mapped, "nothing grew");
+    settle(node);
+    assert!(stock(node) >= 16);
+    assert!(arena.release_run(first));
+    end(arena);
+}
+
+#[test]
+fn growth_beyond_the_first_superslab_starts_it_and_seal_ends_it() {
+    let (_, arena, node) = world(CONFIG);
+    let starts = || node.board.warmer_starts.load(Ordering::Relaxed);
+    take(arena).unwrap();
+    assert!(!node.warmer_runs() && !node.claims.has(0, POPULATED));
+    take(arena).unwrap();
+    assert!(node.warmer_runs() && node.claims.has(1, POPULATED));
+    arena.set_sealed(true);
+    assert!(!node.warmer_runs());
+    assert!(take(arena).is_none());
+    assert_eq!(starts(), 1);
+    arena.set_sealed(false);
+    assert!(node.warmer_runs());
+    // As around a fork, on the child's side.
+    arena.lock_all();
+    arena.set_child();
+    // SAFETY: locked above.
+    unsafe { arena.unlock_all() };
+    assert!(!node.warmer_runs());
+    take(arena).unwrap();
+    assert!(node.warmer_runs());
+    assert_eq!(starts(), 3);
+    end(arena);
+}
+
+#[test]
+fn without_a_thread_growth_prefaults() {
+    let (fake, arena, node) = world(CONFIG);
+    fake.fail_only(Call::StartWorker);
+    fake.fail_from(0);
+    for _ in 0..4 {
+        take(arena).unwrap();
+    }
+    assert!(!node.warmer_runs() && node.claims.has(3, POPULATED));
+    let mut text = [0; 512];
+    let said = core::str::from_utf8(fake.read_stderr(&mut text)).unwrap();
+    assert_eq!(said.matches("theap: no thread for the warmer").count(), 1);
+    end(arena);
+}
+
+#[test]
+fn what_was_free_for_the_decay_goes_back() {
+    for pages in [Pages::Small, Pages::Thp] {
+        let (fake, arena, node) = world(CONFIG.pages(pages));
+        node.warm(100 * MIB).unwrap();
+        settle(node);
+        assert!(stock(node) >= 100);
+        fake.advance(900 * MS);
+        settle(node);
+        assert!(stock(node) >= 100, "not before its time");
+        fake.advance(200 * MS);
+        while node.board.given_back.load(Ordering::Relaxed) < (84 * MIB) as u64 {
+            assert!(node.warm_step() > 0);
+        }
+        fake.advance(1100 * MS);
+        (0..50).for_each(|_| assert!(node.warm_step() > 0));
+        assert_eq!(stock(node), 16);
+        end(arena);
+    }
+}
+
+#[test]
+fn a_refusal_loses_nothing_and_is_waited_for() {
+    for call in [Call::Commit, Call::Map, Call::Populate, Call::Purge] {
+        for from in 0..12 {
+            let (fake, arena, node) = world(CONFIG);
+            let first = take(arena).unwrap();
+            fake.fail_only(call);
+            fake.fail_nth(from);
+            settle(node);
+            fake.advance(20_000 * MS);
+            settle(node);
+            assert_eq!(stock(node), 16, "{call:?} failed once");
+            fake.heal();
+            fake.fail_only(call);
+            fake.fail_from(from);
+            node.warm(64 * MIB).ok();
+            for _ in 0..20 {
+                settle(node);
+                fake.advance(1500 * MS);
+            }
+            let calls = fake.calls();
+            settle(node);
+            assert!(fake.calls() - calls < 40, "no storm of calls that fail");
+            fake.heal();
+            fake.advance(20_000 * MS);
+            (0..100).for_each(|_| {
+                node.warm_step();
+            });
+            assert!(stock(node) >= 16, "{call:?} healed");
+            assert!(arena.release_run(first));
+            end(arena);
+        }
+    }
+}
+
+const LIMITS: Limits = Limits {
+    ahead: 32,
+    most: 1000,
+    retain: 0,
+    decay: 1000 * MS,
+};
+
+#[test]
+fn the_target_follows_the_rate() {
+    let mut pace = Pace::default();
+    let mut sight = Sight {
+        whole: 32,
+        ready: 32,
+        mapped: 100,
+    };
+    let mut now = MS;
+    // 1 GiB/s: a SuperSlab every 2 ms is begun, and the warmer makes up for it.
+    for round in 0..500 {
+        pace.observe(now, sight, LIMITS);
+        pace.end(sight, LIMITS);
+        now += MS;
+        sight.mapped += round % 2;
+    }
+    let target = pace.target(LIMITS);
+    assert!(
+        (100..160).contains(&target),
+        "250 ms of 512 a second: {target}"
+    );
+    // Nothing happens for ten seconds.
+    for _ in 0..100 {
+        pace.observe(now, sight, LIMITS);
+        pace.end(sight, LIMITS);
+        now += 100 * MS;
+    }
+    assert_eq!(pace.target(LIMITS), 32);
+    // A SuperSlab that growth adds and nobody uses is no demand.
+    sight.mapped += 500;
+    sight.whole += 500;
+    pace.observe(now, sight, LIMITS);
+    assert_eq!(pace.target(LIMITS), 32);
+}
+
+#[test]
+fn refusals_are_waited_for_longer_and_longer() {
+    let mut pace = Pace::default();
+    let mut now = MS;
+    let mut waits = 0;
+    for _ in 0..100_000 {
+        pace.observe(now, Sight::default(), LIMITS);
+        if pace.missing(LIMITS, 0) > 0 {
+            pace.refused();
+            waits += 1;
+        }
+        now += MS;
+    }
+    assert!((15..30).contains(&waits), "{waits} tries in 100 s");
+}

@@ -1,0 +1,360 @@
+//! The warmer as a program sees it: which thread it is, that it takes the page faults and system calls of growth, that it
+//! ends when the heap is sealed, and that forks do not meet it in the middle of something. Each in a process of its own.
+#![allow(unsafe_code)] // Calls the allocator directly, getrusage and fork.
+
+mod child;
+mod hugepages;
+
+use std::fs;
+use std::mem::MaybeUninit;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use theap::raw;
+
+const MIB: usize = 1 << 20;
+const SLOT: usize = 64 << 10;
+
+/// The warmer's directory below /proc.
+fn warmers() -> Vec<PathBuf> {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    tasks
+        .map(|task| task.unwrap().path())
+        .filter(|task| {
+            fs::read_to_string(task.join("comm")).is_ok_and(|name| name == "theap-warmer\n")
+        })
+        .collect()
+}
+
+/// Waits until the condition holds, at most 10 s.
+fn until(what: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "{what}: {:?}",
+            theap::stats()
+        );
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn stock_is_there() -> bool {
+    let stats = theap::stats();
+    stats.stock > 0 && stats.stock >= stats.stock_target
+}
+
+/// Allocates and touches: whole slots, so that every one is a step of growth.
+fn use_up(bytes: usize) {
+    for _ in 0..bytes / SLOT {
+        let block = raw::alloc(SLOT);
+        assert!(!block.is_null());
+        for page in (0..SLOT).step_by(4096) {
+            // SAFETY: inside the new block.
+            unsafe { block.add(page).write(1) };
+        }
+    }
+}
+
+/// Starts the warmer, and waits for its stock.
+fn begin() {
+    use_up(4 * MIB);
+    until("the stock comes to be", stock_is_there);
+}
+
+/// Page faults and voluntary waits of this thread so far.
+fn faults() -> i64 {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the structure is written to; zeroes are valid.
+    let usage = unsafe {
+        assert_eq!(libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()), 0);
+        usage.assume_init()
+    };
+    usage.ru_minflt + usage.ru_majflt
+}
+
+fn thread_is_as_told() {
+    begin();
+    let [warmer] = &warmers()[..] else {
+        panic!("not one warmer")
+    };
+    let status = fs::read_to_string(warmer.join("status")).unwrap();
+    let line = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().to_owned()
+    };
+    let stat = fs::read_to_string(warmer.join("stat")).unwrap();
+    let policy = stat.rsplit(')').next().unwrap().split_whitespace().nth(38);
+    println!(
+        "policy {} cpus {} blocked {}",
+        policy.unwrap(),
+        line("Cpus_allowed_list:"),
+        line("SigBlk:"),
+    );
+}
+
+/// Growth from the stock: no fault, and no system call (the filter of `steady.rs` in small: the thread would die).
+fn growth_is_free() {
+    begin();
+    // What the thread itself touches for the first time: its counters, this code.
+    use_up(MIB);
+    faults();
+    until("the stock comes back", stock_is_there);
+    forbid_system_calls();
+    let before = faults();
+    use_up(32 * MIB);
+    tell_and_end(faults() - before);
+}
+
+/// Kills the process at any system call of this thread but those that the end of the test needs.
+fn forbid_system_calls() {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+    let allowed = [libc::SYS_exit_group, libc::SYS_write, libc::SYS_getrusage];
+    let filter = SeccompFilter::new(
+        allowed.map(|call| (call, Vec::new())).into(),
+        SeccompAction::KillProcess,
+        SeccompAction::Allow,
+        TargetArch::x86_64,
+    )
+    .unwrap();
+    let program: BpfProgram = filter.try_into().unwrap();
+    seccompiler::apply_filter(&program).unwrap();
+    std::mem::forget(program);
+}
+
+fn tell_and_end(faults: i64) -> ! {
+    let stats = theap::stats();
+    let line = format!(
+        "faults {} grown {} prepared {}\n",
+        faults,
+        stats.totals.stage_grow,
+        stats.totals.stage_prepared > 0
+    );
+    // SAFETY: writes the line, and ends without exit handlers, which the filter would forbid.
+    unsafe {
+        libc::write(1, line.as_ptr().cast(), line.len());
+        libc::_exit(0)
+    }
+}
+
+fn sealing_ends_it() {
+    begin();
+    until("it has its name", || warmers().len() == 1);
+    theap::seal();
+    assert_eq!(warmers().len(), 0);
+    theap::unseal();
+    until("it starts again", || warmers().len() == 1);
+    use_up(100 * MIB);
+    until("it goes on", stock_is_there);
+    assert_eq!(theap::stats().warmer_starts, 2);
+    assert_eq!(theap::stats().refusals, 0);
+}
+
+/// Up to two hundred forks while another thread grows and the warmer works; each child grows and starts one.
+fn forks() {
+    begin();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut rounds = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let blocks: Vec<_> = (0..512).map(|_| raw::alloc(SLOT)).collect();
+                for block in blocks {
+                    // SAFETY: a block of this thread.
+                    unsafe {
+                        block.write(1);
+                        raw::free(block);
+                    }
+                }
+                thread::sleep(Duration::from_micros(50));
+                rounds += 1;
+                if rounds % 64 == 0 {
+                    theap::purge();
+                }
+            }
+        });
+        let (start, mut forks) = (Instant::now(), 0);
+        // On a busy machine a fork may wait long for the step of a thread that runs only where nobody else wants to.
+        while forks < 200 && start.elapsed() < Duration::from_secs(8) {
+            forks += 1;
+            // SAFETY: the child uses theap, which is made for it, and std only where it takes no lock.
+            match unsafe { libc::fork() } {
+                -1 => panic!("fork"),
+                0 => {
+                    let starts = theap::stats().warmer_starts;
+                    while theap::stats().warmer_starts == starts {
+                        use_up(MIB);
+                    }
+                    // SAFETY: ends the child.
+                    unsafe { libc::_exit(0) }
+                }
+                pid => {
+                    let mut status = 0;
+                    // SAFETY: the status is written to.
+                    assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+                    assert_eq!(status, 0, "the child died: {status:#x}");
+                }
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        println!("{forks} forks in {:?}", start.elapsed());
+    });
+    assert_eq!(theap::stats().warmer_starts, 1);
+}
+
+/// What a burst leaves free goes back after the decay, but for the stock.
+fn shrinks() {
+    begin();
+    let blocks: Vec<_> = (0..200).map(|_| raw::alloc(MIB)).collect();
+    for block in blocks {
+        // SAFETY: a block of this thread, of this size.
+        unsafe {
+            block.write_bytes(1, MIB);
+            raw::free(block);
+        }
+    }
+    until("the stock shrinks", || {
+        let stats = theap::stats();
+        let stock = 64 * MIB as u64;
+        stats.given_back > 0 && stats.stock_target == stock && stats.stock == stock
+    });
+    let back = theap::stats().given_back;
+    thread::sleep(Duration::from_millis(700));
+    assert_eq!(theap::stats().given_back, back, "no more goes back");
+}
+
+fn small_pages_are_collapsed() {
+    // The first SuperSlab, on small pages, is filled up.
+    begin();
+    until("the first SuperSlab is collapsed", || {
+        theap::stats().mapped_small == 0
+    });
+    println!("collapsed {}", theap::stats().collapsed > 0);
+}
+
+fn without_a_thread() {
+    let none = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: no precondition. The limit counts for unprivileged users alone.
+    unsafe {
+        assert_eq!(libc::setrlimit(libc::RLIMIT_NPROC, &none), 0);
+        assert_eq!(libc::setresuid(65534, 65534, 65534), 0);
+    }
+    use_up(20 * MIB);
+    println!(
+        "warmers {} prepared {}",
+        warmers().len(),
+        theap::stats().prepared
+    );
+}
+
+#[test]
+#[ignore = "run by the other tests, in a process of its own"]
+fn scenario() {
+    match child::role().as_deref() {
+        Some("thread") => thread_is_as_told(),
+        Some("growth") => growth_is_free(),
+        Some("seal") => sealing_ends_it(),
+        Some("forks") => forks(),
+        Some("shrink") => shrinks(),
+        Some("collapse") => small_pages_are_collapsed(),
+        Some("refused") => without_a_thread(),
+        role => panic!("no such scenario: {role:?}"),
+    }
+}
+
+/// Runs a scenario with the warmer and these variables; what it wrote.
+fn run(scenario: &str, variables: &[(&str, &str)]) -> (String, String) {
+    let variables = [&[("THEAP_PREFAULT", "ahead")], variables].concat();
+    let output = child::run(scenario, &variables);
+    let (out, err) = (child::text(&output.stdout), child::text(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{scenario} {variables:?}: {}\n{out}{err}",
+        output.status
+    );
+    (out, err)
+}
+
+const MODES: [&str; 3] = ["small", "thp", "auto"];
+
+#[test]
+fn it_is_an_idle_thread_on_the_named_cpus() {
+    let (out, err) = run("thread", &[("THEAP_WARMER_CPUS", "0")]);
+    assert!(out.contains("policy 5 cpus 0 blocked fffffff"), "{out}");
+    assert_eq!(err, "");
+    let (out, err) = run("thread", &[("THEAP_WARMER_CPUS", "1022")]);
+    assert!(out.contains("policy 5 cpus 0"), "{out}");
+    assert_eq!(
+        err.matches("theap: the warmer may run on no CPU").count(),
+        1,
+        "{err}"
+    );
+}
+
+#[test]
+fn growth_out_of_the_stock_has_no_fault_and_no_system_call() {
+    for pages in MODES {
+        let (out, _) = run("growth", &[("THEAP_PAGES", pages)]);
+        assert!(out.contains("faults 0 grown"), "{pages}: {out}");
+        assert!(out.contains("prepared true"), "{pages}: {out}");
+    }
+}
+
+#[test]
+fn a_sealed_heap_has_no_warmer() {
+    run("seal", &[]);
+}
+
+#[test]
+fn forks_do_not_meet_a_step() {
+    for pages in ["small", "thp"] {
+        run("forks", &[("THEAP_PAGES", pages), ("THEAP_AHEAD", "8M")]);
+    }
+}
+
+#[test]
+fn forks_on_hugetlb_pages() {
+    if let Some(pool) = hugepages::Pool::take()
+        && pool.set(100)
+    {
+        run(
+            "forks",
+            &[("THEAP_PAGES", "hugetlb"), ("THEAP_AHEAD", "8M")],
+        );
+    }
+}
+
+#[test]
+fn what_is_not_needed_for_long_goes_back() {
+    for pages in ["small", "thp"] {
+        run(
+            "shrink",
+            &[
+                ("THEAP_PAGES", pages),
+                ("THEAP_DECAY", "300"),
+                ("THEAP_RETAIN", "0"),
+            ],
+        );
+    }
+}
+
+#[test]
+fn small_pages_that_filled_up_become_huge() {
+    let (out, _) = run("collapse", &[("THEAP_PAGES", "auto")]);
+    assert!(out.contains("collapsed true"), "{out}");
+}
+
+#[test]
+fn where_no_thread_is_to_be_had_growth_goes_on() {
+    let (out, err) = run("refused", &[("THEAP_PAGES", "small")]);
+    assert!(out.contains("warmers 0 prepared 0"), "{out}");
+    assert_eq!(
+        err.matches("theap: no thread for the warmer").count(),
+        1,
+        "{err}"
+    );
+}
