@@ -15,8 +15,12 @@ use crate::{Contender, Error};
 /// Bytes between two writes of [`Block::touch_pages`]: the smallest page of x86_64.
 const PAGE: usize = 4096;
 
-/// Live memory from contender `A`.
-pub(crate) struct Block<A> {
+/// Live memory from contender `A`, asked for without an alignment, so that no peer has to leave its plain path for sizes
+/// below one.
+pub(crate) type Block<A> = Aligned<A, 1>;
+
+/// Live memory from contender `A`, asked for with an alignment of `ALIGN` bytes.
+pub(crate) struct Aligned<A, const ALIGN: usize> {
     start: NonNull<u8>,
     size: usize,
     from: PhantomData<fn() -> A>,
@@ -24,15 +28,29 @@ pub(crate) struct Block<A> {
 
 // SAFETY: a block is plain memory with one owner, and `Contender` requires that any thread may
 // free what another allocated.
-unsafe impl<A> Send for Block<A> {}
+unsafe impl<A, const ALIGN: usize> Send for Aligned<A, ALIGN> {}
 
-impl<A: Contender> Block<A> {
+impl<A: Contender, const ALIGN: usize> Aligned<A, ALIGN> {
     /// Allocates `size` bytes (at least 1) and writes `mark` to the first.
     #[inline(always)]
     pub(crate) fn take(a: &A, size: usize, mark: u8) -> Result<Self, Error> {
         debug_assert!(size > 0);
         // SAFETY: the size is not zero (`Sizes` has no zero).
-        let start = unsafe { a.alloc(layout(size)) };
+        let start = unsafe { a.alloc(layout(size, ALIGN)) };
+        Self::hold(start, size, mark)
+    }
+
+    /// Allocates `size` bytes (at least 1) that are zero and writes `mark` to the first.
+    #[inline(always)]
+    pub(crate) fn take_zeroed(a: &A, size: usize, mark: u8) -> Result<Self, Error> {
+        debug_assert!(size > 0);
+        // SAFETY: the size is not zero.
+        let start = unsafe { a.alloc_zeroed(layout(size, ALIGN)) };
+        Self::hold(start, size, mark)
+    }
+
+    #[inline(always)]
+    fn hold(start: *mut u8, size: usize, mark: u8) -> Result<Self, Error> {
         match NonNull::new(black_box(start)) {
             Some(start) => {
                 // SAFETY: `start` is the first of `size >= 1` bytes just allocated.
@@ -52,7 +70,16 @@ impl<A: Contender> Block<A> {
     pub(crate) fn give(self, a: &A) {
         // SAFETY: by the type's invariant the block is live memory of `A` with this layout, and
         // `self` ends here.
-        unsafe { a.dealloc(self.start.as_ptr(), layout(self.size)) }
+        unsafe { a.dealloc(self.start.as_ptr(), layout(self.size, ALIGN)) }
+    }
+
+    /// Writes `mark` to the first byte `times` times.
+    #[inline(always)]
+    pub(crate) fn hammer(&mut self, mark: u8, times: usize) {
+        for _ in 0..times {
+            // SAFETY: the first byte of the live block that `self` owns.
+            unsafe { self.start.write_volatile(mark) };
+        }
     }
 
     /// Writes one byte in every page of the block.
@@ -78,7 +105,7 @@ impl<A: Contender> Block<A> {
 
     /// Fails unless `a` proves that this block is its own.
     pub(crate) fn prove(&self, a: &A) -> Result<(), Error> {
-        if a.owns(self.start, self.size) {
+        if a.owns(self.start, self.size) && self.start.addr().get().is_multiple_of(ALIGN) {
             return Ok(());
         }
         let (start, size) = (self.start, self.size);
@@ -90,12 +117,10 @@ impl<A: Contender> Block<A> {
     }
 }
 
-/// Bytes, as `Vec<u8>` and `String` ask for them: no alignment, so that no peer has to leave its
-/// plain path for sizes below an alignment.
 #[inline(always)]
-const fn layout(size: usize) -> Layout {
-    // SAFETY: an alignment of 1 is a power of two, and `Sizes` bounds the size far below isize::MAX.
-    unsafe { Layout::from_size_align_unchecked(size, 1) }
+const fn layout(size: usize, align: usize) -> Layout {
+    // SAFETY: `align` is an `ALIGN`, all of which are powers of two, and sizes are far below isize::MAX.
+    unsafe { Layout::from_size_align_unchecked(size, align) }
 }
 
 #[cold]

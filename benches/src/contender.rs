@@ -5,7 +5,7 @@
 //!   (`theap::usable_size`).
 //! - System: not theap's nor a peer's, large enough by `malloc_usable_size`, and glibc's count of
 //!   bytes in use (`mallinfo2`) rises by what a probe allocates.
-//! - peers: see `peers.rs`.
+//! - peers: see `peers.rs`, and `contenders/` for the programs of the suite.
 //!
 //! To add an allocator: implement [`Contender`] for it and add a row to [`CONTENDERS`].
 #![allow(unsafe_code)] // glibc's introspection
@@ -32,6 +32,9 @@ pub trait Contender: GlobalAlloc + Sync + 'static {
     fn bytes_counted(&self) -> Option<u64> {
         None
     }
+
+    /// Told before a row that it will hold at most `blocks` blocks of `mean` bytes on average.
+    fn expect(&self, _blocks: usize, _mean: usize) {}
 
     /// Has `bytes` ready and faulted in. Returns false where the allocator has no such call.
     fn warm_up(&self, _bytes: usize) -> Result<bool, Error> {

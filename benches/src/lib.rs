@@ -11,25 +11,36 @@
 //! [`interleave`] runs contenders A B C, B C A, C A B, … so that drift of the machine falls on all
 //! of them; [`Series`] turns the rounds into [`Record`]s of median, minimum and maximum.
 
+mod answer;
 mod block;
 mod contender;
+mod delegate;
+mod foreign;
 mod latency;
 mod meter;
+mod null;
 mod outcome;
 mod params;
 #[cfg(feature = "peers")]
 mod peers;
+mod preloaded;
 mod proof;
 mod rounds;
+pub mod row;
+pub mod suite;
 mod table;
 mod tape;
 mod tsc;
 mod workload;
 
+pub use answer::{answer, run};
 pub use contender::{CONTENDERS, Contender, Entry, contender};
+pub use foreign::{is_of_neither, provider};
 pub use latency::{Latency, QUANTILES, clock_resolution};
+pub use null::Null;
 pub use outcome::{Metric, Outcome};
 pub use params::{Params, Sizes};
+pub use preloaded::Preloaded;
 pub use rounds::{Record, Series, interleave};
 pub use table::{Column, figures, shown_unit, table};
 pub use workload::Workload;

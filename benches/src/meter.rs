@@ -106,6 +106,12 @@ fn usage(whose: libc::c_int) -> libc::rusage {
     usage
 }
 
+/// Has the kernel kill this process if it has not ended after `seconds`.
+pub(crate) fn end_after(seconds: u32) {
+    // SAFETY: no precondition; nobody handles the signal, so it ends the process.
+    unsafe { libc::alarm(seconds) };
+}
+
 /// The process's peak memory so far in bytes, hugetlb pages of this moment included.
 pub(crate) fn peak_memory() -> Result<u64, Error> {
     let status = procfs::process::Process::myself()

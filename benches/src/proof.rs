@@ -1,5 +1,7 @@
 //! The probe that every run must pass before its figures count.
 
+use std::ptr::NonNull;
+
 use crate::block::Block;
 use crate::{Contender, Error};
 
@@ -44,4 +46,16 @@ pub(crate) fn prove<A: Contender>(a: &A) -> Result<(), Error> {
         block.give(a);
     }
     Ok(())
+}
+
+/// Fails unless what this process's Rust code allocates comes from `a`.
+pub(crate) fn prove_global<A: Contender>(a: &A) -> Result<(), Error> {
+    let block = vec![1u8; 5_000];
+    if a.owns(NonNull::from(&block[0]), block.len()) {
+        return Ok(());
+    }
+    Err(Error::Foreign {
+        allocator: A::NAME,
+        found: "it is not the global allocator of this program".into(),
+    })
 }

@@ -49,9 +49,9 @@ pub struct Commands {
 
 /// Another allocator.
 #[derive(Clone)]
-struct Peer {
-    name: String,
-    library: PathBuf,
+pub struct Peer {
+    pub name: String,
+    pub library: PathBuf,
 }
 
 /// What the command is run on.
@@ -405,7 +405,11 @@ fn metric(name: &'static str, unit: &'static str, value: f64) -> Metric {
     }
 }
 
-fn peer(text: &str) -> Result<Peer> {
+/// An allocator from `NAME=FILE`.
+///
+/// # Errors
+/// Fails if it is not of that form or there is no such file.
+pub fn peer(text: &str) -> Result<Peer> {
     let (name, file) = text.split_once('=').context("give NAME=FILE")?;
     ensure!(!name.is_empty(), "give NAME=FILE");
     Ok(Peer {

@@ -5,6 +5,7 @@
 //! What was asked for goes to standard output; messages and, on a terminal only, progress go to
 //! standard error.
 
+mod bench;
 mod binding;
 mod child;
 mod commands;
@@ -40,6 +41,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Bench(bench::Bench),
     Compare(Box<compare::Compare>),
     Doctor(doctor::Doctor),
     Evaluate(evaluate::Evaluate),
@@ -48,10 +50,13 @@ enum Command {
     Top(top::Top),
     #[command(hide = true)]
     Child(child::Child),
+    #[command(hide = true)]
+    Row(bench::RunRow),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Bench(bench) => bench.run().map(|()| ExitCode::SUCCESS),
         Command::Compare(compare) => compare.run().map(|()| ExitCode::SUCCESS),
         Command::Doctor(doctor) => doctor.run(),
         Command::Evaluate(evaluate) => evaluate.run().map(|()| ExitCode::SUCCESS),
@@ -59,6 +64,7 @@ fn main() -> ExitCode {
         Command::Stats(stats) => stats.run().map(|()| ExitCode::SUCCESS),
         Command::Top(top) => top.run().map(|()| ExitCode::SUCCESS),
         Command::Child(child) => child.run().map(|()| ExitCode::SUCCESS),
+        Command::Row(row) => row.run().map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(code) => code,

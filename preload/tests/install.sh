@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages of the programs that tests/programs.rs runs, those that are missing.
+# Installs the Debian packages of the programs that the tests run, those that are missing.
 set -eu
 missing=
 need() { # PACKAGE PATH...: any of the paths tells that the package is there
@@ -24,6 +24,7 @@ need tar /bin/tar
 need xz-utils /usr/bin/xz
 need binutils /usr/bin/objdump
 need pkg-config /usr/bin/pkg-config
+need valgrind /usr/bin/valgrind
 [ -z "$missing" ] && exit
 apt-get update -q
 # shellcheck disable=SC2086 # a list of words

@@ -1,6 +1,7 @@
 //! `theap compare --html`: one page with everything in it, that loads nothing, and is well-formed XML.
 
 pub mod charts;
+mod rows;
 
 use std::fmt::Write;
 use std::path::Path;
@@ -13,6 +14,7 @@ use theap_bench::{Column, Latency, QUANTILES, Record, clock_resolution};
 use crate::doctor;
 use crate::findings::Findings;
 use charts::{Bars, Line, duration};
+pub use rows::write as write_rows;
 
 const STYLE: &str = include_str!("page.css");
 

@@ -1,0 +1,53 @@
+//! The instructions that malloc and free take, counted by callgrind: a change that makes the paths longer fails here,
+//! on any machine and under any load.
+#![allow(missing_docs)]
+
+mod library;
+
+use library::{compile, preloaded, succeed};
+use std::path::Path;
+
+/// Iterations by which two runs differ; what is the same in both (starting, the first refill) goes out.
+const TURNS: u64 = 100_000;
+
+/// Of the callee itself in an allocator that does nothing: `lea, ret` and `ret`.
+const NOTHING: f64 = 3.0;
+
+/// Instructions a turn of `pattern`, the loop around the calls included.
+fn per_turn(program: &Path, pattern: &str, allocator: &str) -> f64 {
+    let collected = |turns: u64| {
+        let output = succeed(
+            preloaded(120, "valgrind")
+                .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+                .arg(program)
+                .args([pattern, allocator, &turns.to_string()]),
+        );
+        let said = String::from_utf8_lossy(&output.stderr);
+        let line = said.lines().find(|line| line.contains("Collected :"));
+        let number = line.and_then(|line| line.rsplit(' ').next()).unwrap();
+        number.parse::<u64>().unwrap()
+    };
+    (collected(2 * TURNS) - collected(TURNS)) as f64 / TURNS as f64
+}
+
+/// Instructions that theap takes a turn of the pattern.
+fn taken(pattern: &str) -> f64 {
+    let program = compile("paths.c", pattern, &["-O2", "-fcf-protection=none"]);
+    let count = per_turn(&program, pattern, "malloc") - per_turn(&program, pattern, "nothing");
+    println!("{pattern}: {count:.2} instructions more than nothing");
+    count
+}
+
+/// A malloc that hits has 17 instructions, a free that hits 20.
+#[test]
+fn a_pair_that_hits() {
+    let count = taken("hit") + NOTHING;
+    assert!((30.0..=37.5).contains(&count), "{count} instructions");
+}
+
+/// The random mix, a call a turn: nearly all calls hit, and what refills and drains cost beyond that shows here.
+#[test]
+fn the_random_mix() {
+    let count = taken("mixed") + NOTHING / 2.0;
+    assert!((15.0..=19.5).contains(&count), "{count} instructions");
+}
