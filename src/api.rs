@@ -195,6 +195,11 @@ pub fn placement() -> Result<Placement, Error> {
     front::existing_arena().map_or(Ok(Placement::NONE), Placement::gather)
 }
 
+/// Bytes of a block of a size class, by its number in events; nothing if there is no such class.
+pub fn class_size(class: usize) -> Option<usize> {
+    classes::CLASSES.get(class).map(|class| class.size as usize)
+}
+
 /// Whether the address lies in the heap's range.
 #[inline]
 pub fn owns(address: *const u8) -> bool {

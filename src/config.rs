@@ -74,6 +74,7 @@ pub struct Config {
     pub(crate) classes: Classes,
     pub(crate) numa: Numa,
     pub(crate) publish: bool,
+    pub(crate) trace: bool,
     pub(crate) messages: bool,
 }
 
@@ -277,6 +278,14 @@ pub const OPTIONS: &[OptionRow] = &[
         set: |config, value| store(&mut config.publish, switch(value)),
     },
     OptionRow {
+        name: "trace",
+        variable: "THEAP_TRACE",
+        default: "0",
+        values: "0, 1",
+        doc: "With `publish`: whether events are recorded from the start, and not only while `theap trace` looks.",
+        set: |config, value| store(&mut config.trace, switch(value)),
+    },
+    OptionRow {
         name: "messages",
         variable: "THEAP_MESSAGES",
         default: "1",
@@ -351,6 +360,7 @@ impl Config {
             classes: Classes::ALL,
             numa: Numa::Local,
             publish: false,
+            trace: false,
             messages: true,
         }
     }
@@ -451,6 +461,12 @@ impl Config {
     /// Whether other processes can read the statistics.
     pub const fn publish(mut self, on: bool) -> Self {
         self.publish = on;
+        self
+    }
+
+    /// Whether events are recorded from the start.
+    pub const fn trace(mut self, on: bool) -> Self {
+        self.trace = on;
         self
     }
 

@@ -26,6 +26,10 @@ cfg_if::cfg_if! {
         // The protocols alone, for the models of tests/loom.rs.
         pub mod heap;
         pub mod pool;
+        pub mod stats {
+            //! The ring alone.
+            pub mod ring;
+        }
         mod sync;
     } else {
         mod heap;
@@ -45,13 +49,14 @@ cfg_if::cfg_if! {
         mod stats;
 
         pub use api::{
-            Theap, collect, gates, owns, placement, purge, raw, seal, set_classes, set_front, stats, unseal,
+            Theap, class_size, collect, gates, owns, placement, purge, raw, seal, set_classes, set_front, stats, unseal,
             usable_size, warm_up, warm_up_class,
         };
         pub use config::{Config, Numa, OPTIONS, OptionRow, Pages, Prefault};
         pub use gate::{Classes, Front};
         pub use placement::{NodePlacement, Placement};
-        pub use stats::board::{Board, Unreadable};
+        pub use stats::board::{Board, EventReader, Unreadable};
+        pub use stats::events::{Event, EventKind};
         pub use stats::{COUNTERS, ClassStats, List, NodeStats, Stats, Totals};
         pub use theap_platform::Error;
     }

@@ -16,6 +16,7 @@ use theap::pool::claims::{Claims, PREPARING};
 use theap::pool::queue::{Links, SpanQueue};
 use theap::pool::stash::Stash;
 use theap::pool::superslab::{SlotWord, Slots};
+use theap::stats::ring::{RECORDS, Ring};
 
 const ME: u64 = FIRST_HEAP;
 const OTHER: u64 = FIRST_HEAP + 1;
@@ -421,5 +422,32 @@ fn one_hole_has_one_taker() {
         let mine = claims.claim_hole().is_some();
         assert!(mine != other.join().unwrap());
         assert_eq!((claims.holes(), claims.count_holes()), (0, 0));
+    });
+}
+
+/// A reader while the ring is overwritten: what it gets is whole, in order, and with what it lost makes up all.
+#[test]
+fn ring_overwritten_while_it_is_read() {
+    const WRITTEN: u64 = RECORDS as u64 + 1;
+    loom::model(|| {
+        let ring = Arc::new(Ring::new());
+        let writer = {
+            let ring = ring.clone();
+            thread::spawn(move || (1..=WRITTEN).for_each(|n| ring.push([n; 3])))
+        };
+        let (mut from, mut last, mut got) = (0, 0, 0);
+        let mut look = |from: &mut u64| {
+            ring.read(from, |[a, b, c]| {
+                assert!(a == b && b == c, "a torn record");
+                assert!(a > last, "records are in order");
+                last = a;
+                got += 1;
+            })
+        };
+        let mut lost = look(&mut from);
+        writer.join().unwrap();
+        lost += look(&mut from);
+        assert_eq!((from, last), (WRITTEN, WRITTEN));
+        assert_eq!(got + lost, WRITTEN);
     });
 }

@@ -12,6 +12,7 @@ mod commands;
 mod compare;
 mod doctor;
 mod evaluate;
+mod events;
 mod findings;
 mod html;
 mod library;
@@ -48,6 +49,7 @@ enum Command {
     Run(run::Run),
     Stats(stats::Stats),
     Top(top::Top),
+    Trace(events::Trace),
     #[command(hide = true)]
     Child(child::Child),
     #[command(hide = true)]
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         Command::Run(run) => run.run().map(|()| ExitCode::SUCCESS),
         Command::Stats(stats) => stats.run().map(|()| ExitCode::SUCCESS),
         Command::Top(top) => top.run().map(|()| ExitCode::SUCCESS),
+        Command::Trace(trace) => trace.run(),
         Command::Child(child) => child.run().map(|()| ExitCode::SUCCESS),
         Command::Row(row) => row.run().map(|()| ExitCode::SUCCESS),
     };

@@ -12,12 +12,14 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use memmap2::{MmapOptions, MmapRaw};
 use procfs::ProcError;
 use procfs::process::{MMapPath, Process};
 use rustix::fs::SealFlags;
+use rustix::time::ClockId;
 use theap::{Board, Stats};
 
 /// What the kernel calls the file.
@@ -29,6 +31,8 @@ pub struct Observed {
     /// When it started: its number may be another's later.
     started: u64,
     map: MmapRaw,
+    /// Whether the map can be written.
+    write: bool,
 }
 
 /// Where the file is mapped.
@@ -43,6 +47,18 @@ impl Observed {
     /// # Errors
     /// Says why there is nothing to be read and what to do.
     pub fn open(pid: i32) -> Result<Self> {
+        Self::open_with(pid, false)
+    }
+
+    /// As `open`, to have events recorded too.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_to_trace(pid: i32) -> Result<Self> {
+        Self::open_with(pid, true)
+    }
+
+    fn open_with(pid: i32, write: bool) -> Result<Self> {
         let process = Process::new(pid).map_err(|error| explain(error, pid))?;
         let started = start_time(&process).with_context(|| format!("process {pid} is gone"))?;
         let mapped = mapped(&process).map_err(|error| explain(error, pid))?;
@@ -52,15 +68,20 @@ impl Observed {
                  without THEAP_PUBLISH=1 (theap run --set publish=1 -- COMMAND)"
             )
         })?;
-        let file = open(&process, &mapped).with_context(|| {
+        let file = open(&process, &mapped, write).with_context(|| {
             format!("process {pid} has closed the descriptor of its statistics: try as root")
         })?;
         check(&file).with_context(|| format!("what process {pid} publishes"))?;
-        let map = MmapOptions::new().map_raw_read_only(&file);
+        let map = if write {
+            MmapOptions::new().map_raw(&file)
+        } else {
+            MmapOptions::new().map_raw_read_only(&file)
+        };
         let observed = Self {
             process,
             started,
             map: map.context("cannot map the statistics")?,
+            write,
         };
         observed.board()?;
         Ok(observed)
@@ -86,7 +107,28 @@ impl Observed {
         stat.map_or_else(|_| "ended".to_owned(), |stat| stat.comm)
     }
 
-    fn board(&self) -> Result<Board<'_>> {
+    /// Has the process record events for this time, or no longer.
+    ///
+    /// # Errors
+    /// As for `stats`.
+    pub fn trace_for(&self, time: Duration) -> Result<()> {
+        ensure!(self.write, "opened to be read only");
+        let now = Duration::try_from(rustix::time::clock_gettime(ClockId::Monotonic))?;
+        let until = if time.is_zero() {
+            0
+        } else {
+            (now + time).as_nanos() as u64
+        };
+        // SAFETY: mapped to be written, as was asked.
+        unsafe { self.board()?.trace_until(until) };
+        Ok(())
+    }
+
+    /// What the process publishes.
+    ///
+    /// # Errors
+    /// As for `stats`.
+    pub fn board(&self) -> Result<Board<'_>> {
         let (start, len) = (self.map.as_ptr(), self.map.len());
         // SAFETY: the map lives as long as the borrow, is page-aligned, and its file cannot shrink. What another
         // process writes there is beyond this program's memory model but for atomics, which is what a board is.
@@ -124,7 +166,7 @@ fn mapped(process: &Process) -> procfs::ProcResult<Option<Mapped>> {
     }))
 }
 
-fn open(process: &Process, mapped: &Mapped) -> Option<File> {
+fn open(process: &Process, mapped: &Mapped, write: bool) -> Option<File> {
     let directory = PathBuf::from(format!("/proc/{}", process.pid()));
     let descriptors = fs::read_dir(directory.join("fd")).into_iter().flatten();
     let (start, end) = mapped.range;
@@ -133,7 +175,7 @@ fn open(process: &Process, mapped: &Mapped) -> Option<File> {
         .filter(|path| fs::read_link(path).is_ok_and(|target| target.as_os_str() == NAME))
         .chain([directory.join(format!("map_files/{start:x}-{end:x}"))]);
     paths
-        .filter_map(|path| OpenOptions::new().read(true).open(path).ok())
+        .filter_map(|path| OpenOptions::new().read(true).write(write).open(path).ok())
         .find(|file| file.metadata().is_ok_and(|meta| meta.ino() == mapped.inode))
 }
 

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::fatal::{Misuse, misuse};
 use crate::heap::give_without_heap;
 use crate::pool::{Arena, SUPER, kind};
+use crate::stats::events::EventKind;
 use core::ptr;
 use core::sync::atomic::Ordering;
 use theap_platform::Os;
@@ -36,9 +37,12 @@ pub fn alloc_run(bytes: usize, align: usize, config: &Config) -> (*mut u8, bool)
         return (ptr::null_mut(), false);
     };
     front.follow();
+    let begin = front.heap.tracer.begin();
     match front.arena().acquire_run(front.node(), bytes, align) {
         Some(run) => {
             front.heap.counters.runs_allocated.add(1);
+            let tracer = front.heap.tracer;
+            tracer.note(begin, EventKind::Run, 0, 0, bytes as u64);
             run
         }
         None => (ptr::null_mut(), false),
@@ -105,9 +109,13 @@ pub unsafe fn free_slow(head: *mut Head, block: *mut u8, config: &Config) {
     {
         kind::FREE => misuse(arena.os, Misuse::NotABlock, block as usize),
         kind::LARGE | kind::HUGE => {
+            let tracer = front.as_ref().map(|front| front.heap.tracer);
+            let begin = tracer.map_or(0, |tracer| tracer.begin());
             free_run(arena, block);
             if let Some(front) = front {
                 front.heap.counters.runs_freed.add(1);
+                let tracer = front.heap.tracer;
+                tracer.note(begin, EventKind::FreeRun, 0, 0, block as u64);
             }
         }
         what => match front {

@@ -6,6 +6,7 @@ use super::ownership::{Freed, POOL};
 use crate::classes::{CLASS_COUNT, CLASSES, Class};
 use crate::fatal::{Misuse, misuse};
 use crate::pool::{Arena, SpanId, kind};
+use crate::stats::events::EventKind;
 use core::sync::atomic::Ordering;
 
 /// The span of a block, with what it takes to find other blocks of it: most neighbours in a magazine are.
@@ -111,6 +112,7 @@ impl Home {
 impl Heap {
     /// Returns blocks of one class to their spans, the heap's own and others'.
     pub fn give(&mut self, blocks: &[*mut u8]) {
+        let begin = self.tracer.begin();
         let mut rest = blocks;
         let mut class = 0;
         while let Some(&block) = rest.first() {
@@ -125,9 +127,10 @@ impl Heap {
         }
         self.counters.drains.add(1);
         self.counters.drained_blocks.add(blocks.len() as u64);
-        self.class_counters[class]
-            .drained_blocks
-            .add(blocks.len() as u64);
+        let count = blocks.len() as u64;
+        self.class_counters[class].drained_blocks.add(count);
+        self.tracer
+            .note(begin, EventKind::Drain, class as u8, 0, count);
     }
 
     /// Takes from the front of `blocks` those of a span that the heap owns, and sets their free bits.
@@ -172,10 +175,12 @@ impl Heap {
     /// the heap has moved to another node meanwhile.
     fn send_home(&mut self, home: Home, parcel: Parcel) {
         let meta = self.arena.span(home.span);
+        let begin = self.tracer.begin();
         let was_mine = meta.last_owner() == self.id
             && self.arena.node_of_slot(home.span.0 as usize) == self.node();
         if was_mine && meta.shake.retake(self.id) {
             self.counters.spans_retaken.add(1);
+            self.note(begin, EventKind::Reclaim, home.span, 0);
             self.set_free(home, parcel);
             meta.free.set(meta.free.get() + parcel.bits.count_ones());
             return self.settle(home.span);
@@ -184,6 +189,7 @@ impl Heap {
         let heir = if was_mine { self.id } else { POOL };
         if send(self.arena, home, parcel, heir) == Freed::Mine {
             self.counters.spans_retaken.add(1);
+            self.note(begin, EventKind::Reclaim, home.span, 0);
             self.collect_span(home.span);
             self.settle(home.span);
         }

@@ -7,6 +7,7 @@ use crate::pool::queue::{NIL, SpanQueue};
 use crate::pool::{Arena, SLOT, SpanId, Stage};
 use crate::stats::Counters;
 use crate::stats::board::ClassCounters;
+use crate::stats::events::{EventKind, Tracer};
 use theap_platform::Error;
 
 /// Partial spans of a class that a heap has before it gives wholly free ones back.
@@ -34,6 +35,8 @@ pub struct Heap {
     pub counters: &'static Counters,
     /// The same by class.
     pub(super) class_counters: &'static [ClassCounters; CLASS_COUNT],
+    /// Records what it does, while somebody looks.
+    pub tracer: Tracer,
 }
 
 impl Heap {
@@ -56,6 +59,7 @@ impl Heap {
             }),
             counters: &board.counters,
             class_counters: &board.classes,
+            tracer: arena.heap_tracer(index),
         }
     }
 
@@ -87,6 +91,7 @@ impl Heap {
     /// # Safety
     /// The `want` places below `end` are the caller's.
     pub unsafe fn take(&mut self, class: usize, end: *mut *mut u8, want: usize) -> usize {
+        let begin = self.tracer.begin();
         let mut got = 0;
         while got < want {
             let Some(span) = self.span_with_blocks(class, got > 0) else {
@@ -98,6 +103,8 @@ impl Heap {
         self.counters.refills.add(1);
         self.counters.refilled_blocks.add(got as u64);
         self.class_counters[class].refilled_blocks.add(got as u64);
+        self.tracer
+            .note(begin, EventKind::Refill, class as u8, 0, got as u64);
         got
     }
 
@@ -195,12 +202,18 @@ impl Heap {
         if meta.free.get() != 0 {
             return true;
         }
+        let begin = self.tracer.begin();
+        // Once it is nobody's the span may become anything.
+        let class = meta.class.get();
         loop {
             if self.collect_span(span) {
                 return true;
             }
             if !meta.shake.disown(self.id) {
                 self.counters.spans_disowned.add(1);
+                let address = self.arena.address_of(span.0 as usize) as u64;
+                self.tracer
+                    .note(begin, EventKind::Disown, class, 0, address);
                 return false;
             }
         }
@@ -216,10 +229,12 @@ impl Heap {
     /// TBACKEND: a span of the class from the pool, now the heap's; it may turn out to be full.
     fn acquire_span(&mut self, class: usize) -> Option<SpanId> {
         let arena = self.arena;
+        let begin = self.tracer.begin();
         if let Some((span, stage)) = arena.take_partial(self.node, class, self.id) {
             arena.span(span).set_last_owner(self.id);
             self.collect_span(span);
             self.count(stage);
+            self.note(begin, EventKind::Acquire, span, stage as u8);
             return Some(span);
         }
         let slots = CLASSES[class].slots as usize;
@@ -235,7 +250,19 @@ impl Heap {
         #[cfg(not(feature = "shared-pool"))]
         self.adopt_super(class, run.slot / crate::pool::SLOTS);
         self.count(stage);
-        Some(arena.make_span(run, class, self.id))
+        let span = arena.make_span(run, class, self.id);
+        self.note(begin, EventKind::Acquire, span, stage as u8);
+        Some(span)
+    }
+
+    /// Records what happened to a span of the heap.
+    #[inline]
+    pub(super) fn note(&self, begin: u64, kind: EventKind, span: SpanId, stage: u8) {
+        if begin != 0 {
+            let class = self.arena.span(span).class.get();
+            let address = self.arena.address_of(span.0 as usize) as u64;
+            self.tracer.note(begin, kind, class, stage, address);
+        }
     }
 
     fn count(&self, stage: Stage) {
@@ -310,7 +337,12 @@ impl Heap {
 
     fn release(&self, span: SpanId) {
         self.counters.spans_released.add(1);
+        let begin = self.tracer.begin();
+        let class = self.arena.span(span).class.get();
         self.arena.release_span(span);
+        let address = self.arena.address_of(span.0 as usize) as u64;
+        self.tracer
+            .note(begin, EventKind::Release, class, 0, address);
     }
 
     /// Takes home what other threads freed of all spans, and gives wholly free spans back.

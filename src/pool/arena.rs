@@ -11,7 +11,7 @@
 //! itself lies at the front of the metadata, so that nothing is needed before it.
 
 use super::avail::{Avail, Bitmap, LEVELS};
-use super::board::BOARDS_AT_ONCE;
+use super::board::{BOARDS_AT_ONCE, RANK_EVENTS};
 use super::claims::Claims;
 use super::heaps::HeapIds;
 use super::meta::SuperMeta;
@@ -23,7 +23,8 @@ use crate::classes::CLASS_COUNT;
 use crate::config::{Config, Numa, Pages};
 use crate::fatal::{self, Saying};
 use crate::gate::Gate;
-use crate::stats::board::{Header, HeapBoard, Places};
+use crate::stats::board::{Header, HeapBoard, MAX_RINGS, Places};
+use crate::stats::ring::Ring;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use core::sync::atomic::{AtomicBool, AtomicU8};
 use theap_platform::{Error, HUGE, HUGE_1G, Mutex, Os, PAGE, Rank, Shared, Topology};
@@ -69,6 +70,11 @@ pub struct Arena {
     pub(super) heap_boards: *const HeapBoard,
     /// The file that the board is, if it is published.
     pub(super) published: Shared,
+    /// The first ring, and their number: 0 if the board is not published.
+    pub(super) rings: usize,
+    pub(super) ring_count: usize,
+    /// The pool's ring, if it was opened (there may be none): who holds the lock may write it.
+    pub(super) events: Mutex<Option<Option<&'static Ring>>>,
     /// Which messages were given: each once a process.
     said: AtomicU32,
     /// Forks so far.
@@ -112,6 +118,8 @@ struct Layout {
     /// First, with the part that is committed with the dense tables at its front.
     board: usize,
     heap_boards: usize,
+    rings: usize,
+    ring_count: usize,
     board_len: usize,
     dense: usize,
     heaps: usize,
@@ -122,7 +130,7 @@ struct Layout {
 }
 
 impl Layout {
-    fn new(len: usize, nodes: usize, cpus: usize, heap_bytes: usize) -> Self {
+    fn new(len: usize, nodes: usize, cpus: usize, heap_bytes: usize, publish: bool) -> Self {
         let node_count = nodes;
         let (slots, supers) = (len / SLOT, len / SUPER);
         let max_heaps = supers.clamp(256, 65536);
@@ -139,9 +147,15 @@ impl Layout {
         let words = carver.take(supers * 8, PAGE);
         let kinds = carver.take(slots, PAGE);
         let heads = carver.take(slots, PAGE);
-        let places = Places::new(node_count, max_heaps);
+        let ring_count = if publish {
+            MAX_RINGS.min(max_heaps + 1)
+        } else {
+            0
+        };
+        let places = Places::new(node_count, max_heaps, ring_count);
         let board = carver.take(places.len, PAGE);
         let heap_boards = board + places.heaps;
+        let rings = board + places.rings;
         let dense = heap_boards + BOARDS_AT_ONCE.min(max_heaps) * size_of::<HeapBoard>();
         let heaps = carver.take(max_heaps * heap_bytes, PAGE);
         let metas = carver.take(metas_len, HUGE);
@@ -158,6 +172,8 @@ impl Layout {
             heap_links,
             board,
             heap_boards,
+            rings,
+            ring_count,
             board_len: places.len,
             dense,
             heaps,
@@ -195,7 +211,7 @@ impl Arena {
         let mut len = wanted.next_power_of_two();
         loop {
             let cpus = topology.cpus().max(1);
-            let layout = Layout::new(len, node_count, cpus, heap_bytes);
+            let layout = Layout::new(len, node_count, cpus, heap_bytes, config.publish);
             let align = match config.pages {
                 Pages::Hugetlb1g => HUGE_1G,
                 _ => SUPER,
@@ -284,7 +300,14 @@ impl Arena {
             board: (meta + layout.board) as *const Header,
             board_len: layout.board_len,
             heap_boards: (meta + layout.heap_boards) as *const HeapBoard,
+            ring_count: if published.is_some() {
+                layout.ring_count
+            } else {
+                0
+            },
+            rings: meta + layout.rings,
             published,
+            events: Mutex::new(Rank(RANK_EVENTS), None),
             said: AtomicU32::new(0),
             forks: AtomicU32::new(0),
             child: AtomicBool::new(false),
@@ -314,7 +337,7 @@ impl Arena {
             // SAFETY: `nodes` has room for `node_count` nodes and is not read yet.
             unsafe { arena.nodes.cast_mut().add(index).write(node) };
         }
-        arena.header().open(node_count, len);
+        arena.open_board();
         Ok(arena)
     }
 
@@ -341,7 +364,14 @@ impl Arena {
     pub unsafe fn destroy(&'static self) {
         let (os, base, len) = (self.os, self.base, self.len);
         let meta = core::ptr::from_ref(self) as usize;
-        let meta_len = Layout::new(len, self.node_count, self.cpus, self.heap_bytes).total;
+        let meta_len = Layout::new(
+            len,
+            self.node_count,
+            self.cpus,
+            self.heap_bytes,
+            self.config.publish,
+        )
+        .total;
         // SAFETY: the two reservations of `create`; the caller vouches that nothing refers to them.
         unsafe {
             os.unreserve(base, len);
@@ -499,6 +529,7 @@ impl Arena {
         for node in self.nodes() {
             node.lock_all();
         }
+        self.events.lock_for_fork();
     }
 
     /// Frees the locks that `lock_all` took, in the parent or in the child.
@@ -506,6 +537,8 @@ impl Arena {
     /// # Safety
     /// This thread (or in a child, the thread that forked) called `lock_all` before.
     pub unsafe fn unlock_all(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.events.force_unlock() };
         for node in self.nodes() {
             // SAFETY: the caller's promise.
             unsafe { node.unlock_all() };

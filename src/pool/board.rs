@@ -3,12 +3,16 @@
 use super::Arena;
 use crate::config::Config;
 use crate::fatal;
-use crate::stats::board::{Board, Header, HeapBoard, NodeBoard, Places};
+use crate::stats::board::{Board, Header, HeapBoard, NodeBoard, Places, RING_BYTES};
+use crate::stats::events::{EventKind, Tracer};
+use crate::stats::ring::Ring;
 use crate::sync::Ordering;
-use theap_platform::{Error, Os, PAGE, Shared};
+use theap_platform::{Error, Os, PAGE, PageMode, Shared};
 
 /// Heaps whose places on the board are committed together: whole pages.
 pub(super) const BOARDS_AT_ONCE: usize = 16;
+/// Rank of the lock on the pool's ring; last of all.
+pub(super) const RANK_EVENTS: u8 = 40;
 const _: () = assert!((BOARDS_AT_ONCE * size_of::<HeapBoard>()).is_multiple_of(PAGE));
 
 /// Makes the board a file that others can read, if the options say so. Going without is said, and no error.
@@ -79,7 +83,7 @@ impl Arena {
 
     /// The part of the board that is in use: address and bytes, whole pages.
     pub fn board_in_use(&self) -> (usize, usize) {
-        let places = Places::new(self.node_count, self.heaps_made());
+        let places = Places::new(self.node_count, self.heaps_made(), 0);
         (self.board as usize, places.len)
     }
 
@@ -99,12 +103,93 @@ impl Arena {
         unsafe { self.os.populate(start, len) }
     }
 
+    /// Fills in the header.
+    pub(super) fn open_board(&self) {
+        let counts = [self.node_count, self.max_heaps, self.ring_count];
+        let header = self.header();
+        header.open(counts, self.range().1);
+        if self.config.trace && self.ring_count > 0 {
+            header.tracing.store(u64::MAX, Ordering::Relaxed);
+        }
+    }
+
+    /// Ring 0 is the pool's, ring `i + 1` heap `i`'s. The first heaps have one, if the board is published. Commits it,
+    /// once.
+    fn open_ring(&self, index: usize) -> Option<&'static Ring> {
+        if index >= self.ring_count {
+            return None;
+        }
+        let at = self.rings + index * RING_BYTES;
+        // SAFETY: a part of the board; once committed it stays so, and zero is an empty ring.
+        unsafe {
+            self.os.commit(at, RING_BYTES).ok()?;
+            Some(&*(at as *const Ring))
+        }
+    }
+
+    /// What records the events of a heap that was made.
+    pub fn heap_tracer(&self, heap: usize) -> Tracer {
+        Tracer::new(self.os, self.header(), self.open_ring(heap + 1))
+    }
+
+    /// Before something that the pool may record: when it begins, or 0 if nobody looks.
+    #[inline]
+    pub(super) fn begin_event(&self) -> u64 {
+        Tracer::new(self.os, self.header(), None).begin()
+    }
+
+    /// Records what began at `begin`, unless that is 0.
+    #[inline]
+    pub(super) fn note_event(&self, begin: u64, kind: EventKind, pages: u8, value: usize) {
+        if begin != 0 {
+            let mut ring = self.events.lock();
+            let ring = *ring.get_or_insert_with(|| self.open_ring(0));
+            let tracer = Tracer::new(self.os, self.header(), ring);
+            tracer.note(begin, kind, pages, 0, value as u64);
+        }
+    }
+
+    /// As `Os::populate`, recorded.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Safety
+    /// As there.
+    pub(super) unsafe fn populate(&self, address: usize, len: usize) -> Result<(), Error> {
+        let begin = self.begin_event();
+        // SAFETY: the caller's promise.
+        let done = unsafe { self.os.populate(address, len) };
+        self.note_event(begin, EventKind::Populate, 0, len);
+        done
+    }
+
+    /// As `Os::purge`, recorded.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Safety
+    /// As there.
+    pub(super) unsafe fn purge(
+        &self,
+        address: usize,
+        len: usize,
+        mode: PageMode,
+    ) -> Result<(), Error> {
+        let begin = self.begin_event();
+        // SAFETY: the caller's promise.
+        let done = unsafe { self.os.purge(address, len) };
+        self.note_event(begin, EventKind::Purge, mode as u8, len);
+        done
+    }
+
     /// In a forked child: gives the child a published board of its own. The numbers go on from the parent's.
     pub fn publish_again(&self) {
         if self.published.is_some() {
             // The lock on heap ids is held across the fork.
             let heaps = self.header().heaps.load(Ordering::Relaxed) as usize;
-            let used = Places::new(self.node_count, heaps).len;
+            let used = Places::new(self.node_count, heaps, 0).len;
             let board = self.board as usize;
             // SAFETY: the range that `publish` shared; the places of all heaps made are committed.
             unsafe {

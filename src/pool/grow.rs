@@ -12,6 +12,7 @@ use super::superslab::{SLOTS, Slots, Taken};
 use super::{SLOT, SUPER, Stage, kind};
 use crate::config::{Pages, Prefault};
 use crate::fatal::{self, Saying};
+use crate::stats::events::EventKind;
 use core::sync::atomic::Ordering;
 use theap_platform::{Error, HUGE_1G, PageMode};
 
@@ -218,7 +219,7 @@ impl Node {
                 let _ = arena.commit_metas(self.first + first, count, true);
             }
             // SAFETY: committed above.
-            let _ = unsafe { arena.os.populate(meta, meta_len) };
+            let _ = unsafe { arena.populate(meta, meta_len) };
             if ahead {
                 let _ = self.touch_tables(first, count);
             }
@@ -258,8 +259,14 @@ impl Node {
             if mode.is_hugetlb() && !arena.may_take_hugetlb(mode, count) {
                 continue;
             }
+            let begin = arena.begin_event();
             // SAFETY: the SuperSlabs are reserved and not mapped, and the growth lock keeps others away.
             let mapped = unsafe { arena.map(self.first + first, count, mode) };
+            let kind = match mapped {
+                Ok(()) => EventKind::Map,
+                Err(_) => EventKind::Fallback,
+            };
+            arena.note_event(begin, kind, mode as u8, len);
             match mapped {
                 Ok(()) => {
                     if !mode.is_hugetlb() {
@@ -269,7 +276,7 @@ impl Node {
                         || self.prefaults(first)
                             // What cannot be populated faults at first touch, as without the option.
                             // SAFETY: mapped just now.
-                            && unsafe { arena.os.populate(address, len) }.is_ok();
+                            && unsafe { arena.populate(address, len) }.is_ok();
                     return Ok((mode, populated));
                 }
                 Err(Error::Lost) => return Err(Error::Lost),
@@ -333,12 +340,12 @@ impl Node {
     }
 
     fn touch_all(&self) -> Result<(), Error> {
-        let (arena, os) = (self.arena, self.arena.os);
+        let arena = self.arena;
         for i in self.mapped_supers() {
             let (meta, meta_len) = arena.meta_range(self.first + i, 1);
             // SAFETY: a mapped SuperSlab's metadata is committed; populating keeps contents, so slots that are taken
             // meanwhile do not mind.
-            unsafe { os.populate(meta, meta_len)? };
+            unsafe { arena.populate(meta, meta_len)? };
             // Spans have blocks that nobody touched yet; large runs are their users' affair.
             let is_run = |slot: &usize| {
                 let kind = arena
@@ -352,7 +359,7 @@ impl Node {
                 if slot < end {
                     let address = arena.address_of((self.first + i) * SLOTS + slot);
                     // SAFETY: as above.
-                    unsafe { os.populate(address, (end - slot) * SLOT)? };
+                    unsafe { arena.populate(address, (end - slot) * SLOT)? };
                 }
                 slot = end + 1;
             }

@@ -8,6 +8,7 @@
 use super::node::Node;
 use super::superslab::{SLOTS, Slots};
 use super::{SLOT, SUPER};
+use crate::stats::events::EventKind;
 use core::sync::atomic::Ordering;
 use theap_platform::PageMode;
 
@@ -57,13 +58,12 @@ impl Node {
         else {
             return 0;
         };
-        let os = self.arena.os;
         let address = self.arena.address_of((self.first + i) * SLOTS);
         if mode == PageMode::Hugetlb {
             return self.unmap_super(i, before, address, warmer);
         }
         // SAFETY: all slots are ABSENT: nobody uses the SuperSlab.
-        let purged = unsafe { os.purge(address, SUPER) }.is_ok();
+        let purged = unsafe { self.arena.purge(address, SUPER, mode) }.is_ok();
         if purged {
             self.claims.unmark(i);
             if mode == PageMode::Small {
@@ -102,7 +102,11 @@ impl Node {
         // A fork that looks after hugetlb pages finds them all mapped.
         let step = (!warmer).then(|| self.warmer.step.0.lock());
         // SAFETY: all slots are ABSENT: nobody uses the SuperSlab.
-        match unsafe { self.arena.os.unmap(address, SUPER, PageMode::Hugetlb) } {
+        let begin = self.arena.begin_event();
+        let unmapped = unsafe { self.arena.os.unmap(address, SUPER, PageMode::Hugetlb) };
+        self.arena
+            .note_event(begin, EventKind::Unmap, PageMode::Hugetlb as u8, SUPER);
+        match unmapped {
             Ok(()) => {
                 self.set_unmapped(i);
                 self.empty
@@ -133,7 +137,7 @@ impl Node {
         for (first, len) in self.word(i).begin_purge_empty() {
             let address = self.arena.address_of((self.first + i) * SLOTS + first);
             // SAFETY: the slots are ABSENT: nobody uses them.
-            let purged = unsafe { self.arena.os.purge(address, len * SLOT) }.is_ok();
+            let purged = unsafe { self.arena.purge(address, len * SLOT, PageMode::Small) }.is_ok();
             if purged {
                 self.claims.unmark(i);
                 self.empty.fetch_sub(len, Ordering::Relaxed);

@@ -2,8 +2,10 @@
 //! them while they are written.
 //!
 //! ```text
-//! | Header (a page) | NodeBoard of each node (whole pages) | HeapBoard of each heap | Ring of each heap |
+//! | Header (a page) | NodeBoard of each node | HeapBoard of each heap | Ring of the pool and of each heap |
 //! ```
+//!
+//! The rings are there only if the board is published, and only for the first heaps.
 //!
 //! The board is a part of the arena's metadata. With the option `publish` that part is a file in memory (memfd) which
 //! whoever may look into the process finds in `/proc/PID/fd`; the writers do exactly the same in both cases. Nothing
@@ -17,6 +19,8 @@
 //! numbers, and sums wrap. The layout is told by a number that is computed from all names and sizes, so that a reader
 //! built from other source does not misread but refuses.
 
+use super::events::{Event, EventKind};
+use super::ring::Ring;
 use super::{COUNTERS, Count, Counters};
 use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::sync::{AtomicU64, Ordering};
@@ -26,6 +30,10 @@ use theap_platform::{MAX_NODES, PAGE, PageMode};
 /// "theap" in the first bytes of a board.
 const MAGIC: u64 = u64::from_le_bytes(*b"theap\0\0\x01");
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Rings of a published board: the pool's, and those of the first heaps.
+pub const MAX_RINGS: usize = 1024;
+/// Bytes from one ring to the next.
+pub const RING_BYTES: usize = size_of::<Ring>().next_multiple_of(PAGE);
 /// Bytes of the version that a board shows.
 const VERSION_BYTES: usize = 16;
 
@@ -40,6 +48,11 @@ pub struct Header {
     nodes: AtomicU64,
     /// Heaps ever made.
     pub heaps: AtomicU64,
+    /// Heaps that there are places for.
+    max_heaps: AtomicU64,
+    rings: AtomicU64,
+    /// Until when events are recorded; written by observers.
+    pub tracing: AtomicU64,
     /// Bytes reserved for blocks.
     pub address_space: AtomicU64,
     /// What a sealed heap refused.
@@ -99,18 +112,22 @@ pub struct HeapBoard {
 pub struct Places {
     /// The first heap's.
     pub heaps: usize,
+    /// The pool's ring, and behind it the heaps'.
+    pub rings: usize,
     /// Bytes of the whole.
     pub len: usize,
 }
 
 impl Places {
-    /// For this many nodes and heaps.
-    pub const fn new(nodes: usize, heaps: usize) -> Self {
+    /// For this many nodes, heaps and rings.
+    pub const fn new(nodes: usize, heaps: usize, rings: usize) -> Self {
         let nodes_end = size_of::<Header>() + nodes * size_of::<NodeBoard>();
         let at = nodes_end.next_multiple_of(PAGE);
+        let rings_at = (at + heaps * size_of::<HeapBoard>()).next_multiple_of(PAGE);
         Self {
             heaps: at,
-            len: (at + heaps * size_of::<HeapBoard>()).next_multiple_of(PAGE),
+            rings: rings_at,
+            len: rings_at + rings * RING_BYTES,
         }
     }
 }
@@ -124,6 +141,8 @@ pub struct Board<'a> {
     pub(crate) nodes: &'a [NodeBoard],
     /// The heaps that were ever made.
     pub(crate) heaps: &'a [HeapBoard],
+    /// The first ring, and the number of rings of the pool and the heaps made.
+    rings: (*const Ring, usize),
 }
 
 /// Why memory is no board that can be read.
@@ -156,6 +175,30 @@ impl core::fmt::Display for Unreadable {
 
 impl core::error::Error for Unreadable {}
 
+/// How far a reader of events has come, in each ring.
+#[derive(Clone, Debug)]
+pub struct EventReader {
+    seen: [u64; MAX_RINGS],
+}
+
+impl Default for EventReader {
+    /// From the oldest events that are still there.
+    fn default() -> Self {
+        Self {
+            seen: [0; MAX_RINGS],
+        }
+    }
+}
+
+impl EventReader {
+    /// Forgets what was recorded before now.
+    pub fn skip_past(&mut self, board: &Board<'_>) {
+        for source in 0..board.rings.1.min(MAX_RINGS) {
+            self.seen[source] = board.ring(source).head();
+        }
+    }
+}
+
 /// A number for the layout and the meaning of a board: FNV-1a over every name and size.
 const LAYOUT: u64 = {
     let mut hash = mix(0xcbf2_9ce4_8422_2325, VERSION.as_bytes());
@@ -170,7 +213,13 @@ const LAYOUT: u64 = {
         hash = mix(hash, &[CLASSES[i].slots]);
         i += 1;
     }
+    i = 0;
+    while i < EventKind::ALL.len() {
+        hash = mix(hash, EventKind::ALL[i].name().as_bytes());
+        i += 1;
+    }
     let sizes = [
+        RING_BYTES,
         size_of::<Header>(),
         size_of::<NodeBoard>(),
         size_of::<HeapBoard>(),
@@ -194,13 +243,15 @@ const fn mix(mut hash: u64, bytes: &[u8]) -> u64 {
 
 impl Header {
     /// Fills in what does not change; from here on the board can be read.
-    pub fn open(&self, nodes: usize, address_space: usize) {
+    pub fn open(&self, [nodes, max_heaps, rings]: [usize; 3], address_space: usize) {
         for (word, bytes) in self.version.iter().zip(VERSION.as_bytes().chunks(8)) {
             let mut padded = [0; 8];
             padded[..bytes.len()].copy_from_slice(bytes);
             word.store(u64::from_le_bytes(padded), Ordering::Relaxed);
         }
         self.nodes.store(nodes as u64, Ordering::Relaxed);
+        self.max_heaps.store(max_heaps as u64, Ordering::Relaxed);
+        self.rings.store(rings as u64, Ordering::Relaxed);
         self.address_space
             .store(address_space as u64, Ordering::Relaxed);
         self.layout.store(LAYOUT, Ordering::Relaxed);
@@ -233,12 +284,18 @@ impl<'a> Board<'a> {
             }
             return Err(Unreadable::OtherVersion(version));
         }
-        let nodes = header.nodes.load(Ordering::Relaxed);
-        let heaps = header.heaps.load(Ordering::Acquire);
-        if nodes > MAX_NODES as u64 || heaps > (len / size_of::<HeapBoard>()) as u64 {
+        let number = |word: &AtomicU64| word.load(Ordering::Acquire).min(len as u64) as usize;
+        let nodes = number(&header.nodes);
+        let (heaps, max_heaps) = (number(&header.heaps), number(&header.max_heaps));
+        let rings = number(&header.rings);
+        if nodes > MAX_NODES
+            || heaps > max_heaps
+            || max_heaps > len / size_of::<HeapBoard>()
+            || rings > len / RING_BYTES
+        {
             return Err(Unreadable::TooShort);
         }
-        let places = Places::new(nodes as usize, heaps as usize);
+        let places = Places::new(nodes, max_heaps, rings);
         if places.len > len {
             return Err(Unreadable::TooShort);
         }
@@ -248,10 +305,39 @@ impl<'a> Board<'a> {
             let heaps_at = start.add(places.heaps).cast();
             Ok(Self {
                 header,
-                nodes: core::slice::from_raw_parts(nodes_at, nodes as usize),
-                heaps: core::slice::from_raw_parts(heaps_at, heaps as usize),
+                nodes: core::slice::from_raw_parts(nodes_at, nodes),
+                heaps: core::slice::from_raw_parts(heaps_at, heaps),
+                rings: (start.add(places.rings).cast(), rings.min(heaps + 1)),
             })
         }
+    }
+
+    fn ring(&self, index: usize) -> &'a Ring {
+        assert!(index < self.rings.1);
+        // SAFETY: `at` found this many rings within the bytes that can be read, RING_BYTES apart.
+        unsafe { &*self.rings.0.byte_add(index * RING_BYTES) }
+    }
+
+    /// Records events until this time, in ns of CLOCK_MONOTONIC; 0 ends it.
+    ///
+    /// # Safety
+    /// The board can be written.
+    pub unsafe fn trace_until(&self, time: u64) {
+        self.header.tracing.store(time, Ordering::Relaxed);
+    }
+
+    /// Gives `each` what happened since `reader` last looked. How many events were overwritten before they were read.
+    pub fn events(&self, reader: &mut EventReader, mut each: impl FnMut(Event)) -> u64 {
+        let rings = self.rings.1.min(reader.seen.len());
+        (0..rings)
+            .map(|source| {
+                self.ring(source).read(&mut reader.seen[source], |record| {
+                    if let Some(event) = Event::decode(source, record) {
+                        each(event);
+                    }
+                })
+            })
+            .fold(0, u64::saturating_add)
     }
 
     /// What the heap holds and has done, as of now.

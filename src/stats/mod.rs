@@ -1,11 +1,13 @@
 //! What the heap holds and has done: [`Stats`], read off the [`board`], in this process or by another one.
 //!
 //! `counters` counts, `board` says where the numbers lie and may be published, `format` writes them as text, JSON and
-//! for Prometheus.
+//! for Prometheus. `events` are what happened lately, in a `ring` each.
 
 pub mod board;
 mod counters;
+pub mod events;
 mod format;
+pub mod ring;
 
 use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::pool::{SLOT, SUPER};

@@ -1,11 +1,14 @@
-//! `theap stats` and `theap top` on running processes: what they show, and what they make of a process that shows
+//! `theap stats`, `theap top` and `theap trace` on running processes: what they show, and what they make of a process that shows
 //! nothing, has ended, or lies.
 #![allow(unsafe_code)] // Maps files that lie, and a pseudo-terminal's other side.
 
 mod liar;
 mod top;
+mod trace;
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
 
@@ -102,6 +105,18 @@ fn stats(pid: &str, format: &str) -> Output {
     theap()
         .args(["stats", pid, "--format", format])
         .output()
+        .unwrap()
+}
+
+/// Where the process has its file.
+fn published_by(pid: &str) -> PathBuf {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    descriptors
+        .map(|entry| entry.unwrap().path())
+        .find(|path| {
+            let target = fs::read_link(path).unwrap();
+            target.to_string_lossy().contains("memfd:theap-stats")
+        })
         .unwrap()
 }
 
