@@ -11,6 +11,8 @@ use theap_platform::{Error, Os, PAGE, PageMode, Shared};
 
 /// Heaps whose places on the board are committed together: whole pages.
 pub(super) const BOARDS_AT_ONCE: usize = 16;
+/// Looks at a lock that is held for some 10 ns.
+const TRIES: usize = 1 << 10;
 /// Rank of the lock on the pool's ring; last of all.
 pub(super) const RANK_EVENTS: u8 = 40;
 const _: () = assert!((BOARDS_AT_ONCE * size_of::<HeapBoard>()).is_multiple_of(PAGE));
@@ -138,11 +140,18 @@ impl Arena {
         Tracer::new(self.os, self.header(), None).begin()
     }
 
-    /// Records what began at `begin`, unless that is 0.
+    /// Records what began at `begin`, unless that is 0. Never waits for the warmer, which may be off its CPU with the
+    /// lock: then the event is dropped.
     #[inline]
     pub(super) fn note_event(&self, begin: u64, kind: EventKind, pages: u8, value: usize) {
         if begin != 0 {
-            let mut ring = self.events.lock();
+            let look = |_| {
+                core::hint::spin_loop();
+                self.events.try_lock()
+            };
+            let Some(mut ring) = (0..TRIES).find_map(look) else {
+                return;
+            };
             let ring = *ring.get_or_insert_with(|| self.open_ring(0));
             let tracer = Tracer::new(self.os, self.header(), ring);
             tracer.note(begin, kind, pages, 0, value as u64);
