@@ -43,7 +43,7 @@ pub use linux::line::Line;
 pub use linux::share::Shared;
 pub use linux::topology::{MAX_NODES, Topology};
 pub use linux::worker::Worker;
-pub use linux::{fork, thread_exit};
+pub use linux::{crash, fork, thread_exit};
 
 /// The base page in bytes.
 pub const PAGE: usize = 4096;
@@ -67,6 +67,16 @@ pub enum PageMode {
 }
 
 impl PageMode {
+    /// The name, as the options have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            PageMode::Small => "small",
+            PageMode::Thp => "thp",
+            PageMode::Hugetlb => "hugetlb",
+            PageMode::Hugetlb1g => "hugetlb_1g",
+        }
+    }
+
     /// Number of values that a mode's number can have.
     pub const COUNT: usize = 5;
 

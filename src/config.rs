@@ -75,6 +75,7 @@ pub struct Config {
     pub(crate) numa: Numa,
     pub(crate) publish: bool,
     pub(crate) trace: bool,
+    pub(crate) crash_report: bool,
     pub(crate) messages: bool,
 }
 
@@ -286,6 +287,14 @@ pub const OPTIONS: &[OptionRow] = &[
         set: |config, value| store(&mut config.trace, switch(value)),
     },
     OptionRow {
+        name: "crash_report",
+        variable: "THEAP_CRASH_REPORT",
+        default: "0",
+        values: "0, 1",
+        doc: "Whether the first SIGSEGV, SIGBUS or SIGABRT is reported in one line: what the address is to the heap.",
+        set: |config, value| store(&mut config.crash_report, switch(value)),
+    },
+    OptionRow {
         name: "messages",
         variable: "THEAP_MESSAGES",
         default: "1",
@@ -361,6 +370,7 @@ impl Config {
             numa: Numa::Local,
             publish: false,
             trace: false,
+            crash_report: false,
             messages: true,
         }
     }
@@ -467,6 +477,12 @@ impl Config {
     /// Whether events are recorded from the start.
     pub const fn trace(mut self, on: bool) -> Self {
         self.trace = on;
+        self
+    }
+
+    /// Whether SIGSEGV, SIGBUS and SIGABRT are reported.
+    pub const fn crash_report(mut self, on: bool) -> Self {
+        self.crash_report = on;
         self
     }
 

@@ -2,6 +2,7 @@
 //! broken its contract. Nothing here allocates.
 
 use crate::config::OptionRow;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use theap_platform::{Line, Os};
 
 /// What is said once a process; see `Arena::first_to_say`.
@@ -37,6 +38,14 @@ pub enum Misuse {
     BrokenLink,
 }
 
+/// The address of the misuse that ends the process, or 0.
+static MISUSED: AtomicUsize = AtomicUsize::new(0);
+
+/// What a misuse was about, if one was found.
+pub fn misused() -> Option<usize> {
+    Some(MISUSED.load(Ordering::Relaxed)).filter(|&address| address != 0)
+}
+
 /// Reports a misuse and aborts. The heap is intact up to the operation that found it.
 #[cold]
 #[inline(never)]
@@ -52,6 +61,7 @@ pub fn misuse(os: Os, what: Misuse, address: usize) -> ! {
         .str(text)
         .hex(address as u64)
         .send(os);
+    MISUSED.store(address, Ordering::Relaxed);
     os.abort()
 }
 

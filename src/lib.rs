@@ -42,6 +42,7 @@ cfg_if::cfg_if! {
     if #[cfg(not(loom))] {
         mod api;
         mod config;
+        mod crash;
         mod fatal;
         mod front;
         mod gate;
@@ -52,6 +53,7 @@ cfg_if::cfg_if! {
             Theap, class_size, collect, gates, owns, placement, purge, raw, seal, set_classes, set_front, stats, unseal,
             usable_size, warm_up, warm_up_class,
         };
+        pub use crash::report_crashes;
         pub use config::{Config, Numa, OPTIONS, OptionRow, Pages, Prefault};
         pub use gate::{Classes, Front};
         pub use placement::{NodePlacement, Placement};

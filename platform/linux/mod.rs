@@ -1,6 +1,7 @@
 //! The real system. Every module here is private behind [`crate::Os`] or re-exported by `lib.rs`.
 
 pub mod cpus;
+pub mod crash;
 pub mod demote;
 mod file;
 pub mod fork;

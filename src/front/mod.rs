@@ -22,7 +22,7 @@ mod slow;
 mod thread;
 
 pub use slow::{alloc_class, alloc_run, alloc_zeroed, free_slow, release_cached, resize};
-pub use thread::{Front, arena, existing_arena, front, handle_forks, is_none};
+pub use thread::{Front, arena, cached_by, existing_arena, front, handle_forks, is_none};
 
 use crate::classes;
 use crate::config::Config;

@@ -95,6 +95,10 @@ pub fn arena(config: &Config) -> Option<&'static Arena> {
     drop(init);
     // Registering may allocate, which works from here on.
     handle_forks();
+    if config.crash_report {
+        // A system that refuses leaves the process without reports.
+        let _ = crate::crash::report_crashes();
+    }
     if config.reserve > 0
         && let Err(error) = crate::api::warm_up(config.reserve)
         && config.messages
@@ -272,4 +276,23 @@ impl Front {
         self.heap.retire();
         self.arena().release_heap(self.index);
     }
+}
+
+/// The heap whose front has the block at hand, in its array of the class; lists of the classic front are not searched.
+/// For a report only: other threads may change their arrays meanwhile.
+pub fn cached_by(class: usize, block: usize) -> Option<usize> {
+    let arena = existing_arena()?;
+    let made = arena.header().heaps.load(Ordering::Acquire) as usize;
+    (0..made).find(|&heap| {
+        let front = arena.heap_at(heap).cast::<Front>();
+        // SAFETY: a made heap's memory is committed, and zero until its front is written. The top is read once, as its
+        // thread may move it, and what lies between it and the base is in the front whatever it is.
+        unsafe {
+            let base = (&raw const (*front).bases[class]).read_volatile();
+            let magazine = &raw const (*front).head.magazines[class + kind::FIRST as usize];
+            let top = (&raw const (*magazine).top).read_volatile();
+            let held = (top as usize).saturating_sub(base as usize) / size_of::<*mut u8>();
+            (0..held.min(places(class))).any(|i| base.add(i).read_volatile() as usize == block)
+        }
+    })
 }

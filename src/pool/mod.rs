@@ -22,6 +22,7 @@ cfg_if::cfg_if! {
         mod board;
         #[cfg(test)]
         mod check;
+        pub mod describe;
         mod fork;
         mod grow;
         mod heaps;

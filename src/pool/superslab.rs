@@ -47,6 +47,11 @@ impl Slots {
         self.0 & (self.0 >> 1) & LOW
     }
 
+    /// The state of a slot, as the table above calls it.
+    pub fn name_of(self, slot: usize) -> &'static str {
+        ["ABSENT", "FRESH", "ACTIVE", "EMPTY"][(self.0 >> (2 * slot)) as usize & 3]
+    }
+
     /// Number of slots that can be taken.
     pub fn free_count(self) -> u32 {
         self.takeable().count_ones()
