@@ -52,7 +52,9 @@ fn handle(signal: libc::c_int, handler: usize) {
 }
 
 /// A name, the signal, what the line says about the address, and the crash.
-const CRASHES: &[(&str, libc::c_int, &[&str], fn())] = &[
+type Scenario = (&'static str, libc::c_int, &'static [&'static str], fn());
+
+const CRASHES: &[Scenario] = &[
     (
         "a wild pointer",
         libc::SIGSEGV,

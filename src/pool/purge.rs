@@ -101,8 +101,8 @@ impl Node {
     fn unmap_super(&self, i: usize, before: Slots, address: usize, warmer: bool) -> usize {
         // A fork that looks after hugetlb pages finds them all mapped.
         let step = (!warmer).then(|| self.warmer.step.0.lock());
-        // SAFETY: all slots are ABSENT: nobody uses the SuperSlab.
         let begin = self.arena.begin_event();
+        // SAFETY: all slots are ABSENT: nobody uses the SuperSlab.
         let unmapped = unsafe { self.arena.os.unmap(address, SUPER, PageMode::Hugetlb) };
         self.arena
             .note_event(begin, EventKind::Unmap, PageMode::Hugetlb as u8, SUPER);
