@@ -429,6 +429,7 @@ fn one_hole_has_one_taker() {
 #[test]
 fn ring_overwritten_while_it_is_read() {
     const WRITTEN: u64 = RECORDS as u64 + 1;
+    static LOST: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
     loom::model(|| {
         let ring = Arc::new(Ring::new());
         let writer = {
@@ -445,9 +446,15 @@ fn ring_overwritten_while_it_is_read() {
             })
         };
         let mut lost = look(&mut from);
+        let met = lost > 0;
         writer.join().unwrap();
         lost += look(&mut from);
         assert_eq!((from, last), (WRITTEN, WRITTEN));
         assert_eq!(got + lost, WRITTEN);
+        LOST.fetch_or(met, std::sync::atomic::Ordering::Relaxed);
     });
+    assert!(
+        LOST.load(std::sync::atomic::Ordering::Relaxed),
+        "no execution met the writer at the reader's record"
+    );
 }

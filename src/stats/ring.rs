@@ -20,6 +20,9 @@ pub const RECORDS: usize = if cfg!(loom) { 2 } else { 4096 };
 #[repr(C, align(64))]
 pub struct Ring {
     head: AtomicU64,
+    /// The writer's own `head`. Its own, since loom does not see that a store meets another thread's load if the
+    /// storing thread has loaded in between.
+    written: AtomicU64,
     records: [[AtomicU64; WORDS]; RECORDS],
 }
 
@@ -29,6 +32,7 @@ impl Ring {
     pub fn new() -> Self {
         Self {
             head: AtomicU64::new(0),
+            written: AtomicU64::new(0),
             records: core::array::from_fn(|_| core::array::from_fn(|_| AtomicU64::new(0))),
         }
     }
@@ -39,12 +43,13 @@ impl Ring {
 
     /// Adds a record, by the one writer.
     pub fn push(&self, record: [u64; WORDS]) {
-        let n = self.head.load(Ordering::Relaxed);
+        let n = self.written.load(Ordering::Relaxed);
         // Whoever sees a word of this record sees `head` at `n` too.
         fence(Ordering::Release);
         for (place, word) in self.record(n).iter().zip(record) {
             place.store(word, Ordering::Relaxed);
         }
+        self.written.store(n.wrapping_add(1), Ordering::Relaxed);
         self.head.store(n.wrapping_add(1), Ordering::Release);
     }
 
