@@ -200,6 +200,20 @@ pub fn class_size(class: usize) -> Option<usize> {
     classes::CLASSES.get(class).map(|class| class.size as usize)
 }
 
+/// Whether all that the allocator knows about its memory agrees: magazines, heaps, spans, lists, slots and tables. In
+/// debug builds only; takes milliseconds.
+///
+/// # Safety
+/// No other thread is inside the allocator meanwhile.
+///
+/// # Errors
+/// The first thing that is wrong: the heap is broken.
+#[cfg(any(test, debug_assertions))]
+pub unsafe fn is_valid() -> Result<(), crate::Invalid> {
+    // SAFETY: the caller's promise.
+    front::existing_arena().map_or(Ok(()), |arena| unsafe { front::check(arena) })
+}
+
 /// Whether the address lies in the heap's range.
 #[inline]
 pub fn owns(address: *const u8) -> bool {

@@ -167,6 +167,15 @@ impl Oracle {
         }
     }
 
+    /// Debug builds look at the whole heap after each step.
+    fn is_valid(&self) {
+        #[cfg(debug_assertions)]
+        if self.freer.is_none() {
+            // SAFETY: the tests take turns, and no freer runs.
+            unsafe { theap::is_valid() }.unwrap();
+        }
+    }
+
     fn pick(&self, which: usize) -> Option<Block> {
         let index = which.checked_rem(self.live.len())?;
         self.live.values().nth(index).map(|&(_, block)| block)

@@ -14,12 +14,17 @@
 //! whole batches move between it and the spans, or `classic`, where it is a small FastCache before a linked list. The
 //! arena's [`crate::gate::Gate`] says which; nothing on the fast path knows, so each pays for itself alone.
 
+#[cfg(any(test, debug_assertions))]
+mod check;
 mod classic;
 mod follow;
 #[cfg(feature = "theap")]
 mod magazines;
 mod slow;
 mod thread;
+
+#[cfg(any(test, debug_assertions))]
+pub use check::check;
 
 pub use slow::{alloc_class, alloc_run, alloc_zeroed, free_slow, release_cached, resize};
 pub use thread::{Front, arena, cached_by, existing_arena, front, handle_forks, is_none};

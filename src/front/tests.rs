@@ -9,7 +9,8 @@ use super::thread::{FRONT_BYTES, Front};
 use crate::classes;
 use crate::config::{Config, Pages};
 use crate::gate::{self, Classes};
-use crate::pool::{Arena, SLOT, SUPER, kind};
+use crate::heap::ownership::{NOBODY, RUN};
+use crate::pool::{Arena, SLOT, SUPER, SpanId, kind};
 use core::sync::atomic::Ordering;
 use proptest::prelude::*;
 use std::boxed::Box;
@@ -136,6 +137,11 @@ impl World {
         }
     }
 
+    fn is_valid(&self) {
+        // SAFETY: no front of the world is in use now.
+        unsafe { super::check(self.arena) }.expect("a valid heap");
+    }
+
     fn active(&self) -> u64 {
         self.arena.board().unwrap().stats().active
     }
@@ -152,6 +158,7 @@ impl World {
         self.arena.nodes().iter().for_each(|node| {
             node.purge();
         });
+        self.is_valid();
         assert_eq!(self.active(), 0, "slots are lost");
         // SAFETY: nobody uses the arena any more.
         unsafe { self.arena.destroy() };
@@ -200,6 +207,7 @@ fn scenario(mut world: World) {
                 _ => blocks.push(address),
             }
         }
+        world.is_valid();
         match round {
             1 => {
                 let _ = world.arena.nodes()[0].warm(8 << 20);
@@ -399,8 +407,49 @@ proptest! {
         let mut fronts: Vec<_> = (0..3).map(|_| world.front().expect("a front")).collect();
         for op in ops {
             world.apply(op, &mut fronts);
-            world.arena.check();
+            world.is_valid();
         }
         world.end(fronts);
     }
+}
+
+/// Breaks one invariant after another and finds `is_valid` saying so.
+#[test]
+fn broken_heaps_are_not_valid() {
+    let mut world = World::new(SMALL, |_| {}).expect("an arena");
+    let front = world.front().expect("a front");
+    for size in [100, 100, 3000, 300_000] {
+        world.alloc(front, size, 1).expect("memory");
+    }
+    front.flush();
+    world.is_valid();
+    let arena = world.arena;
+    let broken = |what: &str| {
+        // SAFETY: as in `World::is_valid`.
+        let found = unsafe { super::check(arena) }.expect_err(what);
+        assert!(found.what.contains(what), "{found}");
+    };
+    let in_use = world.live.keys().map(|&at| arena.slot_of(at));
+    for slot in in_use.collect::<Vec<_>>() {
+        let is = arena.kind(slot).swap(kind::FREE, Ordering::Relaxed);
+        broken("ACTIVE slots");
+        arena.kind(slot).store(is, Ordering::Relaxed);
+        let span = SpanId((slot - usize::from(arena.head(slot).load(Ordering::Relaxed))) as u32);
+        let meta = arena.span(span);
+        if is < kind::LARGE {
+            meta.free.set(meta.free.get() + 1);
+            broken("free blocks");
+            meta.free.set(meta.free.get() - 1);
+            let owner = meta.shake.owner();
+            meta.shake.claim(owner + 1);
+            broken("heap");
+            meta.shake.claim(owner);
+        } else {
+            meta.shake.claim(NOBODY);
+            broken("owner");
+            meta.shake.claim(RUN);
+        }
+    }
+    world.is_valid();
+    world.end([front].into());
 }

@@ -17,7 +17,7 @@ use theap_platform::{Mutex, Os, PAGE, Rank, fork, thread_exit};
 #[repr(C)]
 pub struct Front {
     /// First, as the slot points here.
-    head: Head,
+    pub(super) head: Head,
     /// What lies in the slow path.
     pub heap: Heap,
     index: usize,

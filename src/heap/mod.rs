@@ -10,6 +10,8 @@ pub mod ownership;
 
 cfg_if::cfg_if! {
     if #[cfg(not(loom))] {
+        #[cfg(any(test, debug_assertions))]
+        mod check;
         mod home;
         mod spans;
 

@@ -130,4 +130,17 @@ impl Avail<'_> {
             self.levels[level].set(super_index);
         }
     }
+    /// Whether every room that the word has is offered, while nobody else is at it.
+    #[cfg(any(test, debug_assertions))]
+    pub fn keeps_promise(&self, super_index: usize, word: &SlotWord) -> bool {
+        let offered = |level: usize| {
+            let Bitmap { words, summary } = self.levels[level];
+            let marked = |table: &[AtomicU64], bit: usize| {
+                table[bit / 64].load(Ordering::Relaxed) >> (bit % 64) & 1 == 1
+            };
+            marked(words, super_index) && marked(summary, super_index / 64)
+        };
+        USED.into_iter()
+            .all(|level| offered(level) || !satisfied(word.get(), level))
+    }
 }

@@ -20,7 +20,7 @@ cfg_if::cfg_if! {
         mod affinity;
         mod arena;
         mod board;
-        #[cfg(test)]
+        #[cfg(any(test, debug_assertions))]
         mod check;
         pub mod describe;
         mod fork;
@@ -34,6 +34,8 @@ cfg_if::cfg_if! {
         mod warmer;
 
         pub use arena::Arena;
+        #[cfg(any(test, debug_assertions))]
+        pub use check::{Invalid, ensure};
         pub use node::SlotRun;
     }
 }

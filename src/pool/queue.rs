@@ -86,6 +86,21 @@ impl SpanQueue {
         }
         self.len -= 1;
     }
+
+    /// Whether both chains of links go through `len` spans; `each` sees them.
+    #[cfg(any(test, debug_assertions))]
+    pub fn is_linked(&self, links: &impl Links, mut each: impl FnMut(SpanId)) -> bool {
+        let (mut at, mut before) = (self.head, NIL);
+        for _ in 0..self.len {
+            if at == NIL || links.links(SpanId(at)).1 != before {
+                return false;
+            }
+            each(SpanId(at));
+            before = at;
+            at = links.links(SpanId(at)).0;
+        }
+        at == NIL && before == self.tail
+    }
 }
 
 #[cfg(all(test, not(loom)))]

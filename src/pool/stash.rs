@@ -41,6 +41,13 @@ impl Stash {
             place.swap(0, Ordering::Acquire).checked_sub(1).map(SpanId)
         })
     }
+
+    /// What is in it, while nobody else is at it.
+    #[cfg(all(any(test, debug_assertions), not(loom)))]
+    pub fn spans(&self) -> impl Iterator<Item = SpanId> {
+        let held = self.0.iter().map(|place| place.load(Ordering::Relaxed));
+        held.filter_map(|id| id.checked_sub(1)).map(SpanId)
+    }
 }
 
 #[cfg(all(test, not(loom)))]

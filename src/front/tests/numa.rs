@@ -185,7 +185,7 @@ fn a_thread_that_moves_takes_memory_of_its_new_node() {
     assert_eq!(front.node(), 1);
     assert_eq!(world.node_of(moved[moved.len() - 1]), 1);
     assert_eq!(front.heap.counters.node_moves.get(), 1);
-    world.arena.check();
+    world.is_valid();
     for &size in &SIZES {
         let block = world.alloc(front, size, 1).expect("memory");
         assert_eq!(world.node_of(block), 1, "{size} bytes");
@@ -243,7 +243,7 @@ fn a_moving_thread_is_followed_for_ever() {
             }
         }
         assert_eq!(front.node(), usize::from(cpu == 3));
-        world.arena.check();
+        world.is_valid();
         let held: Vec<_> = world
             .live
             .keys()
@@ -274,7 +274,7 @@ proptest! {
         for (i, (op, cpu)) in ops.into_iter().enumerate() {
             world.fake.set_cpu((cpu % 2 + (i / 200) as u32) % 4);
             world.apply(op, &mut fronts);
-            world.arena.check();
+            world.is_valid();
         }
         world.end(fronts);
     }
