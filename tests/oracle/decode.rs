@@ -1,0 +1,61 @@
+//! Operations from bytes: what a fuzzer changes. Any bytes are a sequence.
+
+use super::{Freeing, Op};
+use std::alloc::Layout;
+
+const KIB: usize = 1 << 10;
+
+/// The sequence that the bytes stand for. An operation is a byte (its low two bits are the thread, the others the
+/// kind) and up to four bytes of what it needs; half an operation at the end is left out.
+pub fn decode(bytes: &[u8]) -> impl Iterator<Item = (usize, Op)> {
+    let mut rest = bytes.iter().copied();
+    core::iter::from_fn(move || {
+        let head = rest.next()?;
+        Some((usize::from(head % 4), op(head / 4, &mut rest)?))
+    })
+}
+
+fn op(kind: u8, rest: &mut impl Iterator<Item = u8>) -> Option<Op> {
+    let mut number = || Some(usize::from(rest.next()?) << 8 | usize::from(rest.next()?));
+    Some(match kind {
+        0..24 => Op::Alloc {
+            layout: layout(number()?, if kind < 16 { 0 } else { number()? }),
+            zeroed: kind % 4 == 3,
+        },
+        24..32 => Op::Realloc {
+            which: number()?,
+            size: size(number()?),
+            as_c: kind.is_multiple_of(2),
+        },
+        32..52 => Op::Free {
+            which: number()?,
+            how: [Freeing::Layout, Freeing::Pointer, Freeing::Sized][usize::from(kind) % 3],
+        },
+        52..55 => Op::Collect,
+        55..57 => Op::Purge,
+        57..60 => Op::Exit,
+        60 => Op::Seal(true),
+        61 => Op::Seal(false),
+        62 => Op::Starve(true),
+        _ => Op::Starve(false),
+    })
+}
+
+/// Half of all sizes are tiny; the others go up to 32 MiB, with the edges of classes, slots and SuperSlabs.
+fn size(code: usize) -> usize {
+    let low = code & 0x1FFF;
+    match code >> 13 {
+        0..4 => low % 1100,
+        4 => low * 5,
+        5 => low * 40,
+        6 => (1 << (low % 26)) + low / 26 % 3 - 1,
+        _ => (low % 100 + 1) * 64 * KIB - low / 100 % 2,
+    }
+}
+
+fn layout(code: usize, align: usize) -> Layout {
+    let size = size(code);
+    // An empty block is the C functions' business, which know no alignment.
+    let align = if size == 0 { 1 } else { 1 << (align % 23) };
+    Layout::from_size_align(size, align).unwrap()
+}
