@@ -7,6 +7,7 @@ use oracle::{Freeing, HANDS, Op};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use std::alloc::Layout;
+use theap::Front;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -52,6 +53,7 @@ fn ops() -> impl Strategy<Value = Op> {
         2 => Just(Op::Exit),
         1 => any::<bool>().prop_map(Op::Seal),
         1 => any::<bool>().prop_map(Op::Starve),
+        1 => prop_oneof![Just(Front::Classic), Just(Front::Theap)].prop_map(Op::Front),
     ]
 }
 

@@ -37,6 +37,20 @@ impl List {
         self.len == 0
     }
 
+    /// Whether the links lead through `len` blocks of which `is_ours` holds.
+    #[cfg(any(test, debug_assertions))]
+    pub fn is_valid(&self, arena: &Arena, is_ours: impl Fn(usize) -> bool) -> bool {
+        let mut at = self.head as usize;
+        for _ in 0..self.len {
+            if !is_ours(at) {
+                return false;
+            }
+            // SAFETY: a block that the span has given out, and the list has.
+            at ^= unsafe { (at as *const usize).read() } ^ arena.secret;
+        }
+        at == 0
+    }
+
     /// # Safety
     /// `block` is a free block of the list's class, at least 16 bytes large, that nobody else uses.
     #[inline]

@@ -68,13 +68,21 @@ impl Arena {
                 in_use += u64::from(slots.active_count());
             }
             let said = node.empty.load(Relaxed);
-            ensure(empty == said, "EMPTY slots of the node from SuperSlab", first)?;
+            ensure(
+                empty == said,
+                "EMPTY slots of the node from SuperSlab",
+                first,
+            )?;
             let spans = node.board.spans.iter().zip(&CLASSES);
             let counted = spans
                 .map(|(spans, class)| spans.load(Relaxed) * u64::from(class.slots))
                 .sum::<u64>();
             let runs = node.board.run_slots.load(Relaxed);
-            ensure(in_use == counted + runs, "slots of spans and runs of the node from SuperSlab", first)?;
+            ensure(
+                in_use == counted + runs,
+                "slots of spans and runs of the node from SuperSlab",
+                first,
+            )?;
             for class in 0..CLASS_COUNT {
                 listed += self.check_list(&node.partial[class].lock(), class, POOL)?;
             }

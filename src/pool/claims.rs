@@ -159,7 +159,7 @@ impl<'a> Claims<'a> {
     }
 
     /// Holes that are really there, for tests.
-    #[cfg(any(test, loom))]
+    #[cfg(any(test, loom, debug_assertions))]
     pub fn count_holes(&self) -> usize {
         (0..self.frontier()).filter(|&i| self.is_free(i)).count()
     }

@@ -63,7 +63,7 @@ impl Slots {
     }
 
     /// Number of ACTIVE slots.
-    #[cfg(any(test, loom))]
+    #[cfg(any(test, loom, debug_assertions))]
     pub fn active_count(self) -> u32 {
         ((self.0 >> 1) & !self.0 & LOW).count_ones()
     }

@@ -2,6 +2,7 @@
 
 use super::{Freeing, Op};
 use std::alloc::Layout;
+use theap::Front;
 
 const KIB: usize = 1 << 10;
 
@@ -31,8 +32,10 @@ fn op(kind: u8, rest: &mut impl Iterator<Item = u8>) -> Option<Op> {
             which: number()?,
             how: [Freeing::Layout, Freeing::Pointer, Freeing::Sized][usize::from(kind) % 3],
         },
-        52..55 => Op::Collect,
-        55..57 => Op::Purge,
+        52..54 => Op::Collect,
+        54 => Op::Front(Front::Classic),
+        55 => Op::Front(Front::Theap),
+        56 => Op::Purge,
         57..60 => Op::Exit,
         60 => Op::Seal(true),
         61 => Op::Seal(false),

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::{slice, thread};
-use theap::{Config, Theap};
+use theap::{Config, Front, Theap};
 
 mod decode;
 pub use decode::decode;
@@ -60,6 +60,8 @@ pub enum Op {
     Starve(bool),
     /// The thread ends; with the caller nothing happens.
     Exit,
+    /// From now on this front serves.
+    Front(Front),
 }
 
 /// What another thread is to do; it answers when it has.
@@ -205,6 +207,7 @@ impl Oracle {
                 if on { theap::seal() } else { theap::unseal() }
             }
             Op::Starve(on) => self.starved = on,
+            Op::Front(front) => theap::set_front(front),
             Op::Exit => {
                 if let Some(hand) = hand.checked_sub(1).and_then(|i| self.hands[i].take()) {
                     hand.exit();
@@ -344,6 +347,7 @@ impl Oracle {
     /// Frees everything, ends the threads, and finds that no slot is in use.
     fn end(mut self) {
         theap::unseal();
+        theap::set_front(Front::Theap);
         (self.sealed, self.starved) = (false, false);
         for (_, (_, block)) in std::mem::take(&mut self.live) {
             block.free(Freeing::Layout);
