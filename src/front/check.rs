@@ -31,7 +31,11 @@ impl Front {
         let base = self.bases[class];
         let capacity = usize::from(self.capacities[class]);
         let magazine = &self.head.magazines[class + kind::FIRST as usize];
-        let places = if self.has_magazine(class) {
+        #[cfg(feature = "theap")]
+        let served = self.has_magazine(class);
+        #[cfg(not(feature = "theap"))]
+        let served = false;
+        let places = if served {
             capacity
         } else {
             self.fast_places(class)
