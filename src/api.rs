@@ -1,7 +1,10 @@
 //! [`Theap`] as Rust's global allocator, and the functions that act on the process's heap.
 
 use crate::config::Config;
+#[cfg(not(feature = "hardened"))]
 use crate::front;
+#[cfg(feature = "hardened")]
+use crate::front::hardened as front;
 use crate::gate::{Classes, Front};
 use crate::placement::Placement;
 use crate::pool::{SLOT, SUPER, kind};
@@ -99,6 +102,7 @@ pub fn warm_up(bytes: usize) -> Result<(), Error> {
 /// # Errors
 /// What the system answered when it refused memory; what was prepared until then stays.
 pub fn warm_up_class(size: usize, count: usize) -> Result<(), Error> {
+    let size = size.saturating_add(front::TAIL);
     let Some(class) = classes::class_for(size, 1) else {
         return warm_up(size.next_multiple_of(SLOT).saturating_mul(count));
     };
@@ -232,13 +236,15 @@ pub fn usable_size(block: *const u8) -> usize {
     let slot = arena.slot_of(address);
     match arena.kind(slot).load(Ordering::Relaxed) {
         kind::FREE => 0,
-        kind::LARGE | kind::HUGE => arena.run_at(address).map_or(0, |(_, len)| len * SLOT),
+        kind::LARGE | kind::HUGE => arena
+            .run_at(address)
+            .map_or(0, |(_, len)| len * SLOT - front::TAIL),
         what => {
             let class = &classes::CLASSES[usize::from(what - kind::FIRST)];
             let first = slot - usize::from(arena.head(slot).load(Ordering::Relaxed));
             class
                 .index_of(address - arena.address_of(first))
-                .map_or(0, |_| class.size as usize)
+                .map_or(0, |_| class.size as usize - front::TAIL)
         }
     }
 }

@@ -36,6 +36,15 @@ pub enum Misuse {
     Foreign,
     /// The link in a free block leads nowhere.
     BrokenLink,
+    /// The size is not the block's.
+    #[cfg(any(debug_assertions, feature = "hardened"))]
+    WrongSize,
+    /// The canary at the block's end is gone.
+    #[cfg(feature = "hardened")]
+    Overflow,
+    /// The poison in the free block is gone.
+    #[cfg(feature = "hardened")]
+    WriteAfterFree,
 }
 
 /// The address of the misuse that ends the process, or 0.
@@ -54,6 +63,12 @@ pub fn misuse(os: Os, what: Misuse, address: usize) -> ! {
         Misuse::DoubleFree => "double free of ",
         Misuse::NotABlock => "free of a pointer to which no block belongs: ",
         Misuse::Foreign => "free of a pointer that is not from this heap: ",
+        #[cfg(any(debug_assertions, feature = "hardened"))]
+        Misuse::WrongSize => "free with a size that is not the block's: ",
+        #[cfg(feature = "hardened")]
+        Misuse::Overflow => "written to beyond its end: ",
+        #[cfg(feature = "hardened")]
+        Misuse::WriteAfterFree => "written to after its free: ",
         Misuse::BrokenLink => "heap corruption: written to after its free, or freed twice: ",
     };
     Line::new()

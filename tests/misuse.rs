@@ -1,6 +1,7 @@
 //! What a caller of free can do wrong ends the process with SIGABRT and exactly one line, and nothing before it: the
 //! heap serves until the mistake is found, which is in the drain (here: `collect`) where it is not found at once. Both
 //! fronts find the same; the classic one also finds what happens to a free block's link.
+#![cfg(not(feature = "hardened"))] // tests/hardened.rs has what that build finds, and when.
 #![allow(unsafe_code)] // Breaks the contract of free on purpose, in processes of their own.
 
 mod child;
@@ -13,6 +14,8 @@ const MIB: usize = 1 << 20;
 
 const DOUBLE: &str = "double free of ";
 const NO_BLOCK: &str = "free of a pointer to which no block belongs: ";
+#[cfg(debug_assertions)]
+const SIZE: &str = "free with a size that is not the block's: ";
 const FOREIGN: &str = "free of a pointer that is not from this heap: ";
 
 /// The name of a mistake, what the message says, and the mistake: it ends in `wrong_free`.
@@ -65,6 +68,12 @@ const MISTAKES: &[(&str, &str, fn())] = &[
     ("memory that was never used", NO_BLOCK, || {
         wrong_free(raw::alloc(1) as usize + (1 << 30));
     }),
+    #[cfg(debug_assertions)]
+    ("with a smaller class's size", SIZE, || {
+        wrong_size(1000, 100)
+    }),
+    #[cfg(debug_assertions)]
+    ("a run with a block's size", SIZE, || wrong_size(MIB, 100)),
     ("the stack", FOREIGN, || {
         let local = 0u64;
         wrong_free(&raw const local as usize);
@@ -133,6 +142,14 @@ fn twice(size: usize) {
     let block = raw::alloc(size) as usize;
     free(block);
     wrong_free(block);
+}
+
+#[cfg(debug_assertions)]
+fn wrong_size(size: usize, said: usize) {
+    let block = raw::alloc(size);
+    println!("{block:?}");
+    // SAFETY: a live block; the size is the mistake.
+    unsafe { raw::free_sized(block, said) };
 }
 
 /// Says what is freed wrongly, frees it and lets the drain find it.

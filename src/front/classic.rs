@@ -80,6 +80,11 @@ impl List {
         if !fits {
             misuse(arena.os, Misuse::BrokenLink, block as usize);
         }
+        #[cfg(feature = "hardened")]
+        // SAFETY: the block is this thread's. Where the link was is poison again.
+        unsafe {
+            block.cast::<u64>().write(super::hardened::POISON);
+        }
         self.head = next as *mut u8;
         block
     }

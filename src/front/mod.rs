@@ -18,6 +18,8 @@
 mod check;
 mod classic;
 mod follow;
+#[cfg(feature = "hardened")]
+pub mod hardened;
 #[cfg(feature = "theap")]
 mod magazines;
 mod slow;
@@ -26,7 +28,9 @@ mod thread;
 #[cfg(any(test, debug_assertions))]
 pub use check::check;
 
-pub use slow::{alloc_class, alloc_run, alloc_zeroed, free_slow, release_cached, resize};
+#[cfg(not(feature = "hardened"))]
+pub use slow::alloc_zeroed;
+pub use slow::{alloc_class, alloc_run, free_slow, release_cached, resize};
 pub use thread::{Front, arena, cached_by, existing_arena, front, handle_forks, is_none};
 
 use crate::classes;
@@ -36,6 +40,9 @@ use crate::pool::kind;
 use core::sync::atomic::AtomicU8;
 use core::sync::atomic::Ordering;
 use theap_arch::Magazine;
+
+/// Bytes at a block's end that are not the user's.
+pub const TAIL: usize = if cfg!(feature = "hardened") { 8 } else { 0 };
 
 /// What the fast path reads; the front of a [`Front`].
 #[repr(C)]
@@ -191,6 +198,8 @@ pub unsafe fn free(block: *mut u8, config: &Config) {
 /// As for `free`, and the size is the block's.
 #[inline(always)]
 pub unsafe fn free_sized(block: *mut u8, size: usize, config: &Config) {
+    #[cfg(all(debug_assertions, not(feature = "hardened")))]
+    slow::check_size(block, size);
     if size <= theap_arch::TINY_MAX {
         let head = slot::get();
         // SAFETY: as in `pop_or`.

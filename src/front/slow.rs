@@ -50,6 +50,7 @@ pub fn alloc_run(bytes: usize, align: usize, config: &Config) -> (*mut u8, bool)
 }
 
 /// As `alloc_aligned`, zeroed.
+#[cfg(not(feature = "hardened"))]
 pub fn alloc_zeroed(size: usize, align: usize, config: &Config) -> *mut u8 {
     let Some(class) = classes::class_for(size, align) else {
         let (block, zero) = alloc_run(size, align, config);
@@ -125,6 +126,25 @@ pub unsafe fn free_slow(head: *mut Head, block: *mut u8, config: &Config) {
     }
 }
 
+/// Ends the process if no block of `size` bytes is at the address, but for one that the free itself finds wrong.
+#[cfg(any(debug_assertions, feature = "hardened"))]
+pub fn check_size(block: *mut u8, size: usize) {
+    let address = block as usize;
+    let Some(arena) = existing_arena().filter(|arena| arena.contains(address)) else {
+        return;
+    };
+    let fits = match arena.kind(arena.slot_of(address)).load(Ordering::Relaxed) {
+        kind::FREE => true,
+        kind::LARGE | kind::HUGE => arena
+            .run_at(address)
+            .is_none_or(|(_, len)| len == size.div_ceil(crate::pool::SLOT)),
+        what => classes::class_for(size, 1) == Some(usize::from(what - kind::FIRST)),
+    };
+    if !fits {
+        misuse(arena.os, Misuse::WrongSize, address);
+    }
+}
+
 fn free_run(arena: &Arena, block: *mut u8) {
     match arena.run_at(block as usize) {
         None => misuse(arena.os, Misuse::NotABlock, block as usize),
@@ -167,6 +187,10 @@ impl Front {
                 if got < from_spans {
                     ptr::copy(base.add(from_spans - got), base, got);
                 }
+                #[cfg(feature = "hardened")]
+                self.heap
+                    .random
+                    .shuffle(core::slice::from_raw_parts_mut(base, got));
             }
             let magazine = self.magazine(class);
             magazine.top = base.add(got);
@@ -220,6 +244,8 @@ impl Front {
 
     /// Returns all blocks of all magazines, FastCaches and lists.
     pub fn flush(&mut self) {
+        #[cfg(feature = "hardened")]
+        self.release_quarantine();
         for class in 0..CLASS_COUNT {
             self.flush_array(class);
             self.flush_list(class);

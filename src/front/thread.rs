@@ -28,6 +28,8 @@ pub struct Front {
     /// Blocks of a class that the front may hold: in a magazine, or in a FastCache and its list together.
     pub(super) capacities: [u16; CLASS_COUNT],
     pub(super) lists: [List; CLASS_COUNT],
+    #[cfg(feature = "hardened")]
+    pub(super) quarantine: super::hardened::Quarantine,
     /// The classes that magazines serve.
     #[cfg(feature = "theap")]
     pub(super) served: u64,

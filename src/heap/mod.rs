@@ -13,6 +13,8 @@ cfg_if::cfg_if! {
         #[cfg(any(test, debug_assertions))]
         mod check;
         mod home;
+        #[cfg(feature = "hardened")]
+        mod random;
         mod spans;
 
         pub use home::{check_blocks, give_without_heap};

@@ -30,6 +30,9 @@ pub struct Heap {
     /// Owner word of its spans.
     pub(super) id: u64,
     node: usize,
+    /// What is left to chance.
+    #[cfg(feature = "hardened")]
+    pub random: super::random::Random,
     pub(super) classes: [HeapClass; CLASS_COUNT],
     /// What it has done.
     pub counters: &'static Counters,
@@ -51,6 +54,8 @@ impl Heap {
             arena,
             id: FIRST_HEAP + index as u64,
             node,
+            #[cfg(feature = "hardened")]
+            random: super::random::Random::new(arena.os.random()),
             classes: core::array::from_fn(|_| HeapClass {
                 current: NIL,
                 partial: SpanQueue::default(),
@@ -119,9 +124,9 @@ impl Heap {
         let base = self.arena.address_of(span.0 as usize);
         let (mut got, mut last) = (0, 0);
         while got < want && meta.summary.get() != 0 {
-            let index = meta.summary.get().trailing_zeros() as usize;
+            let index = self.choose_word(meta.summary.get());
             let word = metas.free(slot, index);
-            let bits = lowest(word.get(), want - got);
+            let bits = self.choose_blocks(word.get(), want - got);
             let count = bits.count_ones() as usize;
             let first = base + index * 64 * size;
             // SAFETY: `count` places are left below `end - got`.
@@ -133,7 +138,7 @@ impl Heap {
                     theap_arch::expand(bits, first, size, at);
                 }
             }
-            last = index * 64 + (63 - bits.leading_zeros() as usize);
+            last = last.max(index * 64 + (63 - bits.leading_zeros() as usize));
             got += count;
             word.set(word.get() & !bits);
             if word.get() == 0 {
@@ -427,6 +432,35 @@ impl Heap {
             return None;
         }
         run
+    }
+}
+
+/// Which blocks of a span are taken next: the first ones.
+#[cfg(not(feature = "hardened"))]
+impl Heap {
+    #[inline]
+    fn choose_word(&self, summary: u64) -> usize {
+        summary.trailing_zeros() as usize
+    }
+
+    #[inline]
+    fn choose_blocks(&self, word: u64, want: usize) -> u64 {
+        lowest(word, want)
+    }
+}
+
+/// Which blocks of a span are taken next: any.
+#[cfg(feature = "hardened")]
+impl Heap {
+    fn choose_word(&self, summary: u64) -> usize {
+        let turn = self.random.below(64) as u32;
+        (summary.rotate_right(turn).trailing_zeros() + turn) as usize % 64
+    }
+
+    /// A few, so that a refill goes through many words.
+    fn choose_blocks(&self, word: u64, want: usize) -> u64 {
+        let turn = self.random.below(64) as u32;
+        lowest(word.rotate_right(turn), want.min(8)).rotate_left(turn)
     }
 }
 

@@ -56,11 +56,14 @@ pub struct SuperMeta {
     free: [[Cell<u64>; WORDS]; SLOTS],
     /// Set by anyone, taken by the owner.
     remote: [[AtomicU64; WORDS]; SLOTS],
+    /// See `lives`.
+    #[cfg(feature = "hardened")]
+    lives: [[[AtomicU64; WORDS]; SLOTS]; 2],
 }
 
 const _: () = assert!(size_of::<SpanMeta>() == 128);
 const _: () = assert!(core::mem::offset_of!(SpanMeta, shake) == 64);
-const _: () = assert!(size_of::<SuperMeta>() == 36 << 10);
+const _: () = assert!(cfg!(feature = "hardened") || size_of::<SuperMeta>() == 36 << 10);
 
 impl SpanMeta {
     /// The id of the heap that owned the span last.
@@ -81,6 +84,12 @@ impl SuperMeta {
     #[inline]
     pub fn free(&self, slot: usize, index: usize) -> &Cell<u64> {
         &self.free[slot][index]
+    }
+
+    /// Word `index` of the bits of live and of used blocks.
+    #[cfg(feature = "hardened")]
+    pub fn lives(&self, slot: usize, index: usize) -> (&AtomicU64, &AtomicU64) {
+        (&self.lives[0][slot][index], &self.lives[1][slot][index])
     }
 
     /// Word `index` of the remote bits.

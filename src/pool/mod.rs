@@ -26,6 +26,8 @@ cfg_if::cfg_if! {
         mod fork;
         mod grow;
         mod heaps;
+        #[cfg(feature = "hardened")]
+        mod lives;
         mod meta;
         mod node;
         mod partial;
@@ -34,6 +36,8 @@ cfg_if::cfg_if! {
         mod warmer;
 
         pub use arena::Arena;
+        #[cfg(feature = "hardened")]
+        pub use lives::Place;
         #[cfg(any(test, debug_assertions))]
         pub use check::{Invalid, ensure};
         pub use node::SlotRun;

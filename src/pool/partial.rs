@@ -121,6 +121,8 @@ impl Arena {
         meta.class.set(class as u8);
         meta.listed.set(false);
         meta.set_last_owner(me);
+        #[cfg(feature = "hardened")]
+        self.forget_lives(span, class);
         meta.shake.claim(me);
         self.nodes()[self.node_of_slot(run.slot)].board.spans[class]
             .fetch_add(1, Ordering::Relaxed);

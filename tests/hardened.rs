@@ -1,0 +1,197 @@
+//! What the feature `hardened` catches: each misuse in a process of its own, which must end by SIGABRT with the one
+//! line, and in the very step that is said: nothing but `step` stands between the mistake and the end.
+#![cfg(feature = "hardened")]
+#![allow(unsafe_code)] // Breaks every rule of the heap on purpose, in processes of their own.
+
+mod child;
+
+use std::os::unix::process::ExitStatusExt;
+use std::thread;
+use theap::{Front, raw};
+
+const DOUBLE: &str = "double free of ";
+const NO_BLOCK: &str = "free of a pointer to which no block belongs: ";
+const FOREIGN: &str = "free of a pointer that is not from this heap: ";
+const SIZE: &str = "free with a size that is not the block's: ";
+const OVERFLOW: &str = "written to beyond its end: ";
+const AFTER_FREE: &str = "written to after its free: ";
+
+/// A name, what the message says, and the mistake. The last thing that it does before the end is [`last`].
+const MISTAKES: &[(&str, &str, fn())] = &[
+    ("twice at once", DOUBLE, || twice(100, || ())),
+    ("twice later", DOUBLE, || {
+        twice(100, || {
+            (0..5000).for_each(|_| free(raw::alloc(100) as usize))
+        })
+    }),
+    ("twice, given to the spans in between", DOUBLE, || {
+        twice(3000, theap::collect)
+    }),
+    ("twice, a large class", DOUBLE, || twice(200_000, || ())),
+    ("twice, the second time in another thread", DOUBLE, || {
+        let block = raw::alloc(48) as usize;
+        free(block);
+        thread::spawn(move || last(block, || free(block)))
+            .join()
+            .unwrap();
+    }),
+    ("twice, the first time in another thread", DOUBLE, || {
+        let block = raw::alloc(48) as usize;
+        thread::spawn(move || free(block)).join().unwrap();
+        last(block, || free(block));
+    }),
+    ("twice, on the classic front", DOUBLE, || {
+        theap::set_front(Front::Classic);
+        twice(64, || ());
+    }),
+    ("a run twice", NO_BLOCK, || twice(1 << 20, || ())),
+    ("resized after free", DOUBLE, || {
+        let block = raw::alloc(64) as usize;
+        free(block);
+        last(block, || {
+            // SAFETY: the mistake.
+            unsafe { raw::realloc(block as *mut u8, 4000) };
+        });
+    }),
+    ("inside a block", NO_BLOCK, || {
+        let inside = raw::alloc(100) as usize + 16;
+        last(inside, || free(inside));
+    }),
+    ("the stack", FOREIGN, || {
+        let local = 0u64;
+        let address = &raw const local as usize;
+        last(address, || free(address));
+    }),
+    ("what was never handed out", NO_BLOCK, || {
+        let block = raw::alloc(1) as usize + (1 << 30);
+        last(block, || free(block));
+    }),
+    ("a smaller size", SIZE, || wrong_size(1000, 100)),
+    ("a larger size", SIZE, || wrong_size(100, 1000)),
+    ("a run as a block", SIZE, || wrong_size(1 << 20, 100)),
+    ("one byte too far", OVERFLOW, || overflow(200, 1)),
+    ("a zero byte too far", OVERFLOW, || {
+        let block = raw::alloc(200) as usize;
+        write(block + usable(block), 0);
+        last(block, || free(block));
+    }),
+    ("all over the canary", OVERFLOW, || overflow(3000, 8)),
+    ("beyond a run", OVERFLOW, || overflow(1 << 20, 1)),
+    ("one byte after free, at the start", AFTER_FREE, || {
+        after_free(200, 0)
+    }),
+    ("one byte after free, in the middle", AFTER_FREE, || {
+        after_free(200, 100)
+    }),
+    (
+        "after free, in a block too large to wait",
+        AFTER_FREE,
+        || after_free(20_000, 1000),
+    ),
+    ("after free, on the classic front", AFTER_FREE, || {
+        theap::set_front(Front::Classic);
+        after_free(100, 50);
+    }),
+];
+
+fn free(block: usize) {
+    // SAFETY: a live block, as far as the mistake wants.
+    unsafe { raw::free(block as *mut u8) };
+}
+
+fn write(address: usize, byte: u8) {
+    // SAFETY: memory of the heap; that it is not the writer's is the mistake.
+    unsafe { (address as *mut u8).write(byte) };
+}
+
+fn usable(block: usize) -> usize {
+    theap::usable_size(block as *const u8)
+}
+
+/// Says which address the message must name, and takes the step in which it must come.
+fn last(address: usize, step: impl FnOnce()) {
+    println!("\n{address:#x}");
+    step();
+    println!("\nsurvived");
+}
+
+fn twice(size: usize, between: fn()) {
+    let block = raw::alloc(size) as usize;
+    let _kept = raw::alloc(size);
+    free(block);
+    between();
+    last(block, || free(block));
+}
+
+fn wrong_size(size: usize, said: usize) {
+    let block = raw::alloc(size);
+    // SAFETY: the size is the mistake.
+    last(block as usize, || unsafe { raw::free_sized(block, said) });
+}
+
+fn overflow(size: usize, bytes: usize) {
+    let block = raw::alloc(size) as usize;
+    let end = block + usable(block);
+    (end..end + bytes).for_each(|at| write(at, 0x41));
+    last(block, || free(block));
+}
+
+/// Writes to a freed block; it is found when the block leaves the quarantine or is handed out again.
+fn after_free(size: usize, at: usize) {
+    // A span whose blocks are all free is forgotten with what was in them.
+    let (block, _kept) = (raw::alloc(size) as usize, raw::alloc(size));
+    free(block);
+    write(block + at, 0x41);
+    last(block, || {
+        theap::collect();
+        for _ in 0..20_000 {
+            raw::alloc(size);
+        }
+    });
+}
+
+#[test]
+#[ignore = "the other test runs it, in processes of their own"]
+fn scenario() {
+    let Some(role) = child::role() else { return };
+    let (_, _, mistake) = MISTAKES.iter().find(|(name, ..)| *name == role).unwrap();
+    mistake();
+}
+
+#[test]
+fn every_misuse_ends_the_process_in_its_step() {
+    for (name, text, _) in MISTAKES {
+        let output = child::run(name, &[]);
+        let (stdout, stderr) = (child::text(&output.stdout), child::text(&output.stderr));
+        let signal = output.status.signal();
+        assert_eq!(signal, Some(libc::SIGABRT), "{name}: {stdout}{stderr}");
+        let address = stdout.lines().rfind(|line| line.starts_with("0x")).unwrap();
+        assert_eq!(stderr, format!("theap: {text}{address}\n"), "{name}");
+    }
+}
+
+/// The order in which a thread gets blocks of a new span is another one each time, and not by address.
+#[test]
+fn blocks_come_in_random_order() {
+    let blocks: Vec<_> = (0..200).map(|_| raw::alloc(1000) as usize).collect();
+    let upwards = blocks.windows(2).filter(|pair| pair[0] < pair[1]).count();
+    assert!((60..140).contains(&upwards), "{upwards} of 199 go upwards");
+    let apart =
+        |pair: &[usize]| pair[0].abs_diff(pair[1]) != 1280 && pair[0].abs_diff(pair[1]) != 1024;
+    assert!(blocks.windows(2).filter(|pair| apart(pair)).count() > 150);
+    blocks.into_iter().for_each(free);
+}
+
+/// A block that was freed is not the next one.
+#[test]
+fn a_freed_block_waits() {
+    let again = (0..1000).filter(|_| {
+        let block = raw::alloc(100) as usize;
+        free(block);
+        let next = raw::alloc(100) as usize;
+        free(next);
+        next == block
+    });
+    let again = again.count();
+    assert!(again < 50, "{again} of 1000 blocks came back at once");
+}
