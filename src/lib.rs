@@ -11,10 +11,13 @@
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(loom, allow(dead_code, reason = "the models use the protocols alone"))]
 #![cfg_attr(
-    not(all(feature = "theap", feature = "shared-pool", feature = "drain")),
+    any(
+        feature = "hardened",
+        not(all(feature = "theap", feature = "shared-pool", feature = "drain"))
+    ),
     allow(
         dead_code,
-        reason = "a layer that is left out leaves what only it used"
+        reason = "a layer that is left out, or covered, leaves what only it used"
     )
 )]
 #![allow(unsafe_code)] // An allocator: every file but `config`, `classes`, `stats` and the protocols needs it.
