@@ -33,7 +33,7 @@ cfg_if::cfg_if! {
             //! The ring alone.
             pub mod ring;
         }
-        mod sync;
+        pub mod sync;
     } else {
         mod heap;
         mod pool;

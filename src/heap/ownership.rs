@@ -163,12 +163,6 @@ impl Handshake {
         any
     }
 
-    /// As `disown`, without the re-read: what the models must catch.
-    #[cfg(loom)]
-    pub fn disown_carelessly(&self) {
-        self.owner.swap(NOBODY, Ordering::AcqRel);
-    }
-
     /// Owner only, for a span without free bits: leaves it to nobody. True if a remote free came in between and the
     /// caller owns the span still (and collects).
     pub fn disown(&self, me: u64) -> bool {
