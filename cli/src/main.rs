@@ -23,6 +23,7 @@ mod program;
 mod report;
 mod run;
 mod settings;
+mod soak;
 mod stats;
 mod top;
 mod trace;
@@ -47,6 +48,7 @@ enum Command {
     Doctor(doctor::Doctor),
     Evaluate(evaluate::Evaluate),
     Run(run::Run),
+    Soak(soak::Soak),
     Stats(stats::Stats),
     Top(top::Top),
     Trace(events::Trace),
@@ -54,6 +56,8 @@ enum Command {
     Child(child::Child),
     #[command(hide = true)]
     Row(bench::RunRow),
+    #[command(hide = true)]
+    Life(soak::Life),
 }
 
 fn main() -> ExitCode {
@@ -66,6 +70,8 @@ fn main() -> ExitCode {
         Command::Stats(stats) => stats.run().map(|()| ExitCode::SUCCESS),
         Command::Top(top) => top.run().map(|()| ExitCode::SUCCESS),
         Command::Trace(trace) => trace.run(),
+        Command::Soak(soak) => soak.run().map(|()| ExitCode::SUCCESS),
+        Command::Life(life) => life.run().map(|()| ExitCode::SUCCESS),
         Command::Child(child) => child.run().map(|()| ExitCode::SUCCESS),
         Command::Row(row) => row.run().map(|()| ExitCode::SUCCESS),
     };
