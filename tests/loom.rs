@@ -121,6 +121,10 @@ impl World {
             !(owner == NOBODY && self.shake.has_pending()),
             "a block came home to nobody"
         );
+        assert!(
+            self.remote.load(Ordering::Acquire) == 0 || self.shake.has_pending(),
+            "a block came home where no collection looks"
+        );
         assert_eq!(
             self.pool.lock().unwrap().len(),
             usize::from(owner == POOL),
@@ -642,6 +646,7 @@ const RING: &str = "src/stats/ring.rs";
 const WEAKENED: &[Weakened] = &[
     (OWNERSHIP, "disown", "fetch_or(0", Weakening::Forgotten, one_remote_free_against_disowning),
     (OWNERSHIP, "disown", "fetch_or(0", Weakening::Forgotten, a_recycled_heap_takes_its_spans_back),
+    (OWNERSHIP, "free_remote", "pending.fetch_or", Weakening::Forgotten, one_remote_free_against_disowning),
     (OWNERSHIP, "retake", "compare_exchange(", Weakening::Torn, last_owner_takes_its_span_back_or_the_pool_gets_it),
     (OWNERSHIP, "free_remote", "compare_exchange(", Weakening::Torn, last_owner_takes_its_span_back_or_the_pool_gets_it),
     (SUPERSLAB, "release", "fetch_or(bits", Weakening::Relaxed, slots_have_one_taker),
