@@ -546,9 +546,26 @@ impl Os {
         linux::worker::join(worker);
     }
 
-    /// Lets this thread run only where nothing else wants to (SCHED_IDLE), under this name (15 bytes count).
-    pub fn become_idle(self, name: &core::ffi::CStr) {
-        linux::worker::become_idle(name);
+    /// Names this thread (15 bytes count).
+    pub fn name_thread(self, name: &core::ffi::CStr) {
+        let _ = rustix::thread::set_name(name);
+    }
+
+    /// Lets this thread run only where nothing else wants to (SCHED_IDLE), or as any other (SCHED_OTHER). For a
+    /// [`Worker`]'s thread. Whether the kernel agreed: back from idle it wants CAP_SYS_NICE or a RLIMIT_NICE that
+    /// allows the thread's nice value.
+    pub fn run_idle(self, idle: bool) -> bool {
+        // Behind a fake the caller is a thread of the test.
+        #[cfg(feature = "fake")]
+        if self.fake.is_some() {
+            return true;
+        }
+        linux::worker::run_idle(idle)
+    }
+
+    /// Nanoseconds that this thread has run (CLOCK_THREAD_CPUTIME_ID).
+    pub fn thread_time(self) -> u64 {
+        linux::process::thread_time()
     }
 
     /// Lets this thread run on these CPUs only, as far as the process may use them.

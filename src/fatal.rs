@@ -23,6 +23,8 @@ pub enum Saying {
     NoWarmer,
     /// [`warmer_cpus`].
     WarmerCpus,
+    /// [`starved`].
+    Starved,
 }
 
 /// What a caller of free can do wrong.
@@ -152,6 +154,15 @@ pub fn no_warmer(os: Os, why: theap_platform::Error) {
 pub fn warmer_cpus(os: Os) {
     Line::new()
         .str("theap: the warmer may run on no CPU of THEAP_WARMER_CPUS; it runs on any")
+        .send(os);
+}
+
+/// Reports, once a process, that the warmer hardly runs and pauses.
+#[cold]
+pub fn starved(os: Os) {
+    Line::new()
+        .str("theap: the CPUs of the warmer are busy; it pauses, and threads that grow prefault for themselves. Give it ")
+        .str("another CPU (THEAP_WARMER_CPUS), or CAP_SYS_NICE")
         .send(os);
 }
 

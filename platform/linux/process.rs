@@ -26,6 +26,12 @@ pub fn now() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// See [`crate::Os::thread_time`].
+pub fn thread_time() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// See [`crate::Os::random`].
 pub fn random() -> u64 {
     let mut bytes = [0; 8];

@@ -195,19 +195,24 @@ pub fn join(worker: &Worker) {
     }
 }
 
-/// See [`crate::Os::become_idle`].
-pub fn become_idle(name: &core::ffi::CStr) {
-    let _ = rustix::thread::set_name(name);
+/// See [`crate::Os::run_idle`].
+pub fn run_idle(idle: bool) -> bool {
+    let policy = if idle {
+        libc::SCHED_IDLE
+    } else {
+        libc::SCHED_OTHER
+    };
     let parameter = libc::sched_param { sched_priority: 0 };
-    // SAFETY: reads the parameter. A refusal leaves an ordinary thread; errno is this thread's own, which nobody reads.
-    unsafe {
+    // SAFETY: reads the parameter. errno is the worker's own, which nobody reads.
+    let answer = unsafe {
         libc::syscall(
             libc::SYS_sched_setscheduler,
             0,
-            libc::SCHED_IDLE,
+            policy,
             &raw const parameter,
         )
     };
+    answer == 0
 }
 
 /// See [`crate::Os::sleep`].

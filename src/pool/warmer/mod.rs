@@ -5,7 +5,8 @@
 //! since the last look; [`pace`] makes a target of that; then it prepares some, or gives some back, or collapses one.
 //! Nobody wakes it: it looks again after 1 to 100 ms.
 //!
-//! The thread may be kept from running at any moment, as everything else goes first. So it holds nothing that a thread
+//! The thread may be kept from running at any moment, as everything else goes first but while it changes mappings
+//! (`promptly`). So it holds nothing that a thread
 //! waits for which allocates or frees: it claims what it maps by `claims`, gives back by the SP-SLOT word, and takes no
 //! lock but its own. Sweeping the partial lists, which takes their locks, it leaves to the next thread that looks for
 //! slots (`sweep_due`). A fork waits for the end of a step, and so does who purges hugetlb pages.
@@ -44,6 +45,8 @@ const END: u32 = 1;
 const STEP: usize = 4;
 /// SuperSlabs that a step looks at in search of small pages.
 const LOOKS: usize = 64;
+/// Nanoseconds of a step, of which the thread ran less than a quarter, that show that it is kept from running.
+const STARVED: u64 = 20_000_000;
 /// Free slots up to which a SuperSlab counts as filled up.
 const FULL: u32 = 8;
 
@@ -173,7 +176,8 @@ fn work(node: usize) {
     // SAFETY: `start_thread` passes a node, which lives as long as the process.
     let node = unsafe { &*(node as *const Node) };
     let (os, gate) = (node.arena.os, &node.warmer.gate);
-    os.become_idle(c"theap-warmer");
+    os.name_thread(c"theap-warmer");
+    os.run_idle(true);
     node.settle();
     while gate.load(Ordering::Acquire) == GO_ON {
         match node.warm_step() {
@@ -227,14 +231,17 @@ impl Node {
         pace.observe(self.arena.os.now(), sight, limits);
         let missing = pace.missing(limits, sight.ready);
         let sight = if missing > 0 {
-            match self.prepare(missing, cold) {
+            match self.promptly(|| self.prepare(missing, cold)) {
                 Ok(()) => pace.served(),
                 Err(_) => pace.refused(),
             }
             self.look().0
         } else if pace.excess() > 0 {
             let count = pace.excess().min(STEP);
-            self.give_back(pace.target(limits).max(limits.retain), count);
+            let _ = self.promptly(|| {
+                self.give_back(pace.target(limits).max(limits.retain), count);
+                Ok(())
+            });
             pace.gave_back(count);
             self.look().0
         } else {
@@ -249,6 +256,29 @@ impl Node {
             .stock_target
             .store(bytes(pace.target(limits)), Ordering::Relaxed);
         pace.end(sight, limits)
+    }
+
+    /// Does what takes the kernel's lock on the address space, for which threads that grow may wait: as an ordinary
+    /// thread, where it may become one. Where it may not and its CPUs are busy, that is an error: better no stock than
+    /// a thread that is kept waiting.
+    fn promptly(&self, what: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        let os = self.arena.os;
+        let ordinary = os.run_idle(false);
+        let (begun, ran) = (os.now(), os.thread_time());
+        let done = what();
+        let (took, ran) = (
+            os.now().saturating_sub(begun),
+            os.thread_time().saturating_sub(ran),
+        );
+        if ordinary {
+            os.run_idle(true);
+        } else if took > STARVED && ran < took / 4 {
+            if self.arena.first_to_say(Saying::Starved) {
+                fatal::starved(os);
+            }
+            return Err(Error::NoMemory);
+        }
+        done
     }
 
     /// What is free, and a free SuperSlab without pages, if there is one.
@@ -370,7 +400,8 @@ impl Node {
                 continue;
             }
             // SAFETY: mapped on small or transparent pages, which stay mapped.
-            if unsafe { self.arena.os.collapse(self.arena.address_of(slot), SUPER) }.is_ok() {
+            let collapse = || unsafe { self.arena.os.collapse(self.arena.address_of(slot), SUPER) };
+            if self.promptly(collapse).is_ok() {
                 self.set_mode(i, PageMode::Thp);
                 self.claims.mark(i, POPULATED);
                 self.board
