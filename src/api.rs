@@ -177,6 +177,13 @@ pub fn set_classes(classes: Classes) {
     }
 }
 
+/// Lets magazines' capacities follow the workload (the option `learn`), or freezes them as they are, in all threads.
+pub fn set_learning(on: bool) {
+    if let Some(arena) = front::arena(&DEFAULT) {
+        arena.set_learning(on);
+    }
+}
+
 /// The front, and the classes that magazines serve under [`Front::Theap`], as set last. `None` before the first use of
 /// the heap.
 pub fn gates() -> Option<(Front, Classes)> {

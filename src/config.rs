@@ -70,6 +70,8 @@ pub struct Config {
     pub(crate) warmer_cpus: Option<Cpus>,
     pub(crate) lock: bool,
     pub(crate) magazine: usize,
+    pub(crate) learn: bool,
+    pub(crate) budget: usize,
     pub(crate) front: Front,
     pub(crate) classes: Classes,
     pub(crate) numa: Numa,
@@ -226,6 +228,23 @@ pub const OPTIONS: &[OptionRow] = &[
         set: |config, value| store(&mut config.magazine, bytes(value)),
     },
     OptionRow {
+        name: "learn",
+        variable: "THEAP_LEARN",
+        default: "1",
+        values: "0, 1",
+        doc: "Whether a thread's magazines grow where its workload overflows and empties them in turn, and shrink \
+              again when it no longer does.",
+        set: |config, value| store(&mut config.learn, switch(value)),
+    },
+    OptionRow {
+        name: "budget",
+        variable: "THEAP_BUDGET",
+        default: "1M",
+        values: BYTES,
+        doc: "Bytes of free blocks that a thread's magazines may hold by learning, beyond their fixed capacities.",
+        set: |config, value| store(&mut config.budget, bytes(value)),
+    },
+    OptionRow {
         name: "front",
         variable: "THEAP_FRONT",
         default: "theap",
@@ -365,6 +384,8 @@ impl Config {
             warmer_cpus: None,
             lock: false,
             magazine: 32 << 10,
+            learn: true,
+            budget: 1 << 20,
             front: Front::Theap,
             classes: Classes::ALL,
             numa: Numa::Local,
@@ -447,6 +468,18 @@ impl Config {
     /// Bytes that a magazine may hold.
     pub const fn magazine(mut self, bytes: usize) -> Self {
         self.magazine = bytes;
+        self
+    }
+
+    /// Whether magazines grow where the workload overflows them.
+    pub const fn learn(mut self, on: bool) -> Self {
+        self.learn = on;
+        self
+    }
+
+    /// Bytes that a thread's magazines may hold by that.
+    pub const fn budget(mut self, bytes: usize) -> Self {
+        self.budget = bytes;
         self
     }
 

@@ -53,7 +53,7 @@ cfg_if::cfg_if! {
         mod stats;
 
         pub use api::{
-            Theap, class_size, collect, gates, owns, placement, purge, raw, seal, set_classes, set_front, stats, unseal,
+            Theap, class_size, collect, gates, owns, placement, purge, raw, seal, set_classes, set_front, set_learning, stats, unseal,
             usable_size, warm_up, warm_up_class,
         };
         pub use crash::report_crashes;

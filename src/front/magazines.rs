@@ -1,28 +1,37 @@
 //! THEAP: what is behind a magazine. A refill takes half a magazine of blocks, a drain returns the older half to the
-//! spans: whole batches, and never a look into a free block.
+//! spans: whole batches, and never a look into a free block. A large magazine moves no more than [`BATCH`] blocks at
+//! once, as whoever misses waits for all of them.
 
 use super::thread::Front;
 #[cfg(feature = "drain")]
 use core::ptr;
+
+/// Most blocks of a batch.
+const BATCH: usize = 1024;
 
 impl Front {
     /// Fills half of an empty magazine and pops the first block: of the class's list, while something is left there
     /// from the classic front, else of the spans. Null if there is no memory.
     #[inline(never)]
     pub(super) fn refill_magazine(&mut self, class: usize) -> *mut u8 {
-        let half = (self.capacities[class] as usize / 2).max(1);
+        #[cfg(feature = "drain")]
+        self.learn(class, false);
+        let half = (self.capacities[class] as usize / 2).clamp(1, BATCH);
         self.fill(class, half, half)
     }
 
-    /// Returns the older half of a full magazine to the spans.
+    /// Returns the older half of a full magazine to the spans, unless it grows instead.
     #[cfg(feature = "drain")]
     #[inline(never)]
     pub(super) fn drain_magazine(&mut self, class: usize) {
+        if self.learn(class, true) {
+            return;
+        }
         let base = self.bases[class];
         // SAFETY: the magazine's pointers lie from its base to its top, and this thread alone uses them.
         unsafe {
             let held = self.magazine(class).top.offset_from(base) as usize;
-            let old = held.div_ceil(2);
+            let old = held.div_ceil(2).min(BATCH);
             self.heap.give(core::slice::from_raw_parts(base, old));
             ptr::copy(base.add(old), base, held - old);
             self.magazine(class).top = base.add(held - old);
@@ -37,15 +46,16 @@ impl Front {
         while changed != 0 {
             let class = changed.trailing_zeros() as usize;
             changed &= changed - 1;
-            let base = self.bases[class];
             let places = if served & 1 << class != 0 {
                 self.capacities[class] as usize
             } else {
                 self.flush_array(class);
+                #[cfg(feature = "drain")]
+                self.unlearn(class);
                 self.fast_places(class)
             };
             // SAFETY: the class has as many places, and the array holds no more blocks.
-            self.magazine(class).limit = unsafe { base.add(places) };
+            self.magazine(class).limit = unsafe { self.bases[class].add(places) };
             self.heap.counters.classes_switched.add(1);
         }
     }

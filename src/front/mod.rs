@@ -20,6 +20,8 @@ mod classic;
 mod follow;
 #[cfg(feature = "hardened")]
 pub mod hardened;
+#[cfg(all(feature = "theap", feature = "drain"))]
+mod learner;
 #[cfg(feature = "theap")]
 mod magazines;
 mod slow;

@@ -2,6 +2,8 @@
 //! process.
 
 use super::classic::{FAST, List};
+#[cfg(all(feature = "theap", feature = "drain"))]
+use super::learner::Learner;
 use super::{EMPTY, Head, RETIRED, slot};
 use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::config::Config;
@@ -33,12 +35,14 @@ pub struct Front {
     /// The classes that magazines serve.
     #[cfg(feature = "theap")]
     pub(super) served: u64,
+    #[cfg(all(feature = "theap", feature = "drain"))]
+    pub(super) learner: Learner,
     /// The arrays' pointers: for each class a null sentinel and then its places.
-    storage: [*mut u8; storage_places()],
+    storage: [*mut u8; storage_before(CLASS_COUNT)],
 }
 
 /// Places of a class's array.
-const fn places(class: usize) -> usize {
+pub(super) const fn places(class: usize) -> usize {
     let magazine = CLASSES[class].magazine as usize;
     if cfg!(feature = "theap") || magazine < FAST {
         magazine
@@ -47,14 +51,34 @@ const fn places(class: usize) -> usize {
     }
 }
 
-/// Places of all arrays and their sentinels.
-const fn storage_places() -> usize {
+/// Places of the arrays below this class, and their sentinels.
+const fn storage_before(end: usize) -> usize {
     let (mut sum, mut class) = (0, 0);
-    while class < CLASS_COUNT {
+    while class < end {
         sum += places(class) + 1;
         class += 1;
     }
     sum
+}
+
+/// Where in the storage each class's array begins, above its sentinel.
+const ARRAYS: [usize; CLASS_COUNT] = {
+    let (mut arrays, mut class) = ([0; CLASS_COUNT], 0);
+    while class < CLASS_COUNT {
+        arrays[class] = storage_before(class) + 1;
+        class += 1;
+    }
+    arrays
+};
+
+/// The array that a front has for a class.
+pub(super) fn own_array(front: *mut Front, class: usize) -> *mut *mut u8 {
+    // SAFETY: the front is valid, and the array lies in its storage.
+    unsafe {
+        (&raw mut (*front).storage)
+            .cast::<*mut u8>()
+            .add(ARRAYS[class])
+    }
 }
 
 /// Bytes of a front, in pages.
@@ -202,7 +226,7 @@ impl Front {
             if slot.new {
                 (&raw mut (*place).heap).write(Heap::new(arena, slot.index, node));
                 (&raw mut (*place).index).write(slot.index);
-                Self::lay_out_magazines(place, arena.config.magazine);
+                Self::lay_out_magazines(place);
             }
             (*place).settle_on(node);
         }
@@ -213,18 +237,13 @@ impl Front {
     ///
     /// # Safety
     /// `place` is a new front's zeroed memory.
-    unsafe fn lay_out_magazines(place: *mut Front, budget: usize) {
+    unsafe fn lay_out_magazines(place: *mut Front) {
         // SAFETY: the storage has a place more for each class than its greatest capacity; all stays inside.
         unsafe {
-            let storage = (&raw mut (*place).storage).cast::<*mut u8>();
-            let mut at = 0;
-            for (class, info) in CLASSES.iter().enumerate() {
-                let base = storage.add(at + 1);
-                at += places(class) + 1;
-                let capacity = (budget / info.size as usize)
-                    .clamp(info.least as usize, info.magazine as usize);
+            for class in 0..CLASS_COUNT {
+                let base = own_array(place, class);
                 (*place).bases[class] = base;
-                (*place).capacities[class] = capacity as u16;
+                (*place).capacities[class] = (*place).fixed_capacity(class) as u16;
                 let magazine = &raw mut (*place).head.magazines[class + kind::FIRST as usize];
                 (*magazine).top = base;
                 (*magazine).limit = base.add((*place).fast_places(class));
@@ -232,7 +251,7 @@ impl Front {
             // The zeroed sentinel of class 0 serves the magazines that never hold anything.
             for what in [kind::FREE, kind::LARGE, kind::HUGE] {
                 let magazine = &raw mut (*place).head.magazines[what as usize];
-                (*magazine).top = storage.add(1);
+                (*magazine).top = own_array(place, 0);
                 (*magazine).limit = (*magazine).top;
             }
         }
@@ -246,6 +265,13 @@ impl Front {
     #[cfg(feature = "theap")]
     pub(super) fn has_magazine(&self, class: usize) -> bool {
         self.served & 1 << class != 0
+    }
+
+    /// The class's capacity as the option `magazine` has it.
+    pub(super) fn fixed_capacity(&self, class: usize) -> usize {
+        let info = &CLASSES[class];
+        (self.arena().config.magazine / info.size as usize)
+            .clamp(info.least as usize, info.magazine as usize)
     }
 
     /// Where the front's memory comes from.
@@ -275,6 +301,8 @@ impl Front {
     /// Gives all blocks and spans back and leaves the front to a later thread.
     pub fn retire(&mut self) {
         self.flush();
+        #[cfg(all(feature = "theap", feature = "drain"))]
+        (0..CLASS_COUNT).for_each(|class| self.unlearn(class));
         self.heap.retire();
         self.arena().release_heap(self.index);
     }

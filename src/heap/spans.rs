@@ -37,7 +37,7 @@ pub struct Heap {
     /// What it has done.
     pub counters: &'static Counters,
     /// The same by class.
-    pub(super) class_counters: &'static [ClassCounters; CLASS_COUNT],
+    pub class_counters: &'static [ClassCounters; CLASS_COUNT],
     /// Records what it does, while somebody looks.
     pub tracer: Tracer,
 }

@@ -42,6 +42,8 @@ pub struct Arena {
     pub config: Config,
     /// Which front serves which class.
     pub gate: Gate,
+    /// Whether magazines' capacities may change.
+    learns: AtomicBool,
     /// What the classic front's links are XORed with.
     pub secret: usize,
     base: usize,
@@ -277,6 +279,7 @@ impl Arena {
             os,
             config,
             gate: Gate::new(config.front, config.classes),
+            learns: AtomicBool::new(config.learn),
             secret: os.random() as usize,
             base,
             len,
@@ -505,6 +508,16 @@ impl Arena {
         if !on {
             self.nodes().iter().for_each(Node::unpark_warmer);
         }
+    }
+
+    /// Lets magazines' capacities change, or freezes them.
+    pub fn set_learning(&self, on: bool) {
+        self.learns.store(on, Ordering::Relaxed);
+    }
+
+    /// Whether magazines' capacities may change. Those of a sealed heap may not: it takes no memory.
+    pub fn learns(&self) -> bool {
+        self.learns.load(Ordering::Relaxed) && !self.is_sealed()
     }
 
     /// Whether what would need the system must be refused.

@@ -95,11 +95,13 @@ pub struct ClassCounters {
     pub refilled_blocks: Count,
     /// Blocks moved from magazines to spans.
     pub drained_blocks: Count,
+    /// Blocks that the magazine may hold now beyond its fixed capacity.
+    pub learned_blocks: Count,
 }
 
-/// A heap's numbers.
+/// A heap's numbers. Aligned so that sixteen take whole pages.
 #[derive(Debug)]
-#[repr(C, align(64))]
+#[repr(C, align(256))]
 pub struct HeapBoard {
     /// Counted by the heap's thread.
     pub counters: Counters,

@@ -18,6 +18,14 @@ impl Count {
         }
     }
 
+    /// Replaces the number, by the one writer.
+    #[inline]
+    pub fn set(&self, n: u64) {
+        if cfg!(feature = "stats") {
+            self.0.store(n, Ordering::Relaxed);
+        }
+    }
+
     /// The number now.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -66,6 +74,10 @@ counters! {
     spills,
     /// Classes switched to the other front, once a heap.
     classes_switched,
+    /// Times that the learner enlarged a magazine.
+    magazines_grown,
+    /// Times that it made one smaller again.
+    magazines_shrunk,
     /// Words of remote bits set for spans of another owner.
     remote_words,
     /// Spans taken from the heap's own partial spans.

@@ -27,12 +27,13 @@ impl NodeStats {
 
 impl ClassStats {
     /// The numbers with their names, but for the size.
-    pub fn list(&self) -> [(&'static str, u64); 4] {
+    pub fn list(&self) -> [(&'static str, u64); 5] {
         [
             ("spans", self.spans),
             ("span_bytes", self.span_bytes),
             ("refilled_blocks", self.refilled_blocks),
             ("drained_blocks", self.drained_blocks),
+            ("learned_blocks", self.learned_blocks),
         ]
     }
 
@@ -75,18 +76,19 @@ impl Stats {
         }
         writeln!(
             out,
-            "{:>10} {:>8} {:>14} {:>16} {:>16}",
-            "class", "spans", "span_bytes", "refilled_blocks", "drained_blocks"
+            "{:>10} {:>8} {:>14} {:>16} {:>16} {:>16}",
+            "class", "spans", "span_bytes", "refilled_blocks", "drained_blocks", "learned_blocks"
         )?;
         for class in self.used_classes() {
             writeln!(
                 out,
-                "{:>10} {:>8} {:>14} {:>16} {:>16}",
+                "{:>10} {:>8} {:>14} {:>16} {:>16} {:>16}",
                 class.size,
                 class.spans,
                 class.span_bytes,
                 class.refilled_blocks,
-                class.drained_blocks
+                class.drained_blocks,
+                class.learned_blocks
             )?;
         }
         Ok(())
@@ -197,6 +199,11 @@ impl Stats {
                 "class_drained_blocks_total",
                 "counter",
                 "Blocks moved from magazines to spans, by size.",
+            ),
+            (
+                "class_learned_blocks",
+                "gauge",
+                "Blocks that magazines may hold beyond their fixed capacities, by size.",
             ),
         ];
         for (index, (name, kind, help)) in metrics.into_iter().enumerate() {

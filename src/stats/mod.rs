@@ -98,6 +98,8 @@ pub struct ClassStats {
     pub refilled_blocks: u64,
     /// Blocks moved from magazines to spans.
     pub drained_blocks: u64,
+    /// Blocks that magazines may hold now beyond their fixed capacities.
+    pub learned_blocks: u64,
 }
 
 /// At most `N` entries, usable as a slice.
@@ -233,6 +235,7 @@ impl Stats {
                 span_bytes: spans.wrapping_mul(class.span_bytes() as u64),
                 refilled_blocks: sum(&|class| class.refilled_blocks.get()),
                 drained_blocks: sum(&|class| class.drained_blocks.get()),
+                learned_blocks: sum(&|class| class.learned_blocks.get()),
             });
         }
         stats
