@@ -110,6 +110,19 @@ impl Front {
         }
     }
 
+    /// Forgets everything: the front's next thread begins anew.
+    pub(super) fn unlearn_all(&mut self) {
+        (0..CLASS_COUNT).for_each(|class| self.unlearn(class));
+        self.learner = Learner {
+            drained: 0,
+            turns: [0; CLASS_COUNT],
+            turned: 0,
+            grown: 0,
+            spent: 0,
+            misses: 0,
+        };
+    }
+
     /// Changes a magazine's capacity; what it holds beyond that goes to the spans. False if there is no memory for its
     /// pointers: nothing has changed then.
     fn set_capacity(&mut self, class: usize, capacity: usize) -> bool {

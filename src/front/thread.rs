@@ -302,7 +302,7 @@ impl Front {
     pub fn retire(&mut self) {
         self.flush();
         #[cfg(all(feature = "theap", feature = "drain"))]
-        (0..CLASS_COUNT).for_each(|class| self.unlearn(class));
+        self.unlearn_all();
         self.heap.retire();
         self.arena().release_heap(self.index);
     }
