@@ -174,12 +174,12 @@ impl Front {
     /// Fills the class's empty array with up to `from_list` blocks of the list, or if it has none with up to
     /// `from_spans` of the spans, and pops the first. The array has as many places.
     pub(super) fn fill(&mut self, class: usize, from_list: usize, from_spans: usize) -> *mut u8 {
-        self.follow();
         let base = self.bases[class];
         // SAFETY: the array is empty and has that many places; the blocks end up at its bottom.
         unsafe {
             let mut got = self.unlist(class, base, from_list);
             if got == 0 {
+                self.follow();
                 got = self.heap.take(class, base.add(from_spans), from_spans);
                 if got == 0 {
                     return ptr::null_mut();
