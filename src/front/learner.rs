@@ -160,6 +160,10 @@ impl Front {
 
     /// Places for so many pointers above a sentinel, in a block of the heap.
     fn new_array(&mut self, capacity: usize) -> Option<*mut *mut u8> {
+        if cfg!(feature = "hardened") {
+            // What a free block contains is compared when it is handed out: no block may hold pointers in between.
+            return None;
+        }
         let class = class_for((capacity + 1) * size_of::<*mut u8>(), 16)?;
         let mut block: *mut u8 = ptr::null_mut();
         // SAFETY: one place below the end; then the block's first word.

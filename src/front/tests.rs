@@ -360,7 +360,12 @@ fn stashes_overflow_to_the_list_and_are_found_from_other_cpus() {
 }
 
 /// Bursts of a class: so many blocks come and go, round after round.
-#[cfg(all(feature = "theap", feature = "drain", feature = "stats"))]
+#[cfg(all(
+    feature = "theap",
+    feature = "drain",
+    feature = "stats",
+    not(feature = "hardened")
+))]
 fn bursts(world: &mut World, front: &mut Front, size: usize, blocks: usize, rounds: usize) {
     for _ in 0..rounds {
         let burst: Vec<_> = (0..blocks)
@@ -371,7 +376,12 @@ fn bursts(world: &mut World, front: &mut Front, size: usize, blocks: usize, roun
 }
 
 #[test]
-#[cfg(all(feature = "theap", feature = "drain", feature = "stats"))]
+#[cfg(all(
+    feature = "theap",
+    feature = "drain",
+    feature = "stats",
+    not(feature = "hardened")
+))]
 fn magazines_grow_with_bursts_within_the_budget_and_forget() {
     let config = SMALL.magazine(4096).budget(256 << 10);
     let mut world = World::new(config, |_| {}).expect("an arena");
