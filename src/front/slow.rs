@@ -50,7 +50,6 @@ pub fn alloc_run(bytes: usize, align: usize, config: &Config) -> (*mut u8, bool)
 }
 
 /// As `alloc_aligned`, zeroed.
-#[cfg(not(feature = "hardened"))]
 pub fn alloc_zeroed(size: usize, align: usize, config: &Config) -> *mut u8 {
     let Some(class) = classes::class_for(size, align) else {
         let (block, zero) = alloc_run(size, align, config);
