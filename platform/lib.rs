@@ -37,6 +37,8 @@ mod linux;
 
 #[cfg(feature = "fake")]
 pub use fake::{Call, Fake};
+#[cfg(feature = "lock-stats")]
+pub use linux::contention::{Contention, contention};
 pub use linux::cpus::Cpus;
 pub use linux::futex::{Guard, Mutex, Rank, RawMutex, spin_only};
 pub use linux::line::Line;

@@ -225,6 +225,14 @@ pub unsafe fn is_valid() -> Result<(), crate::Invalid> {
     front::existing_arena().map_or(Ok(()), |arena| unsafe { front::check(arena) })
 }
 
+/// How often threads waited for the locks of the pool since the start, and how long: `heaps` (a thread's first
+/// allocation and its end), `partial` (lists of spans with free blocks; a thread that takes one gives up soon and goes
+/// elsewhere), `growth`. What was free at once does not count.
+#[cfg(feature = "lock-stats")]
+pub fn lock_stats() -> [(&'static str, theap_platform::Contention); 3] {
+    crate::pool::lock_stats()
+}
+
 /// Whether the address lies in the heap's range.
 #[inline]
 pub fn owns(address: *const u8) -> bool {

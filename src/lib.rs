@@ -64,6 +64,8 @@ cfg_if::cfg_if! {
         pub use stats::events::{Event, EventKind};
         pub use stats::{COUNTERS, ClassStats, List, NodeStats, Stats, Totals};
         pub use theap_platform::Error;
+        #[cfg(feature = "lock-stats")]
+        pub use {api::lock_stats, theap_platform::Contention};
         #[cfg(any(test, debug_assertions))]
         pub use {api::is_valid, pool::Invalid};
     }

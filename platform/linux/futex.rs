@@ -113,7 +113,7 @@ pub struct Rank(pub u8);
 /// Data and the lock that guards it.
 pub struct Mutex<T> {
     raw: RawMutex,
-    #[cfg(debug_assertions)]
+    #[cfg(any(debug_assertions, feature = "lock-stats"))]
     rank: Rank,
     value: UnsafeCell<T>,
 }
@@ -127,7 +127,7 @@ impl<T> Mutex<T> {
         assert!(rank.0 < 64);
         Mutex {
             raw: RawMutex::new(),
-            #[cfg(debug_assertions)]
+            #[cfg(any(debug_assertions, feature = "lock-stats"))]
             rank,
             value: UnsafeCell::new(value),
         }
@@ -136,7 +136,7 @@ impl<T> Mutex<T> {
     /// Gives a mutex that was born in zeroed memory its rank, before it is shared.
     pub fn set_rank(&mut self, rank: Rank) {
         assert!(rank.0 < 64);
-        #[cfg(debug_assertions)]
+        #[cfg(any(debug_assertions, feature = "lock-stats"))]
         {
             self.rank = rank;
         }
@@ -148,6 +148,11 @@ impl<T> Mutex<T> {
     pub fn lock(&self) -> Guard<'_, T> {
         #[cfg(debug_assertions)]
         order::enter(self.rank);
+        #[cfg(feature = "lock-stats")]
+        if !self.raw.try_lock() {
+            super::contention::counted(self.rank, || self.raw.lock());
+        }
+        #[cfg(not(feature = "lock-stats"))]
         self.raw.lock();
         Guard { mutex: self }
     }
@@ -161,6 +166,24 @@ impl<T> Mutex<T> {
         #[cfg(debug_assertions)]
         order::note(self.rank);
         Some(Guard { mutex: self })
+    }
+
+    /// Takes the lock if it is to be had in so many tries.
+    pub fn try_lock_often(&self, tries: usize) -> Option<Guard<'_, T>> {
+        let wait = || {
+            (1..tries).find_map(|_| {
+                core::hint::spin_loop();
+                self.try_lock()
+            })
+        };
+        let first = self.try_lock();
+        if first.is_some() {
+            return first;
+        }
+        #[cfg(feature = "lock-stats")]
+        return super::contention::counted(self.rank, wait);
+        #[cfg(not(feature = "lock-stats"))]
+        wait()
     }
 
     /// Takes the lock across a `fork`: without a guard and outside the order of ranks, as fork handlers

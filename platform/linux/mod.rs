@@ -1,5 +1,7 @@
 //! The real system. Every module here is private behind [`crate::Os`] or re-exported by `lib.rs`.
 
+#[cfg(feature = "lock-stats")]
+pub mod contention;
 pub mod cpus;
 pub mod crash;
 pub mod demote;

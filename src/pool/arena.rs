@@ -30,7 +30,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8};
 use theap_platform::{Error, HUGE, HUGE_1G, Mutex, Os, PAGE, Rank, Shared, Topology};
 
 /// Rank of the lock on heap ids; first of all.
-const RANK_HEAPS: u8 = 1;
+pub(super) const RANK_HEAPS: u8 = 1;
 /// A range is never smaller, nor does the reservation go below it.
 const LEAST: usize = 64 << 20;
 

@@ -51,6 +51,17 @@ pub const SLOT: usize = 64 << 10;
 /// Bytes of a SuperSlab.
 pub const SUPER: usize = SLOT * SLOTS;
 
+/// What threads have waited for: each kind of lock with its name.
+#[cfg(feature = "lock-stats")]
+pub fn lock_stats() -> [(&'static str, theap_platform::Contention); 3] {
+    [
+        ("heaps", arena::RANK_HEAPS),
+        ("partial", node::RANK_PARTIAL),
+        ("growth", node::RANK_GROWTH),
+    ]
+    .map(|(name, rank)| (name, theap_platform::contention(theap_platform::Rank(rank))))
+}
+
 /// A span, by the number of its first slot in the address range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpanId(pub u32);

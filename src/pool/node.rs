@@ -17,9 +17,9 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use theap_platform::{Guard, Mutex, PageMode, Rank};
 
 /// Rank of the partial lists' locks; they are never nested.
-const RANK_PARTIAL: u8 = 2;
+pub(super) const RANK_PARTIAL: u8 = 2;
 /// Rank of the growth lock.
-const RANK_GROWTH: u8 = 3;
+pub(super) const RANK_GROWTH: u8 = 3;
 /// Tries after which a taker of a partial span looks elsewhere, and a giver sleeps. A list's lock is held for some tens
 /// of ns unless its holder is preempted, and steady state is to have no system call.
 pub(super) const TAKER_TRIES: usize = 1 << 10;
@@ -230,13 +230,7 @@ impl Node {
 
     /// The partial list of a class, if its lock is to be had soon.
     pub(super) fn try_list(&self, class: usize, tries: usize) -> Option<Guard<'_, SpanQueue>> {
-        (0..tries).find_map(|_| {
-            let guard = self.partial[class].try_lock();
-            if guard.is_none() {
-                core::hint::spin_loop();
-            }
-            guard
-        })
+        self.partial[class].try_lock_often(tries)
     }
 
     /// Puts a span that is POOL's on the list.
