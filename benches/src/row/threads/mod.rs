@@ -25,7 +25,7 @@ const CHUNK: usize = 1024;
 const CHUNKS: usize = 1000;
 
 /// Replacements in the life of a thread of Larson's server.
-const LIFE: usize = 100 * CHUNKS;
+const LIFE: usize = 20 * CHUNKS;
 
 /// Blocks of a thread in [`phases`].
 const PHASE: usize = 20_000;
