@@ -5,7 +5,7 @@
 //! of the allocator, in `collections` and `spawn` what their module says. Before the measured part everything that the
 //! harness needs is made, and the row has run once.
 //!
-//! Whose memory it is, is proved before and after ([`crate::proof`]) and of the blocks that a row leaves. Rows that
+//! Whose memory it is, is proved before and after (`proof.rs`) and of the blocks that a row leaves. Rows that
 //! work through Rust's collections need the contender to be the process's global allocator, which is proved, too.
 
 mod collections;
