@@ -404,7 +404,7 @@ impl Room {
     fn avail(&self) -> Avail<'_> {
         Avail {
             levels: core::array::from_fn(|level| Bitmap {
-                words: &self.bits[level..=level],
+                words: &self.bits[2 * level..2 * level + 2],
                 summary: &self.summary[level..=level],
             }),
         }
@@ -421,32 +421,34 @@ fn one_room_is_never_forgotten() {
     releases_against_a_withdrawal::<1>();
 }
 
+/// A SuperSlab of the second word, which is found by the summary. With one releaser the taker has already found nothing.
 fn releases_against_a_withdrawal<const RELEASERS: usize>() {
     const ONE: usize = 1;
+    const SUPER: usize = 64;
     explore(|| {
-        let zeros = || (0..LEVELS).map(|_| AtomicU64::new(0)).collect();
+        let zeros = |count| (0..count).map(|_| AtomicU64::new(0)).collect();
         let room = Arc::new(Room {
             slots: Super::new(32),
-            bits: zeros(),
-            summary: zeros(),
+            bits: zeros(2 * LEVELS),
+            summary: zeros(LEVELS),
         });
         // A stale hint from earlier times.
-        room.avail().levels[ONE].set(0);
+        room.avail().levels[ONE].set(SUPER);
         let releasers: [_; RELEASERS] = core::array::from_fn(|slot| {
             let room = room.clone();
             thread::spawn(move || {
                 let (before, after) = room.slots.release(slot, 1);
-                room.avail().offer(0, before, after);
+                room.avail().offer(SUPER, before, after);
             })
         });
-        if room.slots.take(1).is_none() {
-            room.avail().withdraw(0, ONE, &room.slots.word);
+        if RELEASERS == 1 || room.slots.take(1).is_none() {
+            room.avail().withdraw(SUPER, ONE, &room.slots.word);
         }
         let _ = join(releasers);
         assert!(room.slots.word.get().has_run(1));
         assert_eq!(
             room.avail().levels[ONE].next(0),
-            Some(0),
+            Some(SUPER),
             "free slots that nobody finds"
         );
     });
@@ -655,7 +657,7 @@ const WEAKENED: &[Weakened] = &[
     (SUPERSLAB, "begin_purge_empty", "compare_exchange_weak", Weakening::Torn, empty_slots_are_purged_beside_a_taker),
     (SUPERSLAB, "end_purge", "fetch_or(bits", Weakening::Relaxed, empty_slots_are_purged_beside_a_taker),
     (AVAIL, "set(", "words[word].fetch_or", Weakening::Torn, one_room_is_never_forgotten),
-    (AVAIL, "clear(", "words[word].fetch_and", Weakening::Relaxed, one_room_is_never_forgotten),
+    (AVAIL, "clear(", "words[word].fetch_and", Weakening::Torn, one_room_is_never_forgotten),
     (AVAIL, "clear_summary(", "words[word].load", Weakening::Forgotten, one_room_is_never_forgotten),
     (STASH, "put(", "compare_exchange(", Weakening::Relaxed, stash_loses_no_span),
     (STASH, "put(", "compare_exchange(", Weakening::Torn, stash_loses_no_span),
