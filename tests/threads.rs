@@ -146,9 +146,11 @@ fn thousands_of_threads_come_and_go() {
     }
     live.into_iter().for_each(|thread| thread.join().unwrap());
     shelf.lock().unwrap().iter().for_each(Parcel::check);
+    // Threads of other tests may begin meanwhile, and wait for their turn.
+    const TESTS: usize = 4;
     let made = theap::stats().heaps - heaps;
     assert!(
-        made <= LIVE as u64,
+        made <= (LIVE + TESTS) as u64,
         "{made} new heaps for {LIVE} threads at once"
     );
     assert!(
