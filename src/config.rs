@@ -241,7 +241,8 @@ pub const OPTIONS: &[OptionRow] = &[
         variable: "THEAP_BUDGET",
         default: "1M",
         values: BYTES,
-        doc: "Bytes of free blocks that a thread's magazines may hold by learning, beyond their fixed capacities.",
+        doc: "Bytes of free blocks that a thread's magazines may hold by learning, beyond their fixed capacities; and of \
+              spans that its heap may keep by learning.",
         set: |config, value| store(&mut config.budget, bytes(value)),
     },
     OptionRow {

@@ -16,6 +16,7 @@ cfg_if::cfg_if! {
         #[cfg(feature = "hardened")]
         mod random;
         mod spans;
+        mod stock;
 
         pub use home::{check_blocks, give_without_heap};
         pub use spans::Heap;

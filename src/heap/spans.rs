@@ -1,6 +1,7 @@
 //! Refill: blocks out of spans. And the life of a heap's spans.
 
 use super::ownership::FIRST_HEAP;
+use super::stock::Stock;
 use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::fatal::{Misuse, misuse};
 use crate::pool::queue::{NIL, SpanQueue};
@@ -9,9 +10,6 @@ use crate::stats::Counters;
 use crate::stats::board::ClassCounters;
 use crate::stats::events::{EventKind, Tracer};
 use theap_platform::Error;
-
-/// Partial spans of a class that a heap has before it gives wholly free ones back.
-const KEEP: usize = 2;
 
 /// One class of a heap.
 pub(super) struct HeapClass {
@@ -34,6 +32,7 @@ pub struct Heap {
     #[cfg(feature = "hardened")]
     pub random: super::random::Random,
     pub(super) classes: [HeapClass; CLASS_COUNT],
+    stock: Stock,
     /// What it has done.
     pub counters: &'static Counters,
     /// The same by class.
@@ -62,6 +61,7 @@ impl Heap {
                 #[cfg(not(feature = "shared-pool"))]
                 own_super: NIL,
             }),
+            stock: Stock::new(),
             counters: &board.counters,
             class_counters: &board.classes,
             tracer: arena.heap_tracer(index),
@@ -234,6 +234,9 @@ impl Heap {
     /// TBACKEND: a span of the class from the pool, now the heap's; it may turn out to be full.
     fn acquire_span(&mut self, class: usize) -> Option<SpanId> {
         let arena = self.arena;
+        let budget = arena.learns().then_some(arena.config.budget);
+        self.stock.took(class, budget);
+        self.counters.spans_kept.set(self.stock.learned());
         let begin = self.tracer.begin();
         if let Some((span, stage)) = arena.take_partial(self.node, class, self.id) {
             arena.span(span).set_last_owner(self.id);
@@ -330,10 +333,11 @@ impl Heap {
             return;
         }
         let all_free = meta.free.get() == u32::from(CLASSES[class].blocks);
-        if all_free && this.partial.len() >= KEEP {
+        if all_free && this.partial.len() >= self.stock.keeps(class) {
             if meta.listed.replace(false) {
                 this.partial.remove(span, self.arena);
             }
+            self.stock.gave(class);
             self.release(span);
         } else if !meta.listed.replace(true) {
             this.partial.push(span, self.arena);
@@ -358,6 +362,8 @@ impl Heap {
     /// Leaves all spans: the wholly free ones to the pool's slots, partial ones to its lists, full ones to nobody.
     pub fn retire(&mut self) {
         self.part_with_spans(false);
+        self.stock = Stock::new();
+        self.counters.spans_kept.set(0);
     }
 
     fn part_with_spans(&mut self, keep_partial: bool) {

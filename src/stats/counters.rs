@@ -100,6 +100,8 @@ counters! {
     node_moves,
     /// Spans whose slots were given back.
     spans_released,
+    /// Spans that heaps have learned to keep now, of a class that runs empty and full again.
+    spans_kept,
     /// Full spans left to nobody.
     spans_disowned,
     /// Full spans taken back by their last owner.
