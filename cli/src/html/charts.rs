@@ -23,8 +23,10 @@ const GRID: RGBAColor = RGBAColor(0x80, 0x80, 0x80, 0.25);
 
 /// Height of a bar with its gap, and the widths to the left and right of the bars.
 const BAR: i32 = 16;
-const NAMES: i32 = 150;
+const NAMES: i32 = 185;
 const VALUES: i32 = 90;
+/// The latter where a value is followed by its side's name.
+const NAMED_VALUES: i32 = 190;
 
 /// A line of a chart: which side's, and its points.
 pub struct Line {
@@ -115,11 +117,12 @@ where
 /// one more than the value, so that nothing has length 0.
 pub fn bars(groups: &[Bars], logarithmic: bool, label: &dyn Fn(f64) -> String) -> Result<String> {
     let scale = |value: f64| if logarithmic { value.ln_1p() } else { value };
-    bars_chart(groups, &scale, &|_, value| label(value))
+    bars_chart(groups, VALUES, &scale, &|_, value| label(value))
 }
 
 fn bars_chart(
     groups: &[Bars],
+    beside: i32,
     scale: &dyn Fn(f64) -> f64,
     label: &dyn Fn(usize, f64) -> String,
 ) -> Result<String> {
@@ -127,7 +130,7 @@ fn bars_chart(
     let height = rows as i32 * BAR + (groups.len() as i32 + 1) * BAR / 2;
     let values = groups.iter().flat_map(|group| &group.values);
     let most = values.map(|value| scale(value.1)).fold(1e-9, f64::max);
-    let room = f64::from(SIZE.0 as i32 - NAMES - VALUES);
+    let room = f64::from(SIZE.0 as i32 - NAMES - beside);
     draw((SIZE.0, height as u32), |area| {
         let mut top = BAR / 2;
         for group in groups {
@@ -148,7 +151,7 @@ fn bars_chart(
 
 /// Bars as of [`bars`], linear, with a label that may tell the side.
 pub fn named_bars(groups: &[Bars], label: &dyn Fn(usize, f64) -> String) -> Result<String> {
-    bars_chart(groups, &|value| value, label)
+    bars_chart(groups, NAMED_VALUES, &|value| value, label)
 }
 
 /// A chart as a file of its own, which a viewer may show on a light or a dark page.
