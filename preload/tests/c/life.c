@@ -109,7 +109,7 @@ static void *endless(void *unused) {
 
 static long heaps(void) {
     size_t (*stats)(char *, size_t) = (size_t (*)(char *, size_t))dlsym(RTLD_DEFAULT, "theap_stats_json");
-    char text[4096];
+    char text[16384];
     CHECK(stats && stats(text, sizeof text) < sizeof text && strstr(text, "\"heaps\":"));
     return atol(strstr(text, "\"heaps\":") + 8);
 }
