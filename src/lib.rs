@@ -26,13 +26,10 @@ mod classes;
 
 cfg_if::cfg_if! {
     if #[cfg(loom)] {
-        // The protocols alone, for the models of tests/loom.rs.
+        // The protocols alone, for the models of tests/loom.
         pub mod heap;
         pub mod pool;
-        pub mod stats {
-            //! The ring alone.
-            pub mod ring;
-        }
+        pub mod stats;
         pub mod sync;
     } else {
         mod heap;

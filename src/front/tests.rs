@@ -1,6 +1,7 @@
 //! Fronts and arenas of their own behind a fake operating system: every call failing at every position, several NUMA
 //! nodes, random sequences of operations on several heaps. After each run no block may be lost.
 
+mod faults;
 // Told by their counters.
 #[cfg(all(feature = "numa", feature = "stats"))]
 mod numa;
@@ -15,6 +16,7 @@ use core::sync::atomic::Ordering;
 use proptest::prelude::*;
 use std::boxed::Box;
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 use theap_platform::{Call, Error, Fake, Os, PageMode};
 
@@ -24,8 +26,8 @@ const SMALL: Config = Config::new().address_space(128 << 20).pages(Pages::Small)
 struct World {
     fake: &'static Fake,
     arena: &'static Arena,
-    /// Address -> size.
-    live: BTreeMap<usize, usize>,
+    /// Address -> size. Behind a lock, as several threads may use the world (`faults`).
+    live: Mutex<BTreeMap<usize, usize>>,
 }
 
 impl World {
@@ -36,7 +38,7 @@ impl World {
         Ok(Self {
             fake,
             arena,
-            live: BTreeMap::new(),
+            live: Mutex::default(),
         })
     }
 
@@ -45,8 +47,17 @@ impl World {
         Front::new_in(self.arena).map(|front| unsafe { &mut *front })
     }
 
+    fn live(&self) -> MutexGuard<'_, BTreeMap<usize, usize>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Allocates, checks that the block is nobody else's, and writes its ends.
     fn alloc(&mut self, front: &mut Front, size: usize, align: usize) -> Option<usize> {
+        self.alloc_beside(front, size, align)
+    }
+
+    /// As `alloc`, while other threads do the same.
+    fn alloc_beside(&self, front: &mut Front, size: usize, align: usize) -> Option<usize> {
         let block = match classes::class_for(size, align) {
             Some(class) => front.alloc_class(class),
             None => self
@@ -59,7 +70,8 @@ impl World {
         }
         let address = block as usize;
         assert!(address.is_multiple_of(align) && self.arena.contains(address));
-        let below = self.live.range(..address + size).next_back();
+        let mut live = self.live();
+        let below = live.range(..address + size).next_back();
         assert!(
             below.is_none_or(|(at, len)| at + len <= address),
             "a block was handed out twice"
@@ -69,12 +81,17 @@ impl World {
             block.write(address as u8);
             block.add(size - 1).write(size as u8);
         }
-        self.live.insert(address, size);
+        live.insert(address, size);
         Some(address)
     }
 
     fn free(&mut self, front: &mut Front, address: usize) {
-        let size = self.live.remove(&address).expect("live");
+        self.free_beside(front, address);
+    }
+
+    /// As `free`, while other threads do the same.
+    fn free_beside(&self, front: &mut Front, address: usize) {
+        let size = self.live().remove(&address).expect("live");
         let block = address as *mut u8;
         // SAFETY: a live block of the world.
         unsafe {
@@ -99,7 +116,7 @@ impl World {
         }
     }
 
-    fn resize(&mut self, address: usize, size: usize) -> bool {
+    fn resize(&self, address: usize, size: usize) -> bool {
         let (slot, _) = self.arena.run_at(address).expect("a run");
         let resized = self.arena.resize_run(slot, size);
         if resized {
@@ -108,7 +125,7 @@ impl World {
                 (address as *mut u8).write(address as u8);
                 ((address + size - 1) as *mut u8).write(size as u8);
             }
-            self.live.insert(address, size);
+            self.live().insert(address, size);
         }
         resized
     }
@@ -119,8 +136,9 @@ impl World {
                 self.alloc(fronts[front], size, 1 << align);
             }
             Op::Free { front, pick } => {
-                let pick = pick % (self.live.len().max(1));
-                if let Some(&address) = self.live.keys().nth(pick) {
+                let pick = pick % (self.live().len().max(1));
+                let picked = self.live().keys().nth(pick).copied();
+                if let Some(address) = picked {
                     self.free(fronts[front], address);
                 }
             }
@@ -148,11 +166,10 @@ impl World {
 
     /// Frees everything, retires the fronts, and finds every slot free again.
     fn end(mut self, mut fronts: Vec<&'static mut Front>) {
-        for address in self.live.keys().copied().collect::<Vec<_>>() {
-            match fronts.first_mut() {
-                Some(front) => self.free(front, address),
-                None => assert!(self.live.is_empty(), "no block without a front"),
-            }
+        let left: Vec<_> = self.live().keys().copied().collect();
+        for address in left {
+            let front = fronts.first_mut().expect("no block without a front");
+            self.free(front, address);
         }
         fronts.iter_mut().for_each(|front| front.retire());
         self.arena.nodes().iter().for_each(|node| {
@@ -160,6 +177,8 @@ impl World {
         });
         self.is_valid();
         assert_eq!(self.active(), 0, "slots are lost");
+        let stats = self.arena.board().unwrap().stats();
+        assert_eq!(stats.empty, 0, "memory is kept");
         // SAFETY: nobody uses the arena any more.
         unsafe { self.arena.destroy() };
     }
@@ -499,8 +518,8 @@ fn broken_heaps_are_not_valid() {
         let found = unsafe { super::check(arena) }.expect_err(what);
         assert!(found.what.contains(what), "{found}");
     };
-    let in_use = world.live.keys().map(|&at| arena.slot_of(at));
-    for slot in in_use.collect::<Vec<_>>() {
+    let in_use: Vec<_> = world.live().keys().map(|&at| arena.slot_of(at)).collect();
+    for slot in in_use {
         let is = arena.kind(slot).swap(kind::FREE, Ordering::Relaxed);
         broken("ACTIVE slots");
         arena.kind(slot).store(is, Ordering::Relaxed);

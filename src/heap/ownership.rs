@@ -16,7 +16,7 @@
 //! and reads `pending` once more. All four accesses of this handshake (the owner's swap and re-read, the freer's
 //! `fetch_or` and compare-exchange) are read-modify-writes with acquire-release ordering: whichever of the two on
 //! `pending` comes second sees what the other did before it, so either the owner sees the bit or the freer sees
-//! NOBODY. Plain loads and stores would lose spans here (`tests/loom.rs` shows it).
+//! NOBODY. Plain loads and stores would lose spans here (`tests/loom` shows it).
 //!
 //! A late freer may find the span collected, released and reused. Then its compare-exchange fails on FREE or on a
 //! heap's id, or it lists a full span as partial; whoever takes that span from the list disowns it again. A bit left

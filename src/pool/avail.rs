@@ -130,8 +130,9 @@ impl Avail<'_> {
             self.levels[level].set(super_index);
         }
     }
+
     /// Whether every room that the word has is offered, while nobody else is at it.
-    #[cfg(any(test, debug_assertions))]
+    #[cfg(any(test, loom, debug_assertions))]
     pub fn keeps_promise(&self, super_index: usize, word: &SlotWord) -> bool {
         let offered = |level: usize| {
             let Bitmap { words, summary } = self.levels[level];

@@ -7,7 +7,7 @@
 //! | PREPARING | somebody's who is mapping it; nobody else touches it                      |
 //! | LOST      | never to be used: the addresses went to a foreign mapping                 |
 //!
-//! The bytes are claimed by compare-exchange from 0 and given back by a store, so mapping needs no lock against
+//! The bytes are claimed by compare-exchange from 0 and given back as they were, so mapping needs no lock against
 //! whoever maps elsewhere: a thread that grows never waits for the warmer, which may not run for long. Who meets a
 //! claimed byte looks further on.
 //!
@@ -114,6 +114,11 @@ impl<'a> Claims<'a> {
         }
     }
 
+    /// SuperSlab `i`, which is the caller's, is mapped as this `PageMode` now: its flags are gone.
+    pub fn set_mode(&self, i: usize, mode: u8) {
+        self.bytes[i].store(mode, Ordering::Release);
+    }
+
     /// Gives claimed SuperSlabs back, which are not mapped.
     pub fn give_up(&self, first: usize, count: usize) {
         let end = first + count;
@@ -130,7 +135,8 @@ impl<'a> Claims<'a> {
 
     fn clear(&self, first: usize, end: usize) {
         for byte in &self.bytes[first..end] {
-            byte.store(0, Ordering::Release);
+            // No plain store: loom would not see that it comes before or after another thread's `mark` as a whole.
+            byte.swap(0, Ordering::Release);
         }
     }
 

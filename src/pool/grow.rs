@@ -45,7 +45,7 @@ impl Node {
     pub(super) fn set_mode(&self, i: usize, mode: PageMode) {
         self.uncount(i);
         self.mapped[mode as usize].fetch_add(1, Ordering::Relaxed);
-        self.claims.byte(i).store(mode as u8, Ordering::Release);
+        self.claims.set_mode(i, mode as u8);
     }
 
     /// SuperSlab `i` was unmapped: a hole.

@@ -45,9 +45,7 @@ impl Arena {
         self.lock_memory(memory as usize, self.heap_bytes);
         self.commit_heap_board(index).ok()?;
         ids.made += 1;
-        self.header()
-            .heaps
-            .store(u64::from(ids.made), Ordering::Release);
+        self.header().heap_made(ids.made);
         Some(HeapSlot {
             index,
             memory,

@@ -138,8 +138,8 @@ impl SlotWord {
         Slots(self.0.load(Ordering::Acquire))
     }
 
-    /// Under the growth lock, for a SuperSlab of ABSENT slots that was just mapped: all slots FRESH, but the
-    /// first `taken` of them ACTIVE at once.
+    /// For a SuperSlab of ABSENT slots that the caller has claimed and mapped: all slots FRESH, but the first `taken` of
+    /// them ACTIVE at once.
     pub fn publish_fresh(&self, taken: usize) {
         let active = if taken == 0 { 0 } else { low_bits(0, taken) };
         self.0

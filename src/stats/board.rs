@@ -23,8 +23,7 @@ use super::events::{Event, EventKind};
 use super::ring::Ring;
 use super::{COUNTERS, Count, Counters};
 use crate::classes::{CLASS_COUNT, CLASSES};
-use crate::sync::{AtomicU64, Ordering};
-use core::sync::atomic::AtomicUsize;
+use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 use theap_platform::{MAX_NODES, PAGE, PageMode};
 
 /// "theap" in the first bytes of a board.
@@ -46,7 +45,7 @@ pub struct Header {
     layout: AtomicU64,
     version: [AtomicU64; VERSION_BYTES / 8],
     nodes: AtomicU64,
-    /// Heaps ever made.
+    /// Heaps ever made; moved by `heap_made`.
     pub heaps: AtomicU64,
     /// Heaps that there are places for.
     max_heaps: AtomicU64,
@@ -88,7 +87,7 @@ pub struct NodeBoard {
 }
 
 /// A heap's numbers for one class.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[repr(C)]
 pub struct ClassCounters {
     /// Blocks moved from spans to magazines.
@@ -130,6 +129,64 @@ impl Places {
             heaps: at,
             rings: rings_at,
             len: rings_at + rings * RING_BYTES,
+        }
+    }
+}
+
+/// Boards of zeros, which in the product are just memory.
+#[cfg(loom)]
+mod zeros {
+    use super::*;
+    use core::array::from_fn;
+
+    fn zero() -> AtomicU64 {
+        AtomicU64::new(0)
+    }
+
+    #[expect(missing_docs, reason = "told above")]
+    impl Header {
+        pub fn new() -> Self {
+            Self {
+                magic: zero(),
+                layout: zero(),
+                version: from_fn(|_| zero()),
+                nodes: zero(),
+                heaps: zero(),
+                max_heaps: zero(),
+                rings: zero(),
+                tracing: zero(),
+                address_space: zero(),
+                refusals: zero(),
+            }
+        }
+    }
+
+    #[expect(missing_docs, reason = "told above")]
+    impl NodeBoard {
+        pub fn new() -> Self {
+            Self {
+                kernel_node: zero(),
+                mapped: from_fn(|_| AtomicUsize::new(0)),
+                empty: AtomicUsize::new(0),
+                stock: zero(),
+                stock_target: zero(),
+                prepared: zero(),
+                given_back: zero(),
+                collapsed: zero(),
+                warmer_starts: zero(),
+                run_slots: zero(),
+                spans: from_fn(|_| zero()),
+            }
+        }
+    }
+
+    #[expect(missing_docs, reason = "told above")]
+    impl HeapBoard {
+        pub fn new() -> Self {
+            Self {
+                counters: Counters::default(),
+                classes: from_fn(|_| ClassCounters::default()),
+            }
         }
     }
 }
@@ -244,6 +301,11 @@ const fn mix(mut hash: u64, bytes: &[u8]) -> u64 {
 }
 
 impl Header {
+    /// A heap more was made, and its place on the board is there: `made` in all.
+    pub fn heap_made(&self, made: u32) {
+        self.heaps.store(u64::from(made), Ordering::Release);
+    }
+
     /// Fills in what does not change; from here on the board can be read.
     pub fn open(&self, [nodes, max_heaps, rings]: [usize; 3], address_space: usize) {
         for (word, bytes) in self.version.iter().zip(VERSION.as_bytes().chunks(8)) {

@@ -35,6 +35,14 @@ fn weakening() -> Option<Weakening> {
     (at.line() == line && at.file().ends_with(file)).then_some(how)
 }
 
+/// As in core; weakened in any way, it is not there.
+#[track_caller]
+pub fn fence(order: Ordering) {
+    if weakening().is_none() {
+        loom::sync::atomic::fence(order);
+    }
+}
+
 fn or(how: Option<Weakening>, order: Ordering) -> Ordering {
     if how == Some(Weakening::Relaxed) {
         Ordering::Relaxed
@@ -48,6 +56,12 @@ macro_rules! atomic {
         /// As in core.
         #[derive(Debug)]
         pub struct $name(loom::sync::atomic::$name);
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self::new(0)
+            }
+        }
 
         #[expect(missing_docs, reason = "as in core")]
         impl $name {

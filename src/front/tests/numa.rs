@@ -244,12 +244,8 @@ fn a_moving_thread_is_followed_for_ever() {
         }
         assert_eq!(front.node(), usize::from(cpu == 3));
         world.is_valid();
-        let held: Vec<_> = world
-            .live
-            .keys()
-            .copied()
-            .take(world.live.len() * 2 / 3)
-            .collect();
+        let live = world.live().len();
+        let held: Vec<_> = world.live().keys().copied().take(live * 2 / 3).collect();
         held.into_iter().for_each(|block| world.free(front, block));
         if round % 7 == 6 {
             front.retire();

@@ -223,8 +223,8 @@ impl Node {
         }
     }
 
-    /// A step of the warmer. When it wants to do the next one: in so many nanoseconds.
-    pub(super) fn warm_step(&self) -> u64 {
+    /// A step of the warmer. When it wants to do the next one: in so many nanoseconds. Tests take it by themselves.
+    pub fn warm_step(&self) -> u64 {
         let limits = self.limits();
         let mut pace = self.warmer.step.0.lock();
         let (sight, cold) = self.look();

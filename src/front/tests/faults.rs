@@ -1,0 +1,356 @@
+//! Platform calls that fail while several threads use one arena: each kind of call, at positions counted over all
+//! threads, once, for good, or until the middle of the run.
+//!
+//! Three threads allocate, hand blocks on, free, resize, move, purge and retire; where there is a warmer, a fourth does
+//! its steps. After each run: every block is where the ledger has it, everything can be freed, no slot is in use and
+//! none warm, no message was given twice, and there is memory again.
+
+use super::{SIZES, SMALL, World};
+use crate::config::{Config, Numa, Pages, Prefault};
+use crate::front::thread::Front;
+use crate::pool::SUPER;
+use std::collections::BTreeSet;
+use std::string::String;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::vec::Vec;
+use std::{eprintln, format, iter, println, thread};
+use theap_platform::{Call, Error, Topology};
+
+#[path = "../../../tests/hugepages/mod.rs"]
+mod hugepages;
+
+const THREADS: usize = 3;
+const ROUNDS: usize = 6;
+/// Time for a kind of memory; a slower machine sees fewer positions, and so do builds without a layer.
+const BUDGET: Duration = Duration::from_millis(
+    if cfg!(all(
+        feature = "theap",
+        feature = "shared-pool",
+        feature = "drain"
+    )) {
+        2000
+    } else {
+        200
+    },
+);
+const HEAP: Config = SMALL.address_space(1 << 30).retain(8 << 20);
+
+/// How long calls fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failing {
+    Once,
+    ForGood,
+    /// From the position on until every thread has done half of its rounds.
+    UntilHalf,
+}
+
+/// A sequence of numbers that look random.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % end
+    }
+}
+
+/// A thread of a run.
+struct Life<'a> {
+    world: &'a World,
+    dice: Dice,
+    next: Sender<usize>,
+    inbox: Receiver<usize>,
+    mine: Vec<usize>,
+    /// From now on there must be memory.
+    healed: bool,
+}
+
+impl Life<'_> {
+    fn round(&mut self, front: &mut Front) {
+        for _ in 0..40 {
+            let (size, align) = (SIZES[self.dice.below(SIZES.len())], 1 << self.dice.below(8));
+            let block = self.world.alloc_beside(front, size, align);
+            assert!(block.is_some() || !self.healed, "no {size} bytes");
+            self.mine.extend(block);
+        }
+        if self.dice.below(2) == 0 {
+            self.use_huge_runs(front);
+        }
+        for block in core::mem::take(&mut self.mine) {
+            match self.dice.below(4) {
+                0 => self.next.send(block).expect("a thread that lives"),
+                1 => self.mine.push(block),
+                _ => self.world.free_beside(front, block),
+            }
+        }
+        for block in self.inbox.try_iter() {
+            self.world.free_beside(front, block);
+        }
+        let node = &self.world.arena.nodes()[0];
+        match self.dice.below(6) {
+            0 => {
+                node.purge();
+            }
+            1 => {
+                let _ = node.warm(4 << 20);
+            }
+            2 => front.flush(),
+            3 => super::super::release_cached(front),
+            _ => {}
+        }
+    }
+
+    /// A run that grows in place, and one whose pages move to another.
+    fn use_huge_runs(&mut self, front: &mut Front) {
+        let (world, size) = (self.world, 2 * SUPER + (300 << 10));
+        let [Some(old), Some(new)] =
+            [size, size + SUPER].map(|s| world.alloc_beside(front, s, SUPER))
+        else {
+            return;
+        };
+        self.mine.push(old);
+        if self.dice.below(2) == 0 {
+            world.resize(old, size + SUPER / 2);
+            self.mine.push(new);
+            return;
+        }
+        // The ledger has the new one until its addresses may be another thread's.
+        let ledger = world.live().remove(&new);
+        let word = SUPER + 8;
+        // SAFETY: both runs are this thread's and start SuperSlabs.
+        let moved = unsafe {
+            ((old + word) as *mut usize).write(old);
+            world.arena.move_supers(old, new, 2 * SUPER)
+        };
+        if moved.is_ok() {
+            // SAFETY: as above; the new one has the old one's contents, and gets its own first byte.
+            unsafe {
+                assert_eq!(((new + word) as *const usize).read(), old, "not moved");
+                (new as *mut u8).write(new as u8);
+                // The old one's pages are gone, its addresses are not.
+                (old as *mut u8).write(old as u8);
+            }
+            world.live().extend(ledger.map(|size| (new, size)));
+            self.mine.push(new);
+        } else {
+            // SAFETY: as above.
+            assert_eq!(unsafe { ((old + word) as *const usize).read() }, old);
+        }
+    }
+
+    /// The rounds of one half.
+    fn live(&mut self) {
+        let mut front = self.world.front();
+        for _ in 0..ROUNDS / 2 {
+            match front.as_deref_mut() {
+                Some(front) => self.round(front),
+                None => thread::yield_now(),
+            }
+            if front.is_none() || self.dice.below(4) == 0 {
+                front.take().into_iter().for_each(|front| front.retire());
+                front = self.world.front();
+            }
+        }
+        assert!(front.is_some() || !self.healed, "no heap");
+        front.into_iter().for_each(|front| front.retire());
+    }
+}
+
+/// Lives of all threads, healed in the middle or not. Whether a call was made to fail.
+fn run(world: &World, failing: Failing, seed: u64, warmer: bool) -> bool {
+    let (half, over) = (Barrier::new(THREADS), AtomicBool::new(false));
+    let hit = AtomicBool::new(false);
+    let (mut senders, inboxes): (Vec<_>, Vec<_>) = (0..THREADS).map(|_| channel()).unzip();
+    senders.rotate_left(1);
+    thread::scope(|scope| {
+        if warmer {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    world.arena.nodes()[0].warm_step();
+                    thread::sleep(Duration::from_micros(200));
+                }
+            });
+        }
+        let lives = iter::zip(senders, inboxes).enumerate();
+        let threads: Vec<_> = lives
+            .map(|(i, (next, inbox))| {
+                let mut life = Life {
+                    world,
+                    dice: Dice(seed.wrapping_add(i as u64)),
+                    next,
+                    inbox,
+                    mine: Vec::new(),
+                    healed: false,
+                };
+                let (half, hit) = (&half, &hit);
+                scope.spawn(move || {
+                    life.live();
+                    if half.wait().is_leader() && failing == Failing::UntilHalf {
+                        hit.store(world.fake.failed() > 0, Ordering::Relaxed);
+                        world.fake.heal();
+                    }
+                    half.wait();
+                    life.healed = failing == Failing::UntilHalf;
+                    life.live();
+                    half.wait();
+                })
+            })
+            .collect();
+        let ends: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
+        over.store(true, Ordering::Relaxed);
+        assert!(ends.iter().all(Result::is_ok), "a thread panicked");
+    });
+    hit.into_inner() || world.fake.failed() > 0
+}
+
+/// What must hold after a run, whatever failed.
+fn finish(world: World) {
+    world.fake.heal();
+    world.is_valid();
+    let mut text = [0; 4096];
+    let said = String::from_utf8_lossy(world.fake.read_stderr(&mut text)).into_owned();
+    let what = |line: &str| line.split(['(', ';', ':', '.']).take(2).collect::<String>();
+    let kinds: BTreeSet<_> = said.lines().map(what).collect();
+    assert_eq!(kinds.len(), said.lines().count(), "said twice: {said}");
+    // A retired heap is used again.
+    assert!(world.arena.heaps_made() <= THREADS);
+    let front = world.front().expect("a heap");
+    for size in SIZES.into_iter().chain([5 << 20]) {
+        assert!(
+            world.alloc_beside(front, size, 1).is_some(),
+            "no {size} bytes"
+        );
+    }
+    world.end([front].into());
+}
+
+/// Runs with the calls failing at positions that lie wider and wider apart, as long as they are reached.
+fn fail(name: &str, config: Config, calls: &[Option<Call>], error: Option<Error>) {
+    let seed = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_nanos() as u64;
+    let (start, mut runs, mut hits) = (Instant::now(), 0, 0);
+    let all = [Failing::Once, Failing::ForGood, Failing::UntilHalf];
+    // Addresses that are lost are so for good: there would be none left.
+    let ways = if error == Some(Error::Lost) {
+        &all[..1]
+    } else {
+        &all
+    };
+    let cases = || {
+        calls
+            .iter()
+            .flat_map(|&call| ways.iter().map(move |&way| (call, way)))
+    };
+    let mut left: Vec<_> = cases().collect();
+    let (mut position, mut step) = (0, 1);
+    while !left.is_empty() && start.elapsed() < BUDGET {
+        left.retain(|&(call, failing)| {
+            let told = format!("{name}: {call:?} fails {failing:?} at {position}, seed {seed}");
+            let world = World::new(config, |fake| {
+                if config.numa == Numa::Interleave {
+                    fake.set_topology(Topology::from_parts(&[(0, 1, 0), (2, 3, 1)]));
+                }
+            })
+            .expect("an arena");
+            call.into_iter().for_each(|call| world.fake.fail_only(call));
+            error
+                .into_iter()
+                .for_each(|error| world.fake.fail_with(error));
+            match failing {
+                Failing::Once => world.fake.fail_nth(position),
+                _ => world.fake.fail_from(position),
+            }
+            let report = OnPanic(&told);
+            let hit = run(
+                &world,
+                failing,
+                seed ^ position,
+                config.prefault == Prefault::Ahead,
+            );
+            finish(world);
+            core::mem::forget(report);
+            runs += 1;
+            hits += usize::from(hit);
+            hit
+        });
+        (position, step) = (position + step, step + step.div_ceil(2));
+    }
+    println!("{name}: {hits} of {runs} runs with failures, up to position {position}, seed {seed}");
+    assert!(hits >= cases().count(), "calls that never failed");
+}
+
+/// Says what was being done if that panics.
+struct OnPanic<'a>(&'a str);
+
+impl Drop for OnPanic<'_> {
+    fn drop(&mut self) {
+        eprintln!("{}", self.0);
+    }
+}
+
+#[test]
+fn small_pages_of_several_threads() {
+    let calls = [
+        None,
+        Some(Call::Commit),
+        Some(Call::Map),
+        Some(Call::Purge),
+        Some(Call::MovePages),
+    ];
+    fail("small pages", HEAP, &calls, None);
+}
+
+#[test]
+fn prefaulted_pages_with_a_warmer() {
+    let config = HEAP
+        .pages(Pages::Thp)
+        .prefault(Prefault::Ahead)
+        .ahead(8 << 20)
+        .decay(1);
+    let calls = [
+        Call::Map,
+        Call::Populate,
+        Call::Purge,
+        Call::Collapse,
+        Call::StartWorker,
+    ]
+    .map(Some);
+    fail("warmer", config, &calls, None);
+}
+
+#[test]
+fn locked_and_bound_memory_of_several_threads() {
+    fail("locked", HEAP.lock(true), &[Some(Call::Lock)], None);
+    fail(
+        "bound",
+        HEAP.numa(Numa::Interleave),
+        &[Some(Call::Bind)],
+        None,
+    );
+}
+
+#[test]
+fn addresses_lost_by_several_threads() {
+    let calls = [Call::Map, Call::MovePages].map(Some);
+    fail("lost", HEAP, &calls, Some(Error::Lost));
+}
+
+#[test]
+fn hugetlb_pages_of_several_threads() {
+    let Some(pool) = hugepages::Pool::take() else {
+        return;
+    };
+    if pool.set(64) {
+        let calls = [Call::Map, Call::Unmap].map(Some);
+        fail("hugetlb", HEAP.pages(Pages::Hugetlb), &calls, None);
+        assert!(pool.returns_to(64), "pages are lost");
+    }
+}

@@ -1,0 +1,304 @@
+//! Spans: remote frees against disowning, collection, release and reuse; the partial list; heaps that are used again.
+
+use crate::{explore, join};
+use loom::cell::UnsafeCell;
+use loom::sync::{Arc, Mutex};
+use loom::thread;
+use theap::heap::ownership::{FIRST_HEAP, FREE, Freed, Handshake, NOBODY, POOL};
+use theap::pool::SpanId;
+use theap::pool::queue::{Links, SpanQueue};
+use theap::sync::{AtomicU64, Ordering};
+
+const ME: u64 = FIRST_HEAP;
+const OTHER: u64 = FIRST_HEAP + 1;
+
+/// One span with the pool's list. `free` is the owner's plain data: loom reports any two threads that meet there.
+struct World {
+    shake: Handshake,
+    remote: AtomicU64,
+    free: UnsafeCell<u64>,
+    /// What is in the blocks: whoever has a block writes it.
+    blocks: [UnsafeCell<()>; 2],
+    links: UnsafeCell<(u32, u32)>,
+    pool: Mutex<SpanQueue>,
+}
+
+impl Links for World {
+    fn links(&self, _: SpanId) -> (u32, u32) {
+        self.links.with(|l| unsafe { *l })
+    }
+    fn set_next(&self, _: SpanId, next: u32) {
+        self.links.with_mut(|l| unsafe { (*l).0 = next });
+    }
+    fn set_prev(&self, _: SpanId, prev: u32) {
+        self.links.with_mut(|l| unsafe { (*l).1 = prev });
+    }
+}
+
+impl World {
+    /// A span of `ME` without free blocks.
+    fn full() -> Arc<Self> {
+        let world = Self {
+            shake: Handshake::new(),
+            remote: AtomicU64::new(0),
+            free: UnsafeCell::new(0),
+            blocks: [(); 2].map(UnsafeCell::new),
+            links: UnsafeCell::new((0, 0)),
+            pool: Mutex::new(SpanQueue::default()),
+        };
+        world.shake.claim(ME);
+        Arc::new(world)
+    }
+
+    /// What `Heap::send_home` does with a block of another owner.
+    fn free(&self, bit: u64, heir: u64) -> Freed {
+        self.write(bit);
+        let freed = self.shake.free_remote(&self.remote, 0, bit, heir);
+        if freed == Freed::ToPool {
+            self.pool.lock().unwrap().push(SpanId(0), self);
+        }
+        assert_ne!(freed, Freed::Twice);
+        freed
+    }
+
+    fn collect(&self) -> bool {
+        self.shake.collect(
+            |_| &self.remote,
+            |_, bits| self.free.with_mut(|f| unsafe { *f |= bits }),
+        )
+    }
+
+    fn take_all(&self) -> u64 {
+        let bits = self.free.with_mut(|f| unsafe { core::mem::take(&mut *f) });
+        self.write(bits);
+        bits
+    }
+
+    /// The blocks are the calling thread's.
+    fn write(&self, bits: u64) {
+        (0..2)
+            .filter(|i| bits >> i & 1 == 1)
+            .for_each(|i| self.blocks[i].with_mut(|_| ()));
+    }
+
+    /// What `Heap::has_blocks` does with a full span: true if a block came home, else nobody owns the span.
+    fn has_blocks(&self, me: u64) -> bool {
+        loop {
+            if self.collect() {
+                return true;
+            }
+            if !self.shake.disown(me) {
+                return false;
+            }
+        }
+    }
+
+    fn take_from_pool(&self, me: u64) -> bool {
+        let found = self.pool.lock().unwrap().pop(self).is_some();
+        if found {
+            self.shake.take_from_pool(me);
+        }
+        found
+    }
+
+    /// Whoever holds the span at the end, it is not lost, and listed exactly if it is the pool's.
+    fn check(&self) {
+        let owner = self.shake.owner();
+        assert!(
+            !(owner == NOBODY && self.shake.has_pending()),
+            "a block came home to nobody"
+        );
+        assert!(
+            self.remote.load(Ordering::Acquire) == 0 || self.shake.has_pending(),
+            "a block came home where no collection looks"
+        );
+        assert_eq!(
+            self.pool.lock().unwrap().len(),
+            usize::from(owner == POOL),
+            "owner {owner}"
+        );
+    }
+
+    fn bits(&self) -> u64 {
+        self.free.with(|f| unsafe { *f }) | self.remote.load(Ordering::Acquire)
+    }
+}
+
+#[test]
+pub fn remote_frees_against_disowning() {
+    explore(|| {
+        let world = World::full();
+        let freers = [1, 2].map(|bit| {
+            let world = world.clone();
+            thread::spawn(move || {
+                let _ = world.free(bit, POOL);
+            })
+        });
+        if !world.has_blocks(ME) && world.take_from_pool(ME) {
+            // Another free may still be on its way to the span.
+            world.has_blocks(ME);
+        }
+        let _ = join(freers);
+        world.check();
+        assert_eq!(world.bits(), 3, "a block is lost");
+    });
+}
+
+#[test]
+pub fn one_remote_free_against_disowning() {
+    explore(|| {
+        let world = World::full();
+        let freer = {
+            let world = world.clone();
+            thread::spawn(move || {
+                let _ = world.free(1, POOL);
+            })
+        };
+        if world.has_blocks(ME) {
+            assert_eq!(world.take_all(), 1);
+        }
+        freer.join().unwrap();
+        world.check();
+    });
+}
+
+#[test]
+pub fn remote_frees_against_collection() {
+    explore(|| {
+        let world = World::full();
+        let freers = [1, 2].map(|bit| {
+            let world = world.clone();
+            thread::spawn(move || assert_eq!(world.free(bit, POOL), Freed::Noted))
+        });
+        let mut got = 0;
+        for _ in 0..2 {
+            world.collect();
+            got |= world.take_all();
+        }
+        let _ = join(freers);
+        world.collect();
+        assert_eq!(got | world.take_all(), 3);
+        world.check();
+    });
+}
+
+#[test]
+pub fn remote_free_against_release_and_reuse() {
+    explore(|| {
+        let world = World::full();
+        let freer = {
+            let world = world.clone();
+            thread::spawn(move || {
+                let _ = world.free(1, POOL);
+            })
+        };
+        world.collect();
+        if world.take_all() == 1 {
+            // The span's only block is home: release it, and use the slots for a span that is full at once. The
+            // freer may still be between its two steps.
+            world.shake.release();
+            assert_eq!(world.shake.owner(), FREE);
+            world.shake.claim(ME);
+            if !world.has_blocks(ME) && world.take_from_pool(ME) {
+                world.has_blocks(ME);
+            }
+            assert_eq!(world.bits(), 0, "the new span has blocks that nobody freed");
+        }
+        freer.join().unwrap();
+        world.check();
+    });
+}
+
+#[test]
+pub fn last_owner_takes_its_span_back_or_the_pool_gets_it() {
+    explore(|| {
+        let world = World::full();
+        assert!(!world.has_blocks(ME));
+        let freer = {
+            let world = world.clone();
+            thread::spawn(move || {
+                let _ = world.free(1, POOL);
+            })
+        };
+        let mine = if world.shake.retake(ME) {
+            world.free.with_mut(|f| unsafe { *f |= 2 });
+            true
+        } else {
+            world.free(2, ME) == Freed::Mine
+        };
+        if mine {
+            world.collect();
+        }
+        freer.join().unwrap();
+        world.check();
+        assert_eq!(world.bits(), 3);
+    });
+}
+
+#[test]
+pub fn partial_list_has_one_taker_for_each_span() {
+    explore(|| {
+        let world = World::full();
+        assert!(!world.has_blocks(ME));
+        let freer = {
+            let world = world.clone();
+            thread::spawn(move || {
+                let _ = world.free(1, POOL);
+            })
+        };
+        let taker = {
+            let world = world.clone();
+            thread::spawn(move || {
+                if world.take_from_pool(OTHER) && world.collect() {
+                    world.take_all()
+                } else {
+                    0
+                }
+            })
+        };
+        let mut got = 0;
+        if world.take_from_pool(ME) && world.collect() {
+            got = world.take_all();
+        }
+        let theirs = taker.join().unwrap();
+        freer.join().unwrap();
+        assert_eq!(got & theirs, 0, "one block in two hands");
+        assert_eq!(got | theirs | world.bits(), 1);
+        world.check();
+    });
+}
+
+/// A heap that waits for a new thread: its memory goes with the lock on the ids (`pool/heaps.rs`), its spans with
+/// the owner word. The new thread has the old one's id, and with it what `last_owner` promises.
+#[test]
+pub fn a_recycled_heap_takes_its_spans_back() {
+    explore(|| {
+        let world = World::full();
+        let idle = Arc::new((Mutex::new(None), UnsafeCell::new(())));
+        let heir = {
+            let (world, idle) = (world.clone(), idle.clone());
+            thread::spawn(move || {
+                let id = idle.0.lock().unwrap().take();
+                if id.is_some() {
+                    idle.1.with_mut(|_| ());
+                }
+                if id.is_some_and(|id| world.shake.retake(id)) {
+                    world.write(1);
+                    world.free.with_mut(|f| unsafe { *f |= 1 });
+                } else if world.free(1, id.unwrap_or(POOL)) == Freed::Mine {
+                    world.collect();
+                }
+            })
+        };
+        // The thread ends: the span is full and nobody's, or what came home is given to the pool.
+        if world.has_blocks(ME) {
+            world.shake.give_to_pool();
+            world.pool.lock().unwrap().push(SpanId(0), &*world);
+        }
+        idle.1.with_mut(|_| ());
+        *idle.0.lock().unwrap() = Some(ME);
+        heir.join().unwrap();
+        world.check();
+        assert_eq!(world.bits(), 1, "the block is lost");
+    });
+}

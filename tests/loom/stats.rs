@@ -1,0 +1,129 @@
+//! The figures that other threads, and other processes, read: the ring of events, and the board.
+
+use crate::explore;
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+use loom::thread;
+use std::sync::atomic::{AtomicBool, Ordering as Std};
+use theap::stats::Stats;
+use theap::stats::board::{Board, Header, HeapBoard, NodeBoard, Unreadable};
+use theap::stats::ring::{RECORDS, Ring};
+use theap::sync::Ordering;
+
+/// A reader while the ring is overwritten: what it gets is whole, in order, and with what it lost makes up all.
+#[test]
+pub fn ring_overwritten_while_it_is_read() {
+    const WRITTEN: u64 = RECORDS as u64 + 1;
+    static LOST: AtomicBool = AtomicBool::new(false);
+    explore(|| {
+        let ring = Arc::new(Ring::new());
+        let writer = {
+            let ring = ring.clone();
+            thread::spawn(move || (1..=WRITTEN).for_each(|n| ring.push([n; 3])))
+        };
+        let (mut from, mut last, mut got) = (0, 0, 0);
+        let mut look = |from: &mut u64| {
+            ring.read(from, |[a, b, c]| {
+                assert!(a == b && b == c, "a torn record");
+                assert!(a > last, "records are in order");
+                last = a;
+                got += 1;
+            })
+        };
+        let mut lost = look(&mut from);
+        let met = lost > 0;
+        writer.join().unwrap();
+        lost += look(&mut from);
+        assert_eq!((from, last), (WRITTEN, WRITTEN));
+        assert_eq!(got + lost, WRITTEN);
+        LOST.fetch_or(met, Std::Relaxed);
+    });
+    assert!(
+        LOST.load(Std::Relaxed),
+        "no execution met the writer at the reader's record"
+    );
+}
+
+/// A board with a node and room for a heap, laid out as `Places` says.
+#[repr(C)]
+struct Page {
+    header: Header,
+    node: NodeBoard,
+    heap: Aligned,
+}
+
+#[repr(C, align(4096))]
+struct Aligned(HeapBoard);
+
+impl Page {
+    /// A page of zeros, part by part: loom's threads have small stacks.
+    fn new() -> Box<Self> {
+        let mut page = Box::<Self>::new_uninit();
+        let at = page.as_mut_ptr();
+        // SAFETY: the three parts are all of it.
+        unsafe {
+            (&raw mut (*at).header).write(Header::new());
+            (&raw mut (*at).node).write(NodeBoard::new());
+            (&raw mut (*at).heap.0).write(HeapBoard::new());
+            page.assume_init()
+        }
+    }
+}
+
+struct Shared {
+    page: Box<Page>,
+    /// The heap's place, which is made accessible before the heap counts.
+    place: UnsafeCell<()>,
+}
+
+impl Shared {
+    /// What a reader gets; `None` before there is a board.
+    fn look(&self) -> Option<Stats> {
+        // SAFETY: the page lives as long as the look and is nothing but atomics.
+        let board = unsafe { Board::at((&raw const *self.page).cast(), size_of::<Page>()) };
+        let stats = match board {
+            Err(Unreadable::NotABoard) => return None,
+            board => board.expect("a board is whole once it shows").stats(),
+        };
+        assert_eq!((stats.nodes.len(), stats.address_space), (1, 1 << 36));
+        if stats.heaps > 0 {
+            self.place.with(|_| ());
+        }
+        Some(stats)
+    }
+}
+
+/// A reader while the board is opened, a heap is made, and its thread and another one count.
+#[test]
+pub fn board_read_while_it_is_written() {
+    explore(|| {
+        let shared = Arc::new(Shared {
+            page: Page::new(),
+            place: UnsafeCell::new(()),
+        });
+        let writer = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                let Page { header, node, heap } = &*shared.page;
+                header.open([1, 1, 0], 1 << 36);
+                shared.place.with_mut(|_| ());
+                header.heap_made(1);
+                heap.0.counters.refills.add(1);
+                heap.0.counters.refills.add(1);
+                node.run_slots.fetch_add(3, Ordering::Relaxed);
+            })
+        };
+        let mut seen = 0;
+        for _ in 0..2 {
+            if let Some(stats) = shared.look() {
+                assert!((seen..=2).contains(&stats.totals.refills));
+                seen = stats.totals.refills;
+                assert!([0, 3 << 16].contains(&stats.active));
+            }
+        }
+        writer.join().unwrap();
+        let stats = shared.look().expect("a board");
+        assert_eq!((stats.heaps, stats.totals.refills), (1, 2));
+        assert_eq!(stats.active, 3 << 16);
+    });
+}

@@ -1,0 +1,245 @@
+//! Who may map a SuperSlab, and how what the warmer has prepared gets into the hands of threads that look for slots.
+
+use crate::explore;
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+use loom::thread;
+use theap::pool::avail::{Avail, Bitmap, LEVELS, level_for};
+use theap::pool::claims::{Claims, POPULATED, PREPARING};
+use theap::pool::superslab::{SlotWord, Slots};
+use theap::sync::{AtomicU8, AtomicU64, Ordering};
+
+/// SuperSlabs of a part.
+const SUPERS: usize = 2;
+/// Any page mode.
+const MODE: u8 = 3;
+
+fn claims(supers: usize) -> Arc<Claims<'static>> {
+    let bytes: &'static [AtomicU8] = Box::leak((0..supers).map(|_| AtomicU8::new(0)).collect());
+    Arc::new(Claims::new(bytes))
+}
+
+/// Two who map meet: nobody gets what the other has, and the holes are counted right, also where a step is given up
+/// while the other passes by.
+#[test]
+pub fn claims_of_superslabs() {
+    for claimed_first in [1, 2] {
+        explore(move || {
+            let claims = claims(4);
+            let warmer = {
+                let claims = claims.clone();
+                thread::spawn(move || {
+                    if let Some((first, len)) = claims.claim_ahead(claimed_first) {
+                        // The system refuses.
+                        claims.give_up(first, len);
+                    }
+                })
+            };
+            let (first, len) = claims.claim_ahead(1).unwrap();
+            assert_eq!(claims.byte(first).swap(1, Ordering::AcqRel), PREPARING);
+            assert_eq!(len, 1);
+            warmer.join().unwrap();
+            assert_eq!(claims.byte(first).load(Ordering::Relaxed), 1);
+            assert!(first < claims.frontier());
+            assert_eq!(claims.holes(), claims.count_holes());
+        });
+    }
+}
+
+#[test]
+pub fn one_hole_has_one_taker() {
+    explore(|| {
+        let claims = claims(2);
+        assert!(claims.claim(1, 1));
+        assert_eq!(claims.holes(), 1);
+        let other = {
+            let claims = claims.clone();
+            thread::spawn(move || claims.claim_hole().is_some())
+        };
+        let mine = claims.claim_hole().is_some();
+        assert!(mine != other.join().unwrap());
+        assert_eq!((claims.holes(), claims.count_holes()), (0, 0));
+    });
+}
+
+/// A node: its claims, its SuperSlabs, and how they are found. `memory` is whether the pages are there, which only
+/// changes in the hands of who has the whole SuperSlab; whoever has a slot reads it.
+struct Node {
+    claims: Arc<Claims<'static>>,
+    words: [SlotWord; SUPERS],
+    memory: [UnsafeCell<bool>; SUPERS],
+    bits: Vec<AtomicU64>,
+    /// What a thread found wrong. It is `check` that panics, when all threads have ended: loom aborts otherwise.
+    wrong: std::sync::Mutex<Option<&'static str>>,
+}
+
+impl Node {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            claims: claims(SUPERS),
+            words: [(); SUPERS].map(|()| SlotWord::new()),
+            memory: [(); SUPERS].map(|()| UnsafeCell::new(false)),
+            bits: (0..2 * LEVELS).map(|_| AtomicU64::new(0)).collect(),
+            wrong: std::sync::Mutex::default(),
+        })
+    }
+
+    fn avail(&self) -> Avail<'_> {
+        Avail {
+            levels: core::array::from_fn(|level| Bitmap {
+                words: &self.bits[2 * level..=2 * level],
+                summary: &self.bits[2 * level + 1..=2 * level + 1],
+            }),
+        }
+    }
+
+    fn expect(&self, holds: bool, what: &'static str) {
+        if !holds {
+            *self.wrong.lock().unwrap() = Some(what);
+        }
+    }
+
+    fn is_there(&self, i: usize) -> bool {
+        self.memory[i].with(|m| unsafe { *m })
+    }
+
+    /// What `Node::map_claimed` does with a claimed SuperSlab.
+    fn map(&self, i: usize, taken: usize) {
+        let was = self.memory[i].with_mut(|m| unsafe { core::mem::replace(&mut *m, true) });
+        self.expect(!was, "mapped twice");
+        self.claims.set_mode(i, MODE);
+        self.claims.mark(i, POPULATED);
+        self.words[i].publish_fresh(taken);
+        self.avail().offer(i, Slots(0), self.words[i].get());
+    }
+
+    /// What `Node::prepare` does, in the warmer.
+    fn prepare(&self) -> bool {
+        let claimed = self.claims.claim_ahead(1);
+        if let Some((i, _)) = claimed {
+            self.map(i, 0);
+        }
+        claimed.is_some()
+    }
+
+    /// What `Node::purge_stock` does, in the warmer, with a hugetlb page.
+    fn give_back(&self, i: usize) -> bool {
+        let all = self.words[i].begin_purge_all(true).is_some();
+        if all {
+            self.memory[i].with_mut(|m| unsafe { *m = false });
+            self.claims.give_up(i, 1);
+        }
+        all
+    }
+
+    /// What `Node::find_slots` does: a slot of what is there.
+    fn find(&self) -> Option<usize> {
+        let level = level_for(1);
+        let i = self.avail().levels[level].next(0)?;
+        if self.words[i].take_run(1, 1).is_none() {
+            self.avail().withdraw(i, level, &self.words[i]);
+            return None;
+        }
+        self.expect(self.is_there(i), "a slot without memory");
+        self.expect(self.claims.has(i, POPULATED), "a slot that faults");
+        Some(i)
+    }
+
+    /// What `Node::acquire_slots` does: a slot of what is there, else of a new SuperSlab.
+    fn take(&self) -> Option<usize> {
+        self.find().or_else(|| {
+            let hole = self.claims.claim_hole();
+            let i = hole.or_else(|| self.claims.claim_ahead(1).map(|(i, _)| i))?;
+            self.map(i, 1);
+            Some(i)
+        })
+    }
+
+    /// Nothing is in two states, and nothing is lost.
+    fn check(&self, in_use: u32) {
+        assert_eq!(*self.wrong.lock().unwrap(), None);
+        let mapped = |i: usize| self.claims.byte(i).load(Ordering::Relaxed) == MODE | POPULATED;
+        for i in 0..SUPERS {
+            assert_eq!(self.is_there(i), mapped(i));
+            let word = self.words[i].get();
+            let slots = word.free_count() + word.active_count();
+            assert_eq!(slots, if mapped(i) { 32 } else { 0 });
+            assert!(self.avail().keeps_promise(i, &self.words[i]));
+        }
+        let active: u32 = self.words.iter().map(|w| w.get().active_count()).sum();
+        assert_eq!(active, in_use);
+        assert_eq!(self.claims.holes(), self.claims.count_holes());
+    }
+}
+
+/// The warmer prepares a SuperSlab while a thread needs slots: it gets a prepared one or none, and the stock is found.
+#[test]
+pub fn stock_is_taken_once_it_is_prepared() {
+    explore(|| {
+        let node = Node::new();
+        let warmer = {
+            let node = node.clone();
+            thread::spawn(move || node.prepare())
+        };
+        let early = node.find();
+        assert!(warmer.join().unwrap());
+        node.check(u32::from(early.is_some()));
+        assert_eq!(node.find(), Some(0), "nobody finds the stock");
+    });
+}
+
+/// The warmer gives back what is in stock while a thread takes it, or maps the hole anew.
+#[test]
+pub fn stock_is_given_back_or_taken() {
+    explore(|| {
+        let node = Node::new();
+        assert!(node.prepare());
+        let warmer = {
+            let node = node.clone();
+            thread::spawn(move || node.give_back(0))
+        };
+        let mine = node.take().unwrap();
+        let gone = warmer.join().unwrap();
+        assert!(mine == 0 || gone, "there was something in stock");
+        node.check(1);
+    });
+}
+
+/// A slot comes back while the warmer looks for something to give back, and another thread needs one.
+#[test]
+pub fn stock_comes_back_and_goes() {
+    explore(|| {
+        let node = Node::new();
+        assert_eq!(node.take(), Some(0));
+        let freer = {
+            let node = node.clone();
+            thread::spawn(move || {
+                node.expect(node.is_there(0), "a slot without memory");
+                let (before, after) = node.words[0].release(0, 1);
+                node.avail().offer(0, before, after);
+            })
+        };
+        node.give_back(0);
+        freer.join().unwrap();
+        node.check(0);
+        assert!(node.take().is_some());
+        node.check(1);
+    });
+}
+
+/// `warm_up` has touched a SuperSlab and says so while another thread unmaps it: a mark never brings a byte back.
+#[test]
+pub fn a_mark_raises_nothing() {
+    explore(|| {
+        let claims = claims(1);
+        assert!(claims.claim(0, 1));
+        claims.set_mode(0, MODE);
+        let toucher = {
+            let claims = claims.clone();
+            thread::spawn(move || claims.mark(0, POPULATED))
+        };
+        claims.give_up(0, 1);
+        toucher.join().unwrap();
+        assert!(claims.is_free(0));
+    });
+}

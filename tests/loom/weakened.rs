@@ -1,0 +1,89 @@
+//! One access after another made weaker than the source has it, and the model that notices.
+
+use crate::{slots::*, spans::*, stash::*, stats::*, stock::*};
+use theap::sync::{Weakening, weaken};
+
+/// An access: its file, the function, and the first line after that with this text; what is done to it; the model that
+/// must fail then.
+type Weakened = (&'static str, &'static str, &'static str, Weakening, fn());
+
+const OWNERSHIP: &str = "src/heap/ownership.rs";
+const SUPERSLAB: &str = "src/pool/superslab.rs";
+const AVAIL: &str = "src/pool/avail.rs";
+const STASH: &str = "src/pool/stash.rs";
+const CLAIMS: &str = "src/pool/claims.rs";
+const RING: &str = "src/stats/ring.rs";
+const BOARD: &str = "src/stats/board.rs";
+const COUNTERS: &str = "src/stats/counters.rs";
+
+#[rustfmt::skip]
+const WEAKENED: &[Weakened] = &[
+    (OWNERSHIP, "disown", "fetch_or(0", Weakening::Forgotten, one_remote_free_against_disowning),
+    (OWNERSHIP, "disown", "fetch_or(0", Weakening::Forgotten, a_recycled_heap_takes_its_spans_back),
+    (OWNERSHIP, "free_remote", "pending.fetch_or", Weakening::Forgotten, one_remote_free_against_disowning),
+    (OWNERSHIP, "retake", "compare_exchange(", Weakening::Torn, last_owner_takes_its_span_back_or_the_pool_gets_it),
+    (OWNERSHIP, "free_remote", "compare_exchange(", Weakening::Torn, last_owner_takes_its_span_back_or_the_pool_gets_it),
+    (SUPERSLAB, "release", "fetch_or(bits", Weakening::Relaxed, slots_have_one_taker),
+    (SUPERSLAB, "take(", "compare_exchange_weak", Weakening::Torn, slots_have_one_taker),
+    (SUPERSLAB, "begin_purge_all", "compare_exchange(", Weakening::Torn, purge_takes_no_slot_in_use),
+    (SUPERSLAB, "begin_purge_empty", "compare_exchange_weak", Weakening::Torn, empty_slots_are_purged_beside_a_taker),
+    (SUPERSLAB, "end_purge", "fetch_or(bits", Weakening::Relaxed, empty_slots_are_purged_beside_a_taker),
+    (AVAIL, "set(", "words[word].fetch_or", Weakening::Torn, one_room_is_never_forgotten),
+    (AVAIL, "clear(", "words[word].fetch_and", Weakening::Torn, one_room_is_never_forgotten),
+    (AVAIL, "clear_summary(", "words[word].load", Weakening::Forgotten, one_room_is_never_forgotten),
+    (STASH, "put(", "compare_exchange(", Weakening::Relaxed, stash_loses_no_span),
+    (STASH, "put(", "compare_exchange(", Weakening::Torn, stash_loses_no_span),
+    (STASH, "take(", "swap(0", Weakening::Relaxed, stash_loses_no_span),
+    (STASH, "take(", "swap(0", Weakening::Torn, stash_has_one_taker_for_each_span),
+    (RING, "push(", "head.store", Weakening::Relaxed, ring_overwritten_while_it_is_read),
+    (RING, "push(", "fence(", Weakening::Forgotten, ring_overwritten_while_it_is_read),
+    (RING, "read(", "fence(", Weakening::Forgotten, ring_overwritten_while_it_is_read),
+    (BOARD, "open(", "magic", Weakening::Relaxed, board_read_while_it_is_written),
+    (BOARD, "heap_made(", "heaps.store", Weakening::Relaxed, board_read_while_it_is_written),
+    (COUNTERS, "add(", ".store(", Weakening::Forgotten, board_read_while_it_is_written),
+    (CLAIMS, "claim(", "compare_exchange(", Weakening::Torn, one_hole_has_one_taker),
+    (CLAIMS, "claim(", "frontier.fetch_max", Weakening::Torn, claims_of_superslabs),
+    (CLAIMS, "give_up(", "holes.fetch_add", Weakening::Forgotten, claims_of_superslabs),
+    (CLAIMS, "claim(", "compare_exchange(", Weakening::Torn, stock_is_given_back_or_taken),
+    (CLAIMS, "claim(", "compare_exchange(", Weakening::Relaxed, stock_is_given_back_or_taken),
+    (CLAIMS, "clear(", "byte.swap", Weakening::Relaxed, stock_is_given_back_or_taken),
+    (CLAIMS, "mark(", "compare_exchange(", Weakening::Forgotten, stock_is_taken_once_it_is_prepared),
+    (CLAIMS, "mark(", "compare_exchange(", Weakening::Torn, a_mark_raises_nothing),
+    (SUPERSLAB, "publish_fresh(", ".store(", Weakening::Relaxed, stock_is_taken_once_it_is_prepared),
+    (SUPERSLAB, "begin_purge_all", "compare_exchange(", Weakening::Torn, stock_is_given_back_or_taken),
+    (SUPERSLAB, "release(", "fetch_or(bits", Weakening::Relaxed, stock_comes_back_and_goes),
+    (AVAIL, "set(", "words[word].fetch_or", Weakening::Forgotten, stock_is_taken_once_it_is_prepared),
+];
+
+fn line_of(file: &str, function: &str, text: &str) -> u32 {
+    let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
+    let source = std::fs::read_to_string(path).expect(file);
+    let start = source.find(&format!("fn {function}")).expect(function);
+    let at = start + source[start..].find(text).expect(text);
+    source[..=at].lines().count() as u32
+}
+
+#[test]
+fn weakened_accesses_are_caught() {
+    let missed: Vec<_> = WEAKENED
+        .iter()
+        .filter(|&&(file, function, text, how, model)| {
+            let line = line_of(file, function, text);
+            let run = move || {
+                weaken(file, line, how);
+                model();
+            };
+            thread_that(run).join().is_ok()
+        })
+        .map(|(file, function, text, how, _)| format!("{file}, {function} {text}: {how:?}"))
+        .collect();
+    assert!(missed.is_empty(), "no model notices {missed:#?}");
+}
+
+/// A thread of its own, since what is weakened is so until it ends.
+fn thread_that(run: impl FnOnce() + Send + 'static) -> std::thread::JoinHandle<()> {
+    std::thread::Builder::new()
+        .name("weakened".to_owned())
+        .spawn(run)
+        .unwrap()
+}
