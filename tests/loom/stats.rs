@@ -56,7 +56,7 @@ struct Page {
 struct Aligned(HeapBoard);
 
 impl Page {
-    /// A page of zeros, part by part: loom's threads have small stacks.
+    /// A page of zeros, in its place.
     fn new() -> Box<Self> {
         let mut page = Box::<Self>::new_uninit();
         let at = page.as_mut_ptr();
@@ -93,37 +93,45 @@ impl Shared {
     }
 }
 
+/// Words of the stack of a thread that looks: [`Stats`] are large, and a panic has to find room too.
+const STACK: usize = 1 << 16;
+
 /// A reader while the board is opened, a heap is made, and its thread and another one count.
 #[test]
 pub fn board_read_while_it_is_written() {
     explore(|| {
-        let shared = Arc::new(Shared {
-            page: Page::new(),
-            place: UnsafeCell::new(()),
-        });
-        let writer = {
-            let shared = shared.clone();
-            thread::spawn(move || {
-                let Page { header, node, heap } = &*shared.page;
-                header.open([1, 1, 0], 1 << 36);
-                shared.place.with_mut(|_| ());
-                header.heap_made(1);
-                heap.0.counters.refills.add(1);
-                heap.0.counters.refills.add(1);
-                node.run_slots.fetch_add(3, Ordering::Relaxed);
-            })
-        };
-        let mut seen = 0;
-        for _ in 0..2 {
-            if let Some(stats) = shared.look() {
-                assert!((seen..=2).contains(&stats.totals.refills));
-                seen = stats.totals.refills;
-                assert!([0, 3 << 16].contains(&stats.active));
-            }
-        }
-        writer.join().unwrap();
-        let stats = shared.look().expect("a board");
-        assert_eq!((stats.heaps, stats.totals.refills), (1, 2));
-        assert_eq!(stats.active, 3 << 16);
+        let reader = thread::Builder::new().stack_size(STACK);
+        reader.spawn(read_a_board).unwrap().join().unwrap();
     });
+}
+
+fn read_a_board() {
+    let shared = Arc::new(Shared {
+        page: Page::new(),
+        place: UnsafeCell::new(()),
+    });
+    let writer = {
+        let shared = shared.clone();
+        thread::spawn(move || {
+            let Page { header, node, heap } = &*shared.page;
+            header.open([1, 1, 0], 1 << 36);
+            shared.place.with_mut(|_| ());
+            header.heap_made(1);
+            heap.0.counters.refills.add(1);
+            heap.0.counters.refills.add(1);
+            node.run_slots.fetch_add(3, Ordering::Relaxed);
+        })
+    };
+    let mut seen = 0;
+    for _ in 0..2 {
+        if let Some(stats) = shared.look() {
+            assert!((seen..=2).contains(&stats.totals.refills));
+            seen = stats.totals.refills;
+            assert!([0, 3 << 16].contains(&stats.active));
+        }
+    }
+    writer.join().unwrap();
+    let stats = shared.look().expect("a board");
+    assert_eq!((stats.heaps, stats.totals.refills), (1, 2));
+    assert_eq!(stats.active, 3 << 16);
 }
