@@ -29,6 +29,7 @@ pub mod portable {
     pub mod magazine;
     pub mod size_class;
     pub mod tls;
+    pub mod valgrind;
 }
 
 /// Tuned code for x86_64 under Linux. Miri, which knows no assembly, gets the twins.
@@ -40,6 +41,8 @@ pub mod x86_64 {
     pub mod magazine;
     pub mod size_class;
     pub mod tls;
+    #[cfg(feature = "valgrind")]
+    pub mod valgrind;
 }
 
 cfg_if::cfg_if! {
@@ -49,6 +52,14 @@ cfg_if::cfg_if! {
     } else {
         use portable as chosen;
         pub use portable_thread_slot as thread_slot;
+    }
+}
+
+cfg_if::cfg_if! {
+    if #[cfg(all(feature = "valgrind", target_arch = "x86_64", target_os = "linux", not(miri)))] {
+        pub use x86_64::valgrind;
+    } else {
+        pub use portable::valgrind;
     }
 }
 

@@ -1,11 +1,12 @@
 #!/bin/sh
-# Builds libtheap.so and installs it with its header and its pkg-config file: install.sh [PREFIX], default /usr/local.
-# DESTDIR goes before the prefix, as packagers want it.
+# Builds libtheap.so and installs it with its header and its pkg-config file: install.sh [PREFIX [--features LIST]],
+# default /usr/local. DESTDIR goes before the prefix, as packagers want it.
 set -eu
 prefix=${1:-/usr/local}
+[ $# = 0 ] || shift
 to=${DESTDIR:-}$prefix
 cd "$(dirname "$0")"
-built=$("${CARGO:-cargo}" build --package theap-preload --profile preload --message-format json |
+built=$("${CARGO:-cargo}" build --package theap-preload --profile preload "$@" --message-format json |
     sed -n 's/.*"\([^"]*libtheap\.so\)".*/\1/p' | tail -n 1)
 version=$("${CARGO:-cargo}" pkgid --package theap-preload | sed 's/.*[#@]//')
 mkdir -p "$to/lib/pkgconfig" "$to/include"

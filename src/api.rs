@@ -1,17 +1,18 @@
 //! [`Theap`] as Rust's global allocator, and the functions that act on the process's heap.
 
 use crate::config::Config;
-#[cfg(not(feature = "hardened"))]
+#[cfg(not(any(feature = "hardened", feature = "valgrind")))]
 use crate::front;
-#[cfg(feature = "hardened")]
+#[cfg(all(feature = "hardened", not(feature = "valgrind")))]
 use crate::front::hardened as front;
+#[cfg(feature = "valgrind")]
+use crate::front::valgrind as front;
 use crate::gate::{Classes, Front};
 use crate::placement::Placement;
-use crate::pool::{SLOT, SUPER, kind};
+use crate::pool::{SLOT, SUPER};
 use crate::stats::Stats;
 use crate::{Error, classes};
 use core::alloc::{GlobalAlloc, Layout};
-use core::sync::atomic::Ordering;
 
 /// The allocator. All values share one heap, which comes to be at the first allocation; the options of the value that
 /// allocates first count, with the environment's on top.
@@ -244,24 +245,7 @@ pub fn owns(address: *const u8) -> bool {
 ///
 /// A caller of Rust's `dealloc` must still name the size it asked for.
 pub fn usable_size(block: *const u8) -> usize {
-    let address = block as usize;
-    let Some(arena) = front::existing_arena().filter(|arena| arena.contains(address)) else {
-        return 0;
-    };
-    let slot = arena.slot_of(address);
-    match arena.kind(slot).load(Ordering::Relaxed) {
-        kind::FREE => 0,
-        kind::LARGE | kind::HUGE => arena
-            .run_at(address)
-            .map_or(0, |(_, len)| len * SLOT - front::TAIL),
-        what => {
-            let class = &classes::CLASSES[usize::from(what - kind::FIRST)];
-            let first = slot - usize::from(arena.head(slot).load(Ordering::Relaxed));
-            class
-                .index_of(address - arena.address_of(first))
-                .map_or(0, |_| class.size as usize - front::TAIL)
-        }
-    }
+    front::usable_size(block)
 }
 
 /// Allocation as C knows it: sizes are not remembered by the caller. For front ends such as the shared library.

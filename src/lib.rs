@@ -13,6 +13,7 @@
 #![cfg_attr(
     any(
         feature = "hardened",
+        feature = "valgrind",
         not(all(feature = "theap", feature = "shared-pool", feature = "drain"))
     ),
     allow(

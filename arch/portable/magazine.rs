@@ -32,6 +32,9 @@ pub unsafe fn pop(m: *mut Magazine) -> *mut u8 {
         let block = last.read();
         if !block.is_null() {
             (*m).top = last;
+            // Else memcheck's search for leaks would find the block here.
+            #[cfg(feature = "valgrind")]
+            last.write(core::ptr::null_mut());
         }
         block
     }

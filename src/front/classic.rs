@@ -18,6 +18,7 @@ use crate::heap::check_blocks;
 use crate::pool::{Arena, kind};
 use core::ptr;
 use core::sync::atomic::Ordering;
+use theap_arch::valgrind;
 
 /// Most places of a FastCache.
 pub const FAST: usize = 16;
@@ -46,7 +47,7 @@ impl List {
                 return false;
             }
             // SAFETY: a block that the span has given out, and the list has.
-            at ^= unsafe { (at as *const usize).read() } ^ arena.secret;
+            at ^= valgrind::quietly(|| unsafe { (at as *const usize).read() }) ^ arena.secret;
         }
         at == 0
     }
@@ -57,7 +58,7 @@ impl List {
     unsafe fn link(&mut self, arena: &Arena, block: *mut u8) {
         let link = self.head as usize ^ arena.secret ^ block as usize;
         // SAFETY: the block is free, and its first word the list's.
-        unsafe { block.cast::<usize>().write(link) };
+        valgrind::quietly(|| unsafe { block.cast::<usize>().write(link) });
         self.head = block;
         self.len += 1;
     }
@@ -67,7 +68,8 @@ impl List {
     fn unlink(&mut self, arena: &Arena, class: usize) -> *mut u8 {
         let block = self.head;
         // SAFETY: a free block of the list: checked when it was linked, and again through the link that led here.
-        let next = unsafe { block.cast::<usize>().read() } ^ arena.secret ^ block as usize;
+        let link = valgrind::quietly(|| unsafe { block.cast::<usize>().read() });
+        let next = link ^ arena.secret ^ block as usize;
         self.len -= 1;
         let fits = if self.len == 0 {
             next == 0
@@ -82,9 +84,9 @@ impl List {
         }
         #[cfg(feature = "hardened")]
         // SAFETY: the block is this thread's. Where the link was is poison again.
-        unsafe {
+        valgrind::quietly(|| unsafe {
             block.cast::<u64>().write(super::hardened::POISON);
-        }
+        });
         self.head = next as *mut u8;
         block
     }
@@ -143,6 +145,7 @@ impl Front {
             }
             ptr::copy(base.add(half), base, places - half);
             self.magazine(class).top = base.add(places - half);
+            self.wipe(class);
         }
         self.heap.counters.spills.add(1);
     }

@@ -150,6 +150,7 @@ impl Front {
             magazine.limit = base.add(capacity);
         }
         self.bases[class] = base;
+        self.wipe(class);
         if old != own {
             // The block begins with the sentinel.
             self.heap.give(&[old.wrapping_sub(1).cast()]);
@@ -160,8 +161,9 @@ impl Front {
 
     /// Places for so many pointers above a sentinel, in a block of the heap.
     fn new_array(&mut self, capacity: usize) -> Option<*mut *mut u8> {
-        if cfg!(feature = "hardened") {
-            // What a free block contains is compared when it is handed out: no block may hold pointers in between.
+        if cfg!(any(feature = "hardened", feature = "valgrind")) {
+            // What a free block contains is compared when it is handed out, or is out of bounds: no block may hold
+            // pointers in between.
             return None;
         }
         let class = class_for((capacity + 1) * size_of::<*mut u8>(), 16)?;

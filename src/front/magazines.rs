@@ -35,6 +35,7 @@ impl Front {
             self.heap.give(core::slice::from_raw_parts(base, old));
             ptr::copy(base.add(old), base, held - old);
             self.magazine(class).top = base.add(held - old);
+            self.wipe(class);
         }
     }
 

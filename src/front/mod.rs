@@ -26,13 +26,21 @@ mod learner;
 mod magazines;
 mod slow;
 mod thread;
+#[cfg(feature = "valgrind")]
+pub mod valgrind;
 
 #[cfg(any(test, debug_assertions))]
 pub use check::check;
 
-#[cfg(not(feature = "hardened"))]
+#[cfg(not(any(feature = "hardened", feature = "valgrind")))]
 pub use slow::alloc_zeroed;
-pub use slow::{alloc_class, alloc_run, free_slow, release_cached, resize};
+#[cfg(any(feature = "hardened", not(feature = "valgrind")))]
+pub use slow::resize;
+#[cfg(not(feature = "valgrind"))]
+pub use slow::usable_size;
+#[cfg(feature = "valgrind")]
+use slow::whole_size;
+pub use slow::{alloc_class, alloc_run, free_slow, release_cached};
 pub use thread::{Front, arena, cached_by, existing_arena, front, handle_forks, is_none};
 
 use crate::classes;
@@ -44,7 +52,13 @@ use core::sync::atomic::Ordering;
 use theap_arch::Magazine;
 
 /// Bytes at a block's end that are not the user's.
-pub const TAIL: usize = if cfg!(feature = "hardened") { 8 } else { 0 };
+pub const TAIL: usize = if cfg!(feature = "valgrind") {
+    16
+} else if cfg!(feature = "hardened") {
+    8
+} else {
+    0
+};
 
 /// What the fast path reads; the front of a [`Front`].
 #[repr(C)]
@@ -200,7 +214,7 @@ pub unsafe fn free(block: *mut u8, config: &Config) {
 /// As for `free`, and the size is the block's.
 #[inline(always)]
 pub unsafe fn free_sized(block: *mut u8, size: usize, config: &Config) {
-    #[cfg(all(debug_assertions, not(feature = "hardened")))]
+    #[cfg(all(debug_assertions, not(any(feature = "hardened", feature = "valgrind"))))]
     slow::check_size(block, size);
     if size <= theap_arch::TINY_MAX {
         let head = slot::get();

@@ -6,7 +6,7 @@ use crate::classes::{self, CLASS_COUNT, CLASSES};
 use crate::config::Config;
 use crate::fatal::{Misuse, misuse};
 use crate::heap::give_without_heap;
-use crate::pool::{Arena, SUPER, kind};
+use crate::pool::{Arena, SLOT, SUPER, kind};
 use crate::stats::events::EventKind;
 use core::ptr;
 use core::sync::atomic::Ordering;
@@ -136,11 +136,36 @@ pub fn check_size(block: *mut u8, size: usize) {
         kind::FREE => true,
         kind::LARGE | kind::HUGE => arena
             .run_at(address)
-            .is_none_or(|(_, len)| len == size.div_ceil(crate::pool::SLOT)),
+            .is_none_or(|(_, len)| len == size.div_ceil(SLOT)),
         what => classes::class_for(size, 1) == Some(usize::from(what - kind::FIRST)),
     };
     if !fits {
         misuse(arena.os, Misuse::WrongSize, address);
+    }
+}
+
+/// Bytes that the user of a block may use; 0 for what is no block of the heap, as far as that is known.
+pub fn usable_size(block: *const u8) -> usize {
+    whole_size(block).saturating_sub(super::TAIL)
+}
+
+/// As `usable_size`, with the tail.
+pub fn whole_size(block: *const u8) -> usize {
+    let address = block as usize;
+    let Some(arena) = existing_arena().filter(|arena| arena.contains(address)) else {
+        return 0;
+    };
+    let slot = arena.slot_of(address);
+    match arena.kind(slot).load(Ordering::Relaxed) {
+        kind::FREE => 0,
+        kind::LARGE | kind::HUGE => arena.run_at(address).map_or(0, |(_, len)| len * SLOT),
+        what => {
+            let class = &classes::CLASSES[usize::from(what - kind::FIRST)];
+            let first = slot - usize::from(arena.head(slot).load(Ordering::Relaxed));
+            class
+                .index_of(address - arena.address_of(first))
+                .map_or(0, |_| class.size as usize)
+        }
     }
 }
 
@@ -191,9 +216,9 @@ impl Front {
                     .random
                     .shuffle(core::slice::from_raw_parts_mut(base, got));
             }
-            let magazine = self.magazine(class);
-            magazine.top = base.add(got);
-            theap_arch::pop(magazine)
+            self.magazine(class).top = base.add(got);
+            self.wipe(class);
+            theap_arch::pop(self.magazine(class))
         }
     }
 
@@ -245,6 +270,8 @@ impl Front {
     pub fn flush(&mut self) {
         #[cfg(feature = "hardened")]
         self.release_quarantine();
+        #[cfg(feature = "valgrind")]
+        self.release_kept();
         for class in 0..CLASS_COUNT {
             self.flush_array(class);
             self.flush_list(class);
@@ -260,6 +287,7 @@ impl Front {
             if held > 0 {
                 self.heap.give(core::slice::from_raw_parts(base, held));
                 self.magazine(class).top = base;
+                self.wipe(class);
             }
         }
     }
@@ -319,7 +347,7 @@ unsafe fn resize_run(block: *mut u8, new: usize, align: usize, config: &Config) 
         return Some(ptr::null_mut());
     }
     let (slot, len) = arena.run_at(block as usize)?;
-    let old = len * crate::pool::SLOT;
+    let old = len * SLOT;
     if arena.resize_run(slot, new) {
         front.heap.counters.run_bytes_kept.add(old.min(new) as u64);
         return Some(block);

@@ -383,7 +383,7 @@ fn stashes_overflow_to_the_list_and_are_found_from_other_cpus() {
     feature = "theap",
     feature = "drain",
     feature = "stats",
-    not(feature = "hardened")
+    not(any(feature = "hardened", feature = "valgrind"))
 ))]
 fn bursts(world: &mut World, front: &mut Front, size: usize, blocks: usize, rounds: usize) {
     for _ in 0..rounds {
@@ -399,7 +399,7 @@ fn bursts(world: &mut World, front: &mut Front, size: usize, blocks: usize, roun
     feature = "theap",
     feature = "drain",
     feature = "stats",
-    not(feature = "hardened")
+    not(any(feature = "hardened", feature = "valgrind"))
 ))]
 fn magazines_grow_with_bursts_within_the_budget_and_forget() {
     let config = SMALL.magazine(4096).budget(256 << 10);

@@ -32,6 +32,8 @@ pub struct Front {
     pub(super) lists: [List; CLASS_COUNT],
     #[cfg(feature = "hardened")]
     pub(super) quarantine: super::hardened::Quarantine,
+    #[cfg(feature = "valgrind")]
+    pub(super) kept: super::valgrind::Kept,
     /// The classes that magazines serve.
     #[cfg(feature = "theap")]
     pub(super) served: u64,
@@ -259,6 +261,21 @@ impl Front {
 
     pub(super) fn magazine(&mut self, class: usize) -> &mut theap_arch::Magazine {
         &mut self.head.magazines[class + kind::FIRST as usize]
+    }
+
+    /// With the feature `valgrind`, clears the places of the class's array above its top: what they held last may be
+    /// a live block's address, which is to be where the program has it and nowhere else.
+    #[inline(always)]
+    pub(super) fn wipe(&mut self, class: usize) {
+        #[cfg(feature = "valgrind")]
+        // SAFETY: the array lies in the front's storage with all its places.
+        unsafe {
+            let top = self.magazine(class).top;
+            let end = self.bases[class].add(places(class));
+            core::slice::from_raw_parts_mut(top, end.offset_from(top) as usize)
+                .fill(core::ptr::null_mut());
+        }
+        let _ = class;
     }
 
     /// Whether the class's array is a magazine, else a FastCache.

@@ -12,17 +12,29 @@ const TEMP: &str = env!("CARGO_TARGET_TMPDIR");
 /// The prefix into which this test program has installed the library.
 pub fn prefix() -> &'static Path {
     static PREFIX: OnceLock<PathBuf> = OnceLock::new();
-    PREFIX.get_or_init(|| {
-        let prefix = scratch("prefix");
-        let status = Command::new(format!("{HERE}/install.sh"))
-            .arg(&prefix)
-            .env("CARGO", env!("CARGO"))
-            // A directory of its own: the outer cargo may hold the lock of the other.
-            .env("CARGO_TARGET_DIR", format!("{TEMP}/build"))
-            .env_remove("DESTDIR")
-            .status();
-        assert!(status.unwrap().success(), "install.sh failed");
-        prefix
+    PREFIX.get_or_init(|| install("build", &[]))
+}
+
+/// Installs the library, built in a directory of this name with these arguments of cargo, into the prefix returned.
+fn install(build: &str, arguments: &[&str]) -> PathBuf {
+    let prefix = scratch("prefix");
+    let status = Command::new(format!("{HERE}/install.sh"))
+        .arg(&prefix)
+        .args(arguments)
+        .env("CARGO", env!("CARGO"))
+        // A directory of its own: the outer cargo may hold the lock of the other.
+        .env("CARGO_TARGET_DIR", format!("{TEMP}/{build}"))
+        .env_remove("DESTDIR")
+        .status();
+    assert!(status.unwrap().success(), "install.sh failed");
+    prefix
+}
+
+/// The library with the feature `valgrind`.
+pub fn library_for_valgrind() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        install("build-valgrind", &["--features", "valgrind"]).join("lib/libtheap.so")
     })
 }
 
@@ -67,7 +79,12 @@ pub fn command(seconds: u32, program: impl AsRef<Path>) -> Command {
 
 /// As `command`, with the library preloaded into the program (and not into what watches the time).
 pub fn preloaded(seconds: u32, program: impl AsRef<Path>) -> Command {
-    within(seconds, program, Some(&library()))
+    preloading(seconds, program, &library())
+}
+
+/// As `preloaded`, with another build of the library.
+pub fn preloading(seconds: u32, program: impl AsRef<Path>, library: &Path) -> Command {
+    within(seconds, program, Some(library))
 }
 
 fn within(seconds: u32, program: impl AsRef<Path>, library: Option<&Path>) -> Command {
