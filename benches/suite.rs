@@ -1,16 +1,17 @@
 //! `cargo bench -p theap-bench --features suite`: theap and its peers as Rust programs have them.
 //!
 //! Every contender is a program of its own (`contenders/`) with that allocator as its global one, and every run is a
-//! process of its own, in interleaved rounds with rotated order. Arguments follow `--`; relative paths start at
-//! `benches/`.
+//! process of its own, in interleaved rounds with rotated order. Arguments follow `--`; relative paths start at the
+//! workspace.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use theap_bench::Error;
 use theap_bench::row::{Budget, ROWS, Row};
-use theap_bench::suite::{Role, Side, Suite, Summary};
+use theap_bench::suite::{Entrant, Mode, Output, Role, Side, Suite, host};
 
 /// theap and its peers in Rust programs.
 #[derive(Parser)]
@@ -26,12 +27,14 @@ struct Options {
     /// Run only these contenders besides theap.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Another build of contender-theap to measure too, as what it costs.
+    #[arg(long, value_name = "NAME=PROGRAM", value_parser = variant)]
+    variant: Vec<(String, PathBuf)>,
     /// Two rounds of a twentieth of a second.
     #[arg(long)]
     quick: bool,
-    /// Write the records, verdicts and failures to this file as JSON.
-    #[arg(long)]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
     /// What `cargo bench` passes and `cargo test` does not: without it every row just runs briefly.
     #[arg(long, hide = true)]
     bench: bool,
@@ -84,7 +87,7 @@ const CONTENDERS: [(&str, Role, &str); 10] = [
 ];
 
 impl Options {
-    fn suite(&self) -> Suite {
+    fn suite(&self) -> Result<Suite, Error> {
         let (rounds, millis) = match (self.bench, self.quick) {
             (false, _) => (1, 1),
             (true, true) => (2, 50),
@@ -100,27 +103,67 @@ impl Options {
         };
         let sides = CONTENDERS
             .iter()
-            .filter(|(name, role, _)| wanted(name, *role));
-        Suite {
-            sides: sides
-                .map(|&(name, role, program)| side(name, role, program))
-                .collect(),
-            rows: ROWS.iter().filter(chosen).collect(),
+            .filter(|(name, role, _)| wanted(name, *role))
+            .map(|&(name, role, program)| side(name, role, program.into()));
+        let variants = self.variant.iter();
+        let variants = variants.map(|(name, program)| side(name, Role::Variant, program.clone()));
+        let rows: Vec<_> = ROWS.iter().filter(chosen).collect();
+        if rows.is_empty() {
+            let parts = self.rows.join(" or ");
+            return Err(Error::Setup(format!("no row's name contains {parts}")));
+        }
+        Ok(Suite {
+            mode: Mode::InProcess,
+            sides: sides.chain(variants).collect(),
+            rows,
             rounds: self.rounds.unwrap_or(rounds),
             budget: Budget(Duration::from_millis(self.millis.unwrap_or(millis))),
-        }
+        })
     }
 }
 
-fn side(name: &str, role: Role, program: &str) -> Side {
+fn variant(text: &str) -> Result<(String, PathBuf), &'static str> {
+    match text.split_once('=') {
+        Some((name, program)) if !name.is_empty() => Ok((name.into(), program.into())),
+        _ => Err("give NAME=PROGRAM"),
+    }
+}
+
+fn side(name: &str, role: Role, program: PathBuf) -> Side {
     let small = (role == Role::SmallPages).then(|| ("THEAP_PAGES".into(), "small".into()));
     Side {
-        name: name.into(),
-        role,
-        program: program.into(),
+        entrant: Entrant {
+            name: name.into(),
+            role,
+            version: version(name),
+        },
+        program,
         arguments: Vec::new(),
         environment: small.into_iter().collect(),
     }
+}
+
+/// The crates that a contender is made of, with the versions of the lock file that it was built with.
+fn version(contender: &str) -> String {
+    let crates: &[&str] = match contender {
+        "mimalloc" => &["mimalloc", "libmimalloc-sys"],
+        "mimalloc2" => &["mimalloc-safe", "libmimalloc-sys2"],
+        "jemalloc" => &["tikv-jemallocator", "tikv-jemalloc-sys"],
+        "snmalloc" => &["snmalloc-rs", "snmalloc-sys"],
+        "rpmalloc" => &["rpmalloc", "rpmalloc-sys"],
+        "smmalloc" => &["smmalloc"],
+        "system" => return theap_bench::suite::glibc(),
+        "null" => return "of this harness".into(),
+        _ => &["theap"],
+    };
+    let versions = crates.iter().map(|name| {
+        let lines = include_str!("../Cargo.lock").lines();
+        let entry = format!("name = \"{name}\"");
+        let version = lines.skip_while(|line| **line != entry).nth(1);
+        let version = version.and_then(|line| line.split('"').nth(1));
+        format!("{name} {}", version.unwrap_or("unknown"))
+    });
+    versions.collect::<Vec<_>>().join(", ")
 }
 
 fn main() -> ExitCode {
@@ -133,37 +176,26 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: &Options) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let suite = options.suite();
-    let (total, mut done) = (suite.runs(), 0);
+fn run(options: &Options) -> Result<ExitCode, Error> {
+    let workspace = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    std::env::set_current_dir(workspace)
+        .map_err(|error| Error::Setup(format!("{workspace} is not there any more: {error}")))?;
     let mut last = "";
-    let (records, failures) = suite.run(|row, _| {
-        done += 1;
-        if row.name != last {
-            last = row.name;
-            eprintln!("{done}/{total} {last}");
-        }
-    });
-    let summary = Summary::new(&suite.sides, &records);
-    if let Some(path) = &options.json {
-        let report = serde_json::json!({
-            "records": records,
-            "verdicts": summary.verdicts(),
-            "failures": failures,
-        });
-        std::fs::write(path, serde_json::to_string_pretty(&report)? + "\n")
-            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-    }
-    print!("{}", summary.text());
-    for failure in &failures {
-        println!("\nno figure: {}: {}", failure.row, failure.error);
-    }
-    let failed = failures
-        .iter()
-        .any(|failure| failure.allocator.starts_with("theap"));
-    Ok(if failed {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
+    let output = &options.output;
+    let report = output.report(
+        Mode::InProcess,
+        || options.suite(),
+        host(),
+        |run| {
+            if run.row.name != last {
+                last = run.row.name;
+                eprintln!("{}/{} {last}", run.done + 1, run.total);
+            }
+        },
+    )?;
+    output.show(&report)?;
+    Ok(match report.subject_failed() {
+        Some(_) => ExitCode::FAILURE,
+        None => ExitCode::SUCCESS,
     })
 }

@@ -16,10 +16,14 @@ mod block;
 mod contender;
 mod delegate;
 mod foreign;
+#[cfg(feature = "peers")]
+mod jemalloc;
 mod latency;
 mod meter;
 mod null;
 mod outcome;
+#[cfg(feature = "report")]
+pub mod page;
 mod params;
 #[cfg(feature = "peers")]
 mod peers;
@@ -67,4 +71,8 @@ pub enum Error {
     /// The run could not be prepared as asked.
     #[error("{0}")]
     Setup(String),
+}
+
+fn cannot(act: &str, path: &std::path::Path, error: &std::io::Error) -> Error {
+    Error::Setup(format!("cannot {act} {}: {error}", path.display()))
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Metric;
 
@@ -25,7 +25,7 @@ pub fn interleave<E>(
 }
 
 /// One metric of one contender over all rounds, as it is written to JSON.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The workload's name, with its variant if it has one.
     pub workload: String,

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use theap::Theap;
 use theap_bench::row::{Budget, Category, PEAK, ROWS, row};
-use theap_bench::suite::{Role, Side, Summary};
-use theap_bench::{Contender, Error, Null, Record, delegate};
+use theap_bench::{Contender, Error, Null, delegate};
 
 const BRIEF: Budget = Budget(Duration::from_millis(1));
 
@@ -80,61 +79,4 @@ fn a_wrong_label_fails_every_row() {
             row.name
         );
     }
-}
-
-fn side(name: &str, role: Role) -> Side {
-    Side {
-        name: name.into(),
-        role,
-        program: "true".into(),
-        arguments: Vec::new(),
-        environment: Vec::new(),
-    }
-}
-
-fn record(row: &str, allocator: &str, metric: &'static str, median: f64) -> Record {
-    Record {
-        workload: row.into(),
-        allocator: allocator.into(),
-        pages: "default".into(),
-        metric: metric.into(),
-        unit: "Mop/s".into(),
-        median,
-        min: median,
-        max: median,
-        rounds: 1,
-    }
-}
-
-/// The best peer is the fastest, on rows about memory the smallest, where theap's figure is that of small pages.
-#[test]
-fn verdicts_compare_with_the_best_peer() {
-    let sides = [
-        side("theap", Role::Subject),
-        side("theap-small", Role::SmallPages),
-        side("a", Role::Peer),
-        side("b", Role::Peer),
-        side("null", Role::Limit),
-    ];
-    let records = [
-        record("server", "theap", "throughput", 30.0),
-        record("server", "a", "throughput", 10.0),
-        record("server", "b", "throughput", 20.0),
-        record("server", "null", "throughput", 40.0),
-        record("rss/floor", "theap", PEAK, 9.0),
-        record("rss/floor", "theap-small", PEAK, 6.0),
-        record("rss/floor", "a", PEAK, 4.0),
-        record("rss/floor", "b", PEAK, 5.0),
-    ];
-    let summary = Summary::new(&sides, &records);
-    let verdicts = summary.verdicts();
-    assert_eq!(verdicts.len(), 2);
-    assert_eq!(verdicts[0].best.as_deref(), Some("b"));
-    assert_eq!(verdicts[0].to_best, Some(1.5));
-    assert_eq!(verdicts[0].to_limit, Some(0.75));
-    assert_eq!(verdicts[1].best.as_deref(), Some("a"));
-    assert_eq!(verdicts[1].to_best, Some(1.5));
-    assert_eq!(verdicts[1].to_limit, None);
-    let mean = summary.mean(Category::HitPath, &sides[2]);
-    assert!((mean.unwrap() - 3.0).abs() < 1e-9);
 }

@@ -6,19 +6,17 @@
 
 use std::alloc::System;
 use std::env;
-use std::fs;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use theap_bench::Preloaded;
 use theap_bench::row::{Budget, ROWS, Row};
-use theap_bench::suite::{Failure, Role, Side, Suite, Summary, Verdict};
-use theap_bench::{Preloaded, Record};
+use theap_bench::suite::{Entrant, Mode, Output, Role, Side, Suite, glibc, host};
 
 use crate::commands::{Peer, peer};
-use crate::{html, library, pages, report};
+use crate::{doctor, library, pages, report};
 
 /// Rounds and milliseconds of a full run, and of `--quick`.
 const FULL: (u16, u64) = (5, 200);
@@ -47,10 +45,10 @@ const KNOWN: [[&str; 3]; 4] = [
 /// Measure theap and other allocators row by row, preloaded as into a C program
 ///
 /// Runs each row under System, under libtheap.so and under each peer, every run in a process of its own, in
-/// interleaved rounds. Prints medians [smallest–largest], theap's as a multiple of the best peer's (marked *), and
-/// geometric means. On rows about memory theap is on small pages, as its peers are.
+/// interleaved rounds. Prints medians [smallest–largest], theap's as a multiple of the best peer's (marked *), geometric
+/// means, and which of the project's goals are met. On rows about memory theap is on small pages, as its peers are.
 ///
-/// A full run takes about 15 minutes, a quick one two.
+/// A full run takes about 15 minutes, a quick one two; one that was broken off goes on with --resume.
 #[derive(Args)]
 pub struct Bench {
     /// Another allocator's library, for example jemalloc=/usr/lib/x86_64-linux-gnu/libjemalloc.so.2 [default: mimalloc,
@@ -69,12 +67,8 @@ pub struct Bench {
     /// theap's library [default: the one of this installation]
     #[arg(long, value_name = "FILE")]
     library: Option<PathBuf>,
-    /// Also write the figures to this file as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Also write a page with charts to this file
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// Run one row on what is preloaded into this process and print its metrics as JSON
@@ -87,48 +81,22 @@ pub struct RunRow {
     arguments: Vec<String>,
 }
 
-/// What `--json` writes.
-#[derive(serde::Serialize)]
-struct Report<'a> {
-    records: &'a [Record],
-    verdicts: &'a [Verdict],
-    failures: &'a [Failure],
-}
-
 impl Bench {
     pub fn run(self) -> Result<()> {
-        let suite = self.suite()?;
-        let progress = report::progress(suite.runs());
-        let (records, failures) = suite.run(|row, side| {
-            progress.set_message(format!("{}, {}", row.name, side.name));
-            progress.inc(1);
-        });
-        progress.finish_and_clear();
-        let summary = Summary::new(&suite.sides, &records);
-        let verdicts = summary.verdicts();
-        if let Some(path) = &self.json {
-            let report = Report {
-                records: &records,
-                verdicts: &verdicts,
-                failures: &failures,
-            };
-            let text = serde_json::to_string_pretty(&report)? + "\n";
-            fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        }
-        if let Some(path) = &self.html {
-            html::write_rows(&suite, &records, path)?;
-        }
-        writeln!(io::stdout(), "{}", summary.text()).context("cannot write the tables")?;
-        for failure in &failures {
-            eprintln!(
-                "note: no figure of {} on {}: {}",
-                failure.allocator, failure.row, failure.error
-            );
-        }
-        let failed = failures
-            .iter()
-            .find(|failure| failure.allocator.starts_with("theap"));
-        match failed {
+        let bar = report::progress(0);
+        let doctors = doctor::facts().into_iter();
+        let doctors = doctors.map(|(name, found)| (name.to_owned(), found));
+        let facts = host().into_iter().chain(doctors).collect();
+        let suite = || self.suite();
+        let report = self.output.report(Mode::Preloaded, suite, facts, |run| {
+            let (row, side) = (run.row.name, &run.side.entrant.name);
+            bar.set_length(run.total as u64);
+            bar.set_position(run.done as u64);
+            bar.set_message(format!("{row}, {side}"));
+        })?;
+        bar.finish_and_clear();
+        self.output.show(&report)?;
+        match report.subject_failed() {
             None => Ok(()),
             Some(failure) => bail!("{} failed on {}", failure.allocator, failure.row),
         }
@@ -146,6 +114,7 @@ impl Bench {
             self.rows.join(" or ")
         );
         Ok(Suite {
+            mode: Mode::Preloaded,
             sides: self.sides()?,
             rows,
             rounds: self.rounds.unwrap_or(rounds).into(),
@@ -168,7 +137,7 @@ impl Bench {
             Vec::new()
         };
         for peer in self.with.iter().chain(&installed) {
-            let taken = sides.iter().any(|side| side.name == peer.name);
+            let taken = sides.iter().any(|side| side.entrant.name == peer.name);
             ensure!(!taken, "there are two allocators named {}", peer.name);
             sides.push(side(&peer.name, Role::Peer, Some(&peer.library))?);
         }
@@ -183,9 +152,17 @@ fn side(name: &str, role: Role, library: Option<&Path>) -> Result<Side> {
         arguments.extend(["--library".into(), library.into()]);
         environment.push((library::PRELOAD.into(), library::preload(library)));
     }
+    let version = match (role, library) {
+        (Role::Peer, Some(library)) => library.display().to_string(),
+        (Role::Peer, None) => glibc(),
+        _ => format!("theap {}", env!("CARGO_PKG_VERSION")),
+    };
     Ok(Side {
-        name: name.into(),
-        role,
+        entrant: Entrant {
+            name: name.into(),
+            role,
+            version,
+        },
         program: env::current_exe().context("cannot find this program")?,
         arguments,
         environment,

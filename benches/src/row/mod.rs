@@ -61,6 +61,25 @@ impl Category {
             Self::Memory => "memory",
         }
     }
+
+    /// Its name in files and markers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::HitPath => "hit-path",
+            Self::Single => "single",
+            Self::Threads => "threads",
+            Self::Scaling => "scaling",
+            Self::Memory => "memory",
+        }
+    }
+
+    /// The unit of its rows' figures, and which are better.
+    pub const fn unit(self) -> &'static str {
+        match self {
+            Self::Memory => "Peak memory in MiB, less is better.",
+            _ => "Million operations a second.",
+        }
+    }
 }
 
 /// One row of the suite.

@@ -90,6 +90,29 @@ impl Work {
     }
 }
 
+impl Row {
+    /// Whether it is a random mix, or bursts of blocks up to 1 KiB, and about speed.
+    pub fn is_small(&self) -> bool {
+        self.category == HitPath
+            && match self.work {
+                Work::Mixed(_) | Work::Wide(_) => true,
+                Work::Burst(_, size) => size <= 1024,
+                _ => false,
+            }
+    }
+
+    /// Whether its name begins with one of these words, up to the slash.
+    pub fn is_of(&self, families: &[&str]) -> bool {
+        let family = self.name.split('/').next();
+        family.is_some_and(|family| families.contains(&family))
+    }
+
+    /// How many threads it has, where its name tells.
+    pub fn threads(&self) -> Option<usize> {
+        self.name.split_once('/')?.1.parse().ok()
+    }
+}
+
 macro_rules! rows {
     ($($name:literal $category:ident $work:expr;)*) => {
         &[$(Row { name: $name, category: $category, work: $work }),*]

@@ -6,7 +6,8 @@ use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
-use super::{Role, Side};
+use super::goals::mean;
+use super::{Entrant, Report, Role};
 use crate::Record;
 use crate::row::{Category, ROWS, Row};
 use crate::table::{figures, shown_unit};
@@ -30,14 +31,13 @@ pub struct Verdict {
 
 /// The figures of a suite with what they say.
 pub struct Summary<'a> {
-    sides: &'a [Side],
-    records: &'a [Record],
+    pub(super) report: &'a Report,
 }
 
 impl<'a> Summary<'a> {
-    /// Of the records that the sides produced.
-    pub fn new(sides: &'a [Side], records: &'a [Record]) -> Self {
-        Self { sides, records }
+    /// Of a report.
+    pub fn new(report: &'a Report) -> Self {
+        Self { report }
     }
 
     /// A verdict on each row on which the subject has a figure.
@@ -60,12 +60,12 @@ impl<'a> Summary<'a> {
     }
 
     /// The subject's record: on rows about memory that of small pages, if there is one.
-    fn subject(&self, row: &Row) -> Option<&'a Record> {
+    pub(super) fn subject(&self, row: &Row) -> Option<&'a Record> {
         let small = self.of_role(row, Role::SmallPages);
         small.chain(self.of_role(row, Role::Subject)).next()
     }
 
-    fn best(&self, row: &Row) -> Option<&'a Record> {
+    pub(super) fn best(&self, row: &Row) -> Option<&'a Record> {
         let peers = self.of_role(row, Role::Peer);
         let medians = |a: &&Record, b: &&Record| a.median.total_cmp(&b.median);
         match row.category {
@@ -74,68 +74,75 @@ impl<'a> Summary<'a> {
         }
     }
 
-    fn of_role(&self, row: &Row, role: Role) -> impl Iterator<Item = &'a Record> {
-        let sides = self.sides.iter().filter(move |side| side.role == role);
-        sides.filter_map(move |side| self.record(row, side))
+    pub(super) fn of_role(&self, row: &Row, role: Role) -> impl Iterator<Item = &'a Record> {
+        let entrants = self.report.entrants.iter();
+        let entrants = entrants.filter(move |entrant| entrant.role == role);
+        entrants.filter_map(move |entrant| self.record(row, entrant))
     }
 
-    fn record(&self, row: &Row, side: &Side) -> Option<&'a Record> {
-        self.records.iter().find(|record| {
+    /// An allocator's record of what the row is about.
+    pub fn record(&self, row: &Row, entrant: &Entrant) -> Option<&'a Record> {
+        self.report.records.iter().find(|record| {
             record.workload == row.name
-                && record.allocator == side.name
+                && record.allocator == entrant.name
                 && record.metric == row.metric()
         })
     }
 
-    /// The geometric mean of the subject's medians as multiples of a peer's, over the rows of a category; none without
+    /// The geometric mean of the subject's medians as multiples of another's, over the rows of a category; none without
     /// rows.
-    pub fn mean(&self, category: Category, peer: &Side) -> Option<f64> {
+    pub fn mean(&self, category: Category, other: &Entrant) -> Option<f64> {
         let rows = ROWS.iter().filter(|row| row.category == category);
-        let ratio = |row| Some(self.subject(row)?.median / self.record(row, peer)?.median);
-        let logs: Vec<f64> = rows.filter_map(ratio).map(f64::ln).collect();
-        (!logs.is_empty()).then(|| (logs.iter().sum::<f64>() / logs.len() as f64).exp())
+        mean(
+            rows.filter_map(|row| {
+                Some(self.subject(row)?.median / self.record(row, other)?.median)
+            }),
+        )
     }
 
-    /// Everything as Markdown: a table of rows for each category, one of geometric means, and what comes with threads.
+    /// Everything as Markdown: a table of rows for each category, geometric means, what variants cost, and the goals.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        for category in Category::ALL {
-            if ROWS
-                .iter()
-                .any(|row| row.category == category && self.subject(row).is_some())
-            {
-                let what = match category {
-                    Category::Memory => "peak memory in MiB, less is better",
-                    _ => "million operations a second",
-                };
-                let table = self.table(category);
-                let _ = writeln!(text, "## {}\n\n{what}\n\n{table}\n", category.title());
-            }
+        for category in self.categories() {
+            let (title, unit) = (category.title(), category.unit());
+            let table = markdown(self.lines(category));
+            let _ = writeln!(text, "## {title}\n\n{unit}\n\n{table}\n");
         }
-        let _ = writeln!(
-            text,
-            "## geometric means\n\ntheap as a multiple of\n\n{}",
-            self.means()
-        );
-        for line in self.scaling() {
-            let _ = writeln!(text, "\n{line}");
+        let sections = [
+            ("geometric means: theap as a multiple of", self.mean_lines()),
+            ("variants: as multiples of theap", self.variant_lines()),
+            ("goals", self.goal_lines()),
+        ];
+        for (title, lines) in sections {
+            if lines.len() > 1 {
+                let _ = writeln!(text, "## {title}\n\n{}\n", markdown(lines));
+            }
         }
         text
     }
 
-    fn table(&self, category: Category) -> Table {
-        let sides = self.sides.iter().filter(|side| {
-            let rows = ROWS.iter().filter(|row| row.category == category);
-            rows.into_iter().any(|row| self.record(row, side).is_some())
-        });
-        let sides: Vec<&Side> = sides.collect();
-        let mut table = markdown(
-            ["row", "to best", "to limit"]
-                .map(str::to_owned)
-                .into_iter()
-                .chain(sides.iter().map(|side| side.name.clone())),
-        );
-        for row in ROWS.iter().filter(|row| row.category == category) {
+    /// The categories on which the subject has figures.
+    pub fn categories(&self) -> impl Iterator<Item = Category> {
+        let has = |category| {
+            let mut rows = ROWS.iter().filter(move |row| row.category == category);
+            rows.any(|row| self.subject(row).is_some())
+        };
+        Category::ALL
+            .into_iter()
+            .filter(move |category| has(*category))
+    }
+
+    /// The rows of a category as lines of a table, the heading first.
+    pub fn lines(&self, category: Category) -> Vec<Vec<String>> {
+        let rows = || ROWS.iter().filter(|row| row.category == category);
+        let entrants = self.report.entrants.iter();
+        let entrants =
+            entrants.filter(|entrant| rows().any(|row| self.record(row, entrant).is_some()));
+        let entrants: Vec<&Entrant> = entrants.collect();
+        let names = entrants.iter().map(|entrant| entrant.name.clone());
+        let heading = ["row", "to best", "to limit"].map(str::to_owned);
+        let mut lines = vec![heading.into_iter().chain(names).collect()];
+        for row in rows() {
             let Some(verdict) = self.verdict(row) else {
                 continue;
             };
@@ -144,59 +151,66 @@ impl<'a> Summary<'a> {
                 multiple(verdict.to_best),
                 multiple(verdict.to_limit),
             ];
-            for side in &sides {
-                let record = self.record(row, side);
+            for entrant in &entrants {
+                let record = self.record(row, entrant);
                 cells.push(record.map_or("-".into(), |record| {
                     let (_, scale) = shown_unit(&record.unit);
                     let best = verdict.best.as_ref() == Some(&record.allocator);
                     figures(record, scale) + if best { " *" } else { "" }
                 }));
             }
-            table.add_row(cells);
+            lines.push(cells);
         }
-        table
+        lines
     }
 
-    fn means(&self) -> Table {
-        let peers = self.sides.iter().filter(|side| side.role == Role::Peer);
-        let peers: Vec<&Side> = peers.collect();
-        let names = peers.iter().map(|side| side.name.clone());
-        let mut table = markdown(std::iter::once("rows".to_owned()).chain(names));
-        for category in Category::ALL {
+    /// The subject's geometric means as multiples of each peer's, a line a category.
+    pub fn mean_lines(&self) -> Vec<Vec<String>> {
+        let peers = self.entrants(Role::Peer);
+        let names = peers.iter().map(|peer| peer.name.clone());
+        let mut lines = vec![std::iter::once("rows".to_owned()).chain(names).collect()];
+        for category in self.categories() {
             let means = peers.iter().map(|peer| multiple(self.mean(category, peer)));
-            table.add_row(std::iter::once(category.title().to_owned()).chain(means));
+            let title = category.title().to_owned();
+            lines.push(std::iter::once(title).chain(means).collect());
         }
-        table
+        lines
     }
 
-    /// Throughput of many threads on this machine's CPUs as a multiple of one thread's on one.
-    fn scaling(&self) -> Vec<String> {
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let apart = |row: &'static Row| {
-            let threads: usize = row.name.strip_prefix("apart/")?.parse().ok()?;
-            Some((threads, self.subject(row)?.median))
-        };
-        let figures: Vec<(usize, f64)> = ROWS.iter().filter_map(apart).collect();
-        let Some((_, one)) = figures.iter().copied().find(|&(threads, _)| threads == 1) else {
-            return Vec::new();
-        };
-        let line = |&(threads, rate): &(usize, f64)| {
-            let ratio = rate / threads.min(cpus) as f64 / one;
-            format!(
-                "{threads} threads on {cpus} CPUs: {ratio:.2} of one thread's throughput per CPU"
-            )
-        };
-        figures
-            .iter()
-            .filter(|(threads, _)| *threads > 1)
-            .map(line)
-            .collect()
+    /// What other builds of the subject reach of its medians, a line a row.
+    pub fn variant_lines(&self) -> Vec<Vec<String>> {
+        let variants = self.entrants(Role::Variant);
+        let names = variants.iter().map(|variant| variant.name.clone());
+        let mut lines = vec![std::iter::once("row".to_owned()).chain(names).collect()];
+        for row in ROWS.iter().filter(|_| !variants.is_empty()) {
+            let Some(subject) = self.of_role(row, Role::Subject).next() else {
+                continue;
+            };
+            let ratios = variants.iter().map(|variant| {
+                multiple(
+                    self.record(row, variant)
+                        .map(|record| record.median / subject.median),
+                )
+            });
+            lines.push(std::iter::once(row.name.to_owned()).chain(ratios).collect());
+        }
+        lines
+    }
+
+    fn entrants(&self, role: Role) -> Vec<&'a Entrant> {
+        let entrants = self.report.entrants.iter();
+        entrants.filter(|entrant| entrant.role == role).collect()
     }
 }
 
-fn markdown(header: impl Iterator<Item = String>) -> Table {
+/// Lines, the first of them the heading, as a table in Markdown.
+pub fn markdown(lines: Vec<Vec<String>>) -> Table {
+    let mut lines = lines.into_iter();
     let mut table = Table::new();
-    table.load_style(ASCII_MARKDOWN).set_header(header);
+    table
+        .load_style(ASCII_MARKDOWN)
+        .set_header(lines.next().unwrap_or_default());
+    table.add_rows(lines);
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }

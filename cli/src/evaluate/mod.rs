@@ -5,7 +5,6 @@
 //! that speak the same protocol ([`crate::child`]). The report's prose is its authors'; only what stands between the
 //! markers ([`document`]) is written here.
 
-mod document;
 mod matrix;
 mod rebuild;
 
@@ -14,13 +13,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use theap_bench::page::charts::{self, Bars};
+use theap_bench::page::document::{self, Section};
 use theap_bench::{Column, Metric, Record, Series, Sizes, Workload, interleave, table};
 
 use crate::child::{self, Order};
-use crate::html::charts::{self, Bars};
 use crate::pages::{self, PageMode};
 use crate::{doctor, report, trace};
-use document::Section;
 use matrix::{Row, Side, Topic};
 
 /// Operations of the two runs whose system calls are counted, and the block sizes.
@@ -91,7 +90,7 @@ impl Evaluate {
         for topic in topics {
             sections.push(section(topic, &records, &rows, &charts)?);
         }
-        document::write(&self.out, &sections)?;
+        document::write(&self.out, "evaluate", "Evaluation", &sections)?;
         for section in &sections {
             println!("{}\n", section.body);
         }
@@ -175,8 +174,8 @@ fn host(pages: PageMode) -> Section {
         .map(|(subject, found)| format!("| {subject} | {found} |"))
         .collect();
     Section {
-        name: "host",
-        title: "Host",
+        name: "host".into(),
+        title: "Host".into(),
         body: format!(
             "theap {} on {pages} pages.\n\n| | |\n|---|---|\n{}",
             env!("CARGO_PKG_VERSION"),
@@ -216,8 +215,8 @@ fn section(topic: Topic, records: &[Record], rows: &[Row], charts: &Path) -> Res
         );
     }
     Ok(Section {
-        name: topic.name(),
-        title: topic.title(),
+        name: topic.name().into(),
+        title: topic.title().into(),
         body,
     })
 }

@@ -1,10 +1,14 @@
 //! Rows in which one thread frees what another allocated.
+//!
+//! Blocks go through a ring in batches: its indices are shared, and where each block moved them, a consumer that keeps up
+//! paid for a cache line from the other CPU with each block and one that lagged did not: two speeds of the ring, not of the
+//! allocator. A thread without work yields its CPU at once where another may need it.
 
 use std::hint::spin_loop;
 use std::thread;
 
 use crossbeam_deque::{Steal, Stealer, Worker};
-use rtrb::{Consumer, Producer, PushError, RingBuffer};
+use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::super::Budget;
 use super::super::steps::{self, Circle};
@@ -15,10 +19,13 @@ use crate::{Contender, Error, Metric};
 /// Blocks that a ring has room for.
 const RING: usize = 1024;
 
+/// Blocks that are put into a ring, or taken out of it, at once.
+const BATCH: usize = 64;
+
 /// Blocks that a thread passes on at a time.
 const CHUNK: usize = 256;
 
-/// Looks at a full or empty ring before the thread yields its CPU.
+/// Looks at a full or empty ring before a thread that has a CPU for itself yields it.
 const SPINS: usize = 256;
 
 /// Blocks in a worker's queue above which it works on its own.
@@ -26,14 +33,15 @@ const QUEUE: usize = 4096;
 
 /// What a thread of a ring has.
 struct Link<'a, A> {
-    /// Where its blocks go, and the one that has found no room yet.
+    /// Where its blocks go.
     next: Option<Producer<Block<A>>>,
-    held: Option<Block<A>>,
     /// Where it gets blocks to free.
     previous: Option<Consumer<Block<A>>>,
     circle: Circle<'a>,
     /// Turns in which it had nothing to do, since it last had.
     idle: usize,
+    /// How many of these pass before it yields.
+    patience: usize,
 }
 
 /// Pairs of threads, one of which allocates and the other frees.
@@ -74,13 +82,15 @@ pub(in super::super) fn ring<A: Contender>(
 fn pass_on<A: Contender>(
     a: &A,
     budget: Budget,
-    links: Vec<Link<'_, A>>,
+    mut links: Vec<Link<'_, A>>,
 ) -> Result<Vec<Metric>, Error> {
-    let end = |mut link: Link<A>| {
-        if let Some(block) = link.held.take() {
-            block.give(a);
-        }
-        while let Some(block) = link.pop() {
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    if links.len() <= cpus {
+        links.iter_mut().for_each(|link| link.patience = SPINS);
+    }
+    let end = |link: Link<A>| {
+        let mut previous = link.previous;
+        while let Some(block) = previous.as_mut().and_then(|previous| previous.pop().ok()) {
             block.prove(a)?;
             block.give(a);
         }
@@ -97,18 +107,21 @@ impl<'a, A: Contender> Link<'a, A> {
     ) -> Self {
         Self {
             next,
-            held: None,
             previous,
             circle,
             idle: 0,
+            patience: 0,
         }
     }
 
     fn turn(&mut self, a: &A) -> Result<u64, Error> {
-        let ops = self.produce(a)? + self.consume(a);
+        let mut ops = 0;
+        for _ in 0..CHUNK / BATCH {
+            ops += self.produce(a)? + self.consume(a);
+        }
         if ops > 0 {
             self.idle = 0;
-        } else if self.idle < SPINS {
+        } else if self.idle < self.patience {
             self.idle += 1;
             spin_loop();
         } else {
@@ -117,44 +130,45 @@ impl<'a, A: Contender> Link<'a, A> {
         Ok(ops)
     }
 
-    /// Allocates blocks until the ring is full.
+    /// Allocates a batch if the ring has room for it.
     #[inline(never)]
     fn produce(&mut self, a: &A) -> Result<u64, Error> {
-        let Some(next) = &mut self.next else {
+        let Some(Ok(room)) = self
+            .next
+            .as_mut()
+            .map(|next| next.write_chunk_uninit(BATCH))
+        else {
             return Ok(0);
         };
-        if let Some(block) = self.held.take()
-            && let Err(PushError::Full(block)) = next.push(block)
-        {
-            self.held = Some(block);
-            return Ok(0);
-        }
-        let mut ops = 0;
-        for step in self.circle.next(CHUNK) {
-            ops += 1;
-            if let Err(PushError::Full(block)) = next.push(Block::take(a, step.size as usize, 1)?) {
-                self.held = Some(block);
-                break;
+        let mut result = Ok(());
+        let steps = self.circle.next(BATCH).iter();
+        let blocks = steps.map_while(|step| match Block::take(a, step.size as usize, 1) {
+            Ok(block) => Some(block),
+            Err(error) => {
+                result = Err(error);
+                None
             }
-        }
-        Ok(ops)
+        });
+        let made = room.fill_from_iter(blocks);
+        result.map(|()| made as u64)
     }
 
-    /// Reads and frees what is in the ring.
+    /// Reads and frees a batch if the ring has one.
     #[inline(never)]
     fn consume(&mut self, a: &A) -> u64 {
+        let Some(Ok(blocks)) = self
+            .previous
+            .as_mut()
+            .map(|previous| previous.read_chunk(BATCH))
+        else {
+            return 0;
+        };
         let mut ops = 0;
-        while ops < CHUNK as u64
-            && let Some(block) = self.pop()
-        {
+        for block in blocks {
             ops += u64::from(block.mark());
             block.give(a);
         }
         ops
-    }
-
-    fn pop(&mut self) -> Option<Block<A>> {
-        self.previous.as_mut()?.pop().ok()
     }
 }
 

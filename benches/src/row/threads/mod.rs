@@ -3,12 +3,12 @@
 mod crew;
 mod handed;
 
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Barrier, OnceLock};
 use std::thread;
 use std::time::Instant;
 
-use crew::crew;
+use crew::{crew, pin};
 pub(super) use handed::{pairs, ring, steal};
 
 use super::single::{Slot, empty, give_all, replace, toggle};
@@ -24,8 +24,8 @@ const CHUNK: usize = 1024;
 /// Chunks that a thread of Larson's server has.
 const CHUNKS: usize = 1000;
 
-/// Replacements in the life of a thread of Larson's server.
-const LIFE: usize = 20 * CHUNKS;
+/// Replacements in the life of a thread of Larson's server: so many that starting it is a few hundredths of them.
+const LIFE: usize = 100 * CHUNKS;
 
 /// Blocks of a thread in [`phases`].
 const PHASE: usize = 20_000;
@@ -35,6 +35,12 @@ const WRITES: usize = 100;
 
 /// Blocks that a thread of [`spawn`] allocates.
 const FEW: usize = 10;
+
+/// Threads that one of [`spawn`] starts before it waits for the first, so that the CPU has work meanwhile.
+const BROOD: usize = 4;
+
+/// Bytes of their stacks: little enough that the C library keeps all of them for the next threads.
+const STACK: usize = 128 << 10;
 
 /// Steps of one thread, which starts where its number says.
 fn circle(steps: &[Step], nth: usize) -> Circle<'_> {
@@ -105,7 +111,7 @@ fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// All threads allocate, and when all are done, all free.
+/// All threads allocate, and when all are done, all free. The first round, which faults the memory in, does not count.
 pub(super) fn phases<A: Contender>(
     a: &A,
     budget: Budget,
@@ -113,30 +119,36 @@ pub(super) fn phases<A: Contender>(
 ) -> Result<Vec<Metric>, Error> {
     let steps = steps::even(1, (16, 1024));
     let (gate, over) = (Barrier::new(threads), AtomicBool::new(false));
-    let start = Instant::now();
+    let (begun, ended) = (OnceLock::new(), OnceLock::new());
+    let is_late = || {
+        begun
+            .get()
+            .is_some_and(|begun: &Instant| begun.elapsed() >= budget.0)
+    };
     let member = |nth: usize| {
         let mut circle = circle(&steps, nth);
         let mut blocks: Vec<Block<A>> = Vec::with_capacity(2 * PHASE);
-        let mut result = Ok(0);
+        let mut ops = 0;
+        let mut result = pin(nth);
         while !over.load(Ordering::Acquire) {
-            gate.wait();
             let sizes = circle.next(PHASE).iter().map(|step| step.size as usize);
-            let grown = sizes
-                .map(|size| Block::take(a, size, 1))
-                .try_for_each(|block| {
-                    blocks.push(block?);
-                    Ok(())
-                });
-            result = grown.and(result);
-            gate.wait();
-            result = result.map(|ops| ops + 2 * blocks.len() as u64);
-            blocks.drain(..).for_each(|block| block.give(a));
-            if gate.wait().is_leader() && start.elapsed() >= budget.0 {
+            let mut grown = sizes.map(|size| Block::take(a, size, 1));
+            result = result.and(grown.try_for_each(|block| {
+                blocks.push(block?);
+                Ok(())
+            }));
+            if gate.wait().is_leader() && is_late() {
                 over.store(true, Ordering::Release);
             }
+            if begun.get().is_some() {
+                ops += 2 * blocks.len() as u64;
+            }
+            blocks.drain(..).for_each(|block| block.give(a));
             gate.wait(); // Nobody looks at the flag before it is set.
+            begun.get_or_init(Instant::now);
         }
-        result
+        ended.get_or_init(Instant::now);
+        result.map(|()| ops)
     };
     let ops = thread::scope(|scope| {
         let member = &member;
@@ -145,7 +157,14 @@ pub(super) fn phases<A: Contender>(
             .collect();
         threads.into_iter().map(joined).sum::<Result<u64, Error>>()
     })?;
-    Ok(vec![throughput(ops, start.elapsed())])
+    let wall = ended
+        .get()
+        .zip(begun.get())
+        .map(|(ended, begun)| *ended - *begun);
+    Ok(vec![throughput(
+        ops,
+        wall.expect("both are set before a thread ends"),
+    )])
 }
 
 /// Every thread allocates a block of 8 bytes, writes to it again and again and frees it: slow where blocks of two
@@ -178,7 +197,7 @@ pub(super) fn false_sharing<A: Contender>(
     crew(budget, given, make, turn, Ok)
 }
 
-/// Threads that start, allocate and free a few blocks, and end. An operation is one of those calls.
+/// Threads that start others, which allocate and free a few blocks and end. An operation is one of those calls.
 pub(super) fn spawn<A: Contender>(
     a: &A,
     budget: Budget,
@@ -192,11 +211,19 @@ pub(super) fn spawn<A: Contender>(
         blocks.into_iter().flatten().for_each(|block| block.give(a));
         Ok(2 * FEW as u64)
     };
-    crew(
-        budget,
-        vec![(); threads],
-        Ok,
-        |()| thread::scope(|scope| joined(scope.spawn(short))),
-        Ok,
-    )
+    let turn = |(): &mut ()| {
+        thread::scope(|scope| {
+            let start = |_| {
+                thread::Builder::new()
+                    .stack_size(STACK)
+                    .spawn_scoped(scope, short)
+            };
+            let brood: Vec<_> = (0..BROOD)
+                .map(start)
+                .collect::<Result<_, _>>()
+                .map_err(|error| Error::Setup(format!("cannot start a thread: {error}")))?;
+            brood.into_iter().map(joined).sum::<Result<u64, Error>>()
+        })
+    };
+    crew(budget, vec![(); threads], Ok, turn, Ok)
 }

@@ -2,19 +2,27 @@
 //! lines are a half-transparent grey and series have middle tones, so that they can be read on white
 //! and on black.
 
-use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use crate::Error;
 
 /// Colours of the sides, in order; further sides begin again.
-const PALETTE: [RGBColor; 6] = [
+const PALETTE: [RGBColor; 12] = [
     RGBColor(0x80, 0x87, 0x92),
     RGBColor(0xe0, 0x7b, 0x16),
     RGBColor(0x2f, 0x7d, 0xe1),
     RGBColor(0x1f, 0x9d, 0x55),
     RGBColor(0xa8, 0x55, 0xd6),
     RGBColor(0xd6, 0x3c, 0x5e),
+    RGBColor(0x14, 0xa3, 0xa8),
+    RGBColor(0x9c, 0x6b, 0x3f),
+    RGBColor(0xc2, 0x9b, 0x0c),
+    RGBColor(0x6b, 0x8e, 0x23),
+    RGBColor(0x5b, 0x5f, 0xc7),
+    RGBColor(0xe8, 0x6f, 0xb0),
 ];
 
 const SIZE: (u32, u32) = (640, 360);
@@ -28,16 +36,33 @@ const VALUES: i32 = 90;
 /// The latter where a value is followed by its side's name.
 const NAMED_VALUES: i32 = 190;
 
-/// A line of a chart: which side's, and its points.
+/// Height of a row of dots, half a dot, and the farthest that a ratio is shown from 1.
+const ROW: i32 = 20;
+const DOT: i32 = 4;
+const FARTHEST: f64 = 16.0;
+
+/// A line of a chart.
 pub struct Line {
+    /// Whose it is.
     pub side: usize,
+    /// Its points.
     pub points: Vec<(f64, f64)>,
 }
 
-/// Bars with one name: which side's, and how long.
+/// Bars with one name.
 pub struct Bars {
+    /// The name.
     pub name: String,
+    /// Whose each is, and how long.
     pub values: Vec<(usize, f64)>,
+}
+
+/// Ratios in one row of a chart.
+pub struct Dots {
+    /// The row's name.
+    pub name: String,
+    /// Whose each is, its median, smallest and largest.
+    pub values: Vec<(usize, [f64; 3])>,
 }
 
 /// The colour of a side, as CSS has it.
@@ -47,7 +72,10 @@ pub fn color(side: usize) -> String {
 }
 
 /// Times in nanoseconds (logarithmic, within `range`) over nines.
-pub fn latency(lines: &[Line], range: (f64, f64)) -> Result<String> {
+///
+/// # Errors
+/// Fails if the chart cannot be drawn.
+pub fn latency(lines: &[Line], range: (f64, f64)) -> Result<String, Error> {
     let ends = lines.iter().filter_map(|line| line.points.last());
     let nines = ends.map(|point| point.0).fold(1.0, f64::max).ceil();
     let y = (range.0..range.1).log_scale();
@@ -61,7 +89,10 @@ pub fn latency(lines: &[Line], range: (f64, f64)) -> Result<String> {
 }
 
 /// Bytes over milliseconds.
-pub fn memory(lines: &[Line]) -> Result<String> {
+///
+/// # Errors
+/// Fails if the chart cannot be drawn.
+pub fn memory(lines: &[Line]) -> Result<String, Error> {
     let points = lines.iter().flat_map(|line| &line.points);
     let (width, height) = points.fold((1.0f64, 1.0f64), |(x, y), point| {
         (x.max(point.0), y.max(point.1))
@@ -82,7 +113,7 @@ fn lines_chart<X, Y>(
     y: Y,
     x_label: &dyn Fn(&f64) -> String,
     y_label: &dyn Fn(&f64) -> String,
-) -> Result<String>
+) -> Result<String, Error>
 where
     X: AsRangedCoord<Value = f64>,
     Y: AsRangedCoord<Value = f64>,
@@ -115,7 +146,14 @@ where
 
 /// Bars from the left, one a side, under the name of their group. `logarithmic` draws the length of
 /// one more than the value, so that nothing has length 0.
-pub fn bars(groups: &[Bars], logarithmic: bool, label: &dyn Fn(f64) -> String) -> Result<String> {
+///
+/// # Errors
+/// Fails if the chart cannot be drawn.
+pub fn bars(
+    groups: &[Bars],
+    logarithmic: bool,
+    label: &dyn Fn(f64) -> String,
+) -> Result<String, Error> {
     let scale = |value: f64| if logarithmic { value.ln_1p() } else { value };
     bars_chart(groups, VALUES, &scale, &|_, value| label(value))
 }
@@ -125,7 +163,7 @@ fn bars_chart(
     beside: i32,
     scale: &dyn Fn(f64) -> f64,
     label: &dyn Fn(usize, f64) -> String,
-) -> Result<String> {
+) -> Result<String, Error> {
     let rows: usize = groups.iter().map(|group| group.values.len()).sum();
     let height = rows as i32 * BAR + (groups.len() as i32 + 1) * BAR / 2;
     let values = groups.iter().flat_map(|group| &group.values);
@@ -150,8 +188,92 @@ fn bars_chart(
 }
 
 /// Bars as of [`bars`], linear, with a label that may tell the side.
-pub fn named_bars(groups: &[Bars], label: &dyn Fn(usize, f64) -> String) -> Result<String> {
+///
+/// # Errors
+/// Fails if the chart cannot be drawn.
+pub fn named_bars(groups: &[Bars], label: &dyn Fn(usize, f64) -> String) -> Result<String, Error> {
     bars_chart(groups, NAMED_VALUES, &|value| value, label)
+}
+
+/// Ratios on a logarithmic scale around 1, a row a name: a dot is a median, the line through it goes from the smallest to
+/// the largest. What lies farther than 16 times away stands at the edge as a ring. The first side is drawn last, larger,
+/// and in the colour of the text. `sides` are the names in the key.
+///
+/// # Errors
+/// Fails if the chart cannot be drawn.
+pub fn dots(rows: &[Dots], sides: &[String]) -> Result<String, Error> {
+    let medians = rows.iter().flat_map(|row| &row.values);
+    let widest = medians.fold(2.0f64, |far, (_, [median, ..])| {
+        far.max(median.max(1.0 / median))
+    });
+    let far = 2f64.powf(widest.log2().ceil()).min(FARTHEST);
+    let (left, right) = (NAMES, SIZE.0 as i32 - 20);
+    let at = |ratio: f64| {
+        let share = (ratio.clamp(1.0 / far, far) * far).ln() / (far * far).ln();
+        left + (f64::from(right - left) * share) as i32
+    };
+    let top = key_height(sides.len()) + ROW;
+    let bottom = top + rows.len() as i32 * ROW;
+    draw((SIZE.0, (bottom + 8) as u32), |area| {
+        key(area, sides)?;
+        let steps = far.log2() as i32;
+        for power in -steps..=steps {
+            let ratio = 2f64.powi(power);
+            let line = [(at(ratio), top), (at(ratio), bottom)];
+            let style = if power == 0 { BLACK.mix(0.6) } else { GRID };
+            area.draw(&PathElement::new(line, style.stroke_width(1)))?;
+            let style = TextStyle::from(FONT).pos(Pos::new(HPos::Center, VPos::Bottom));
+            area.draw(&Text::new(ratio.to_string(), (at(ratio), top - 2), style))?;
+        }
+        for (row, y) in rows.iter().zip((top + ROW / 2..).step_by(ROW as usize)) {
+            let name = TextStyle::from(FONT).pos(Pos::new(HPos::Left, VPos::Center));
+            area.draw(&Text::new(row.name.clone(), (4, y), name))?;
+            let mut values: Vec<_> = row.values.iter().collect();
+            values.sort_by_key(|(side, _)| *side == 0);
+            for &&(side, [median, smallest, largest]) in &values {
+                let color = ink(side);
+                let range = [(at(smallest), y), (at(largest), y)];
+                area.draw(&PathElement::new(range, color.stroke_width(1)))?;
+                let inside = (1.0 / far..=far).contains(&median);
+                let style = if inside {
+                    color.filled()
+                } else {
+                    color.stroke_width(1)
+                };
+                let radius = if side == 0 { DOT + 1 } else { DOT };
+                area.draw(&Circle::new((at(median), y), radius, style))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Names of sides that stand beside each other in a key.
+const KEY_COLUMNS: usize = 5;
+
+fn key_height(sides: usize) -> i32 {
+    sides.div_ceil(KEY_COLUMNS) as i32 * BAR + BAR / 2
+}
+
+fn key(area: &DrawingArea<SVGBackend<'_>, Shift>, sides: &[String]) -> Drawn {
+    let width = SIZE.0 as i32 / KEY_COLUMNS as i32;
+    for (side, name) in sides.iter().enumerate() {
+        let x = (side % KEY_COLUMNS) as i32 * width + 10;
+        let y = (side / KEY_COLUMNS) as i32 * BAR + BAR / 2;
+        let color = ink(side);
+        area.draw(&Circle::new((x, y), DOT, color.filled()))?;
+        let style = TextStyle::from(FONT).pos(Pos::new(HPos::Left, VPos::Center));
+        area.draw(&Text::new(name.clone(), (x + 10, y), style))?;
+    }
+    Ok(())
+}
+
+fn ink(side: usize) -> RGBColor {
+    if side == 0 {
+        BLACK
+    } else {
+        PALETTE[side % PALETTE.len()]
+    }
 }
 
 /// A chart as a file of its own, which a viewer may show on a light or a dark page.
@@ -168,12 +290,14 @@ type Drawn = Result<(), Box<dyn std::error::Error>>;
 fn draw(
     size: (u32, u32),
     paint: impl FnOnce(&DrawingArea<SVGBackend<'_>, Shift>) -> Drawn,
-) -> Result<String> {
+) -> Result<String, Error> {
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-        paint(&area).map_err(|error| anyhow!("cannot draw a chart: {error}"))?;
-        area.present()?;
+        let failed =
+            |error: &dyn std::fmt::Display| Error::Setup(format!("cannot draw a chart: {error}"));
+        paint(&area).map_err(|error| failed(&error))?;
+        area.present().map_err(|error| failed(&error))?;
     }
     Ok(svg.replace("#000000", "currentColor"))
 }

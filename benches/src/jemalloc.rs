@@ -1,0 +1,49 @@
+//! How jemalloc proves a block: the `arenas.lookup` control walks its extent map from the address to the arena, and fails on
+//! what is not its own; `thread.allocated` counts the bytes of this thread.
+//!
+//! The library and the program of the suite each compile this file: had the library it for the suite, every contender
+//! would be linked with jemalloc.
+#![allow(unsafe_code)] // the peer's C interface
+
+use std::ffi::{CStr, c_int, c_uint, c_void};
+use std::ptr::{NonNull, null_mut};
+
+use tikv_jemalloc_sys::{mallctl, malloc_usable_size};
+
+/// Whether the block is jemalloc's and has room for `size` bytes.
+pub(crate) fn owns(block: NonNull<u8>, size: usize) -> bool {
+    // SAFETY: the size is asked for only after the extent map has shown that the live block is jemalloc's.
+    has(block) && unsafe { malloc_usable_size(block.as_ptr().cast()) } >= size
+}
+
+/// Whether the block is in an arena of jemalloc's.
+pub(crate) fn has(block: NonNull<u8>) -> bool {
+    read::<c_uint>(c"arenas.lookup", Some(block.as_ptr().cast())).is_some()
+}
+
+/// Bytes that this thread has allocated.
+pub(crate) fn bytes_counted() -> Option<u64> {
+    read::<u64>(c"thread.allocated", None)
+}
+
+/// Reads a control of type `T`, having written `input` to it if there is one.
+fn read<T: Default>(name: &CStr, mut input: Option<*mut c_void>) -> Option<T> {
+    let mut value = T::default();
+    let mut value_len = size_of::<T>();
+    let (new, new_len) = match &mut input {
+        Some(pointer) => ((&raw mut *pointer).cast(), size_of::<*mut c_void>()),
+        None => (null_mut(), 0),
+    };
+    // SAFETY: `name` ends in NUL; `value` and `value_len` are live and agree, and so are `new` and `new_len`; jemalloc
+    // compares both lengths with the control's type before it touches them.
+    let status: c_int = unsafe {
+        mallctl(
+            name.as_ptr(),
+            (&raw mut value).cast(),
+            &mut value_len,
+            new,
+            new_len,
+        )
+    };
+    (status == 0).then_some(value)
+}

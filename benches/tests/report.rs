@@ -1,0 +1,246 @@
+//! What figures say: verdicts, goals, and the file that keeps them, on records made by hand.
+#![allow(missing_docs)]
+
+use std::fs;
+
+use theap_bench::Record;
+use theap_bench::row::{Category, ROWS};
+use theap_bench::suite::{Entrant, Failure, Goal, Mode, Report, Role, Run, Summary};
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+fn entrant(name: &str, role: Role) -> Entrant {
+    Entrant {
+        name: name.into(),
+        role,
+        version: "1".into(),
+    }
+}
+
+fn record(row: &str, allocator: &str, median: f64) -> Record {
+    let row = ROWS.iter().find(|known| known.name == row).unwrap();
+    Record {
+        workload: row.name.into(),
+        allocator: allocator.into(),
+        pages: "default".into(),
+        metric: row.metric().into(),
+        unit: "Mop/s".into(),
+        median,
+        min: median / 2.0,
+        max: median * 2.0,
+        rounds: 3,
+    }
+}
+
+fn report(mode: Mode, records: Vec<Record>) -> Report {
+    Report {
+        mode,
+        cpus: 2,
+        host: vec![
+            ("processor".into(), "2 × abacus".into()),
+            ("kernel".into(), "6.1".into()),
+        ],
+        runs: vec![Run {
+            date: "2026-01-01T00:00:00Z".into(),
+            load: "0 0 0".into(),
+            rounds: 3,
+            millis: 1,
+        }],
+        entrants: vec![
+            entrant("theap", Role::Subject),
+            entrant("theap-small", Role::SmallPages),
+            entrant("mimalloc", Role::Peer),
+            entrant("other", Role::Peer),
+            entrant("null", Role::Limit),
+            entrant("slower", Role::Variant),
+        ],
+        records,
+        failures: Vec::new(),
+    }
+}
+
+/// On every row theap has `theap`, mimalloc `mimalloc`, the limit 100.
+fn everywhere(mode: Mode, theap: f64, mimalloc: f64) -> Report {
+    let records = ROWS.iter().flat_map(|row| {
+        let limit = (row.category == Category::HitPath).then(|| record(row.name, "null", 100.0));
+        let pair = [
+            record(row.name, "theap", theap),
+            record(row.name, "mimalloc", mimalloc),
+        ];
+        pair.into_iter().chain(limit)
+    });
+    report(mode, records.collect())
+}
+
+fn set(report: &mut Report, row: &str, allocator: &str, median: f64) {
+    let mut records = report.records.iter_mut();
+    let found = records.find(|record| record.workload == row && record.allocator == allocator);
+    found.unwrap().median = median;
+}
+
+fn goal(report: &Report, about: &str) -> Goal {
+    let goals = Summary::new(report).goals();
+    goals
+        .into_iter()
+        .find(|goal| goal.goal.contains(about))
+        .unwrap()
+}
+
+/// The best peer is the fastest, on rows about memory the smallest, where theap's figure is that of small pages.
+#[test]
+fn verdicts_compare_with_the_best_peer() {
+    let records = [
+        ("server", "theap", 30.0),
+        ("server", "mimalloc", 10.0),
+        ("server", "other", 20.0),
+        ("server", "null", 40.0),
+        ("server", "slower", 15.0),
+        ("rss/floor", "theap", 9.0),
+        ("rss/floor", "theap-small", 6.0),
+        ("rss/floor", "mimalloc", 4.0),
+        ("rss/floor", "other", 5.0),
+    ];
+    let records = records.map(|(row, allocator, median)| record(row, allocator, median));
+    let report = report(Mode::InProcess, records.to_vec());
+    let summary = Summary::new(&report);
+    let verdicts = summary.verdicts();
+    assert_eq!(verdicts.len(), 2);
+    assert_eq!(verdicts[0].best.as_deref(), Some("other"));
+    assert_eq!(verdicts[0].to_best, Some(1.5));
+    assert_eq!(verdicts[0].to_limit, Some(0.75));
+    assert_eq!(verdicts[1].best.as_deref(), Some("mimalloc"));
+    assert_eq!(verdicts[1].to_best, Some(1.5));
+    assert_eq!(verdicts[1].to_limit, None);
+    let mean = summary.mean(Category::HitPath, &report.entrants[2]);
+    assert!((mean.unwrap() - 3.0).abs() < 1e-9);
+    let variants = summary.variant_lines();
+    assert_eq!(variants[1], ["server", "0.50"]);
+    assert_eq!(variants[2], ["rss/floor", "-"]);
+}
+
+#[test]
+fn goals_are_met_missed_or_open() {
+    let mut all = everywhere(Mode::InProcess, 80.0, 40.0);
+    let small = "bursts up to 1 KiB";
+    let met = goal(&all, small);
+    // Five mixes, and bursts of three lengths and four sizes.
+    assert_eq!((met.met, met.rows), (Some(true), (17, 17)));
+    assert_eq!(met.measured, Some(2.0));
+    assert_eq!(goal(&all, "(pairs, ring)").met, Some(true));
+    assert_eq!(goal(&all, "0.75").met, Some(true));
+
+    set(&mut all, "burst/100x1k", "theap", 50.0);
+    set(&mut all, "ring/8", "mimalloc", 41.0);
+    let missed = goal(&all, small);
+    assert_eq!((missed.met, missed.at), (Some(false), Some("burst/100x1k")));
+    assert_eq!(missed.misses.len(), 1);
+    assert_eq!(missed.misses[0].measured, 1.25);
+    assert_eq!(goal(&all, "(pairs, ring)").misses[0].row, "ring/8");
+    assert_eq!(goal(&all, "not below the best").met, Some(true));
+    assert_eq!(goal(&all, "0.75").at, Some("burst/100x1k"));
+
+    all.replace("burst/100x1k", Vec::new(), Vec::new());
+    let open = goal(&all, small);
+    assert_eq!((open.met, open.rows), (None, (16, 17)));
+    set(&mut all, "mixed/256", "theap", 1.0);
+    assert_eq!(
+        goal(&all, small).met,
+        Some(false),
+        "one row is enough to miss"
+    );
+}
+
+#[test]
+fn threads_apart_are_compared_for_each_cpu() {
+    let mut all = everywhere(Mode::InProcess, 80.0, 40.0);
+    for row in ["apart/2", "apart/8", "apart/32", "apart/128"] {
+        set(&mut all, row, "theap", 150.0);
+    }
+    let scaling = goal(&all, "threads apart");
+    assert_eq!((scaling.met, scaling.rows), (Some(true), (4, 4)));
+    assert_eq!(scaling.measured, Some(150.0 / 160.0));
+    all.cpus = 4;
+    assert_eq!(
+        goal(&all, "threads apart").met,
+        Some(false),
+        "eight threads on four CPUs"
+    );
+}
+
+/// The bound of single rows is for those that are large under either, the mean is over all.
+#[test]
+fn memory_is_compared_with_mimallocs() {
+    let mut all = everywhere(Mode::InProcess, 10.0 * MIB, 10.0 * MIB);
+    set(&mut all, "rss/floor", "theap", 15.0 * MIB);
+    let large = goal(&all, "above 16 MiB");
+    assert_eq!((large.met, large.rows), (None, (0, 0)), "none is large");
+    assert_eq!(goal(&all, "geometric mean").met, Some(true));
+    set(&mut all, "rss/server", "theap", 17.0 * MIB);
+    let large = goal(&all, "above 16 MiB");
+    assert_eq!((large.met, large.at), (Some(false), Some("rss/server")));
+    for row in ROWS.iter().filter(|row| row.category == Category::Memory) {
+        set(&mut all, row.name, "theap", 12.0 * MIB);
+    }
+    assert_eq!(goal(&all, "geometric mean").met, Some(false));
+}
+
+#[test]
+fn preloaded_libraries_have_goals_of_their_own() {
+    let mut all = everywhere(Mode::Preloaded, 46.5, 40.0);
+    assert_eq!(Summary::new(&all).goals().len(), 2);
+    assert_eq!(goal(&all, "geometric mean").met, Some(true));
+    set(&mut all, "server", "theap", 37.9);
+    assert_eq!(goal(&all, "0.95").misses[0].row, "server");
+    all.replace("btree", Vec::new(), Vec::new());
+    assert_eq!(goal(&all, "geometric mean").met, None, "a mean of all rows");
+}
+
+#[test]
+fn later_figures_of_a_row_replace_all_earlier_ones() {
+    let scratch = tempfile::tempdir().unwrap();
+    let [a, b] = ["a.json", "b.json"].map(|name| scratch.path().join(name));
+    let first = report(
+        Mode::InProcess,
+        vec![
+            record("server", "theap", 1.0),
+            record("server", "mimalloc", 2.0),
+            record("btree", "theap", 3.0),
+        ],
+    );
+    let mut second = report(Mode::InProcess, vec![record("server", "theap", 4.0)]);
+    second.failures.push(Failure {
+        row: "lists".into(),
+        allocator: "theap".into(),
+        error: "it fell".into(),
+    });
+    second.entrants.push(entrant("new", Role::Peer));
+    first.save(&a).unwrap();
+    second.save(&b).unwrap();
+    assert_eq!(
+        Report::load(&[&a]).unwrap(),
+        Some(first.clone()),
+        "nothing is lost"
+    );
+
+    let both = Report::load(&[&a, &b]).unwrap().unwrap();
+    let figures = both.records.iter();
+    let figures: Vec<_> = figures
+        .map(|record| (&*record.workload, record.median))
+        .collect();
+    assert_eq!(figures, [("btree", 3.0), ("server", 4.0)]);
+    assert_eq!(both.runs.len(), 2);
+    assert_eq!(both.entrants.len(), 7);
+    assert!(both.has("lists") && !both.has("vectors"));
+    assert_eq!(both.subject_failed().unwrap().error, "it fell");
+    let left = fs::read_dir(scratch.path()).unwrap().count();
+    assert_eq!(left, 2, "no file in part is left");
+
+    second.host[1].1 = "6.2".into();
+    assert!(
+        second.clone().merge(first.clone()).is_err(),
+        "another kernel"
+    );
+    second.host = first.host.clone();
+    second.mode = Mode::Preloaded;
+    assert!(second.merge(first).is_err(), "another way in");
+}
