@@ -21,21 +21,26 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// Fails unless the text is well-formed XML.
+fn parsed(text: &str) -> roxmltree::Document<'_> {
+    let options = roxmltree::ParsingOptions {
+        allow_dtd: true,
+        ..Default::default()
+    };
+    roxmltree::Document::parse_with_options(text, options).unwrap()
+}
+
 #[test]
 fn rows_are_measured_under_the_preloaded_library() {
     let scratch = tempfile::tempdir().unwrap();
     let (json, html) = (scratch.path().join("j"), scratch.path().join("h"));
-    let files = [
-        "--json",
-        json.to_str().unwrap(),
-        "--html",
-        html.to_str().unwrap(),
-    ];
+    let [json_option, html_option] = [&json, &html].map(|path| path.to_str().unwrap());
+    let files = ["--json", json_option, "--html", html_option];
     let rows = ["--rows", "burst/100x64,btree,rss/floor"];
     let output = bench(&scratch, &[&rows[..], &files[..]].concat());
     assert!(output.status.success(), "{}", said(&output));
 
-    let report: Value = serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
+    let report: Value = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
     let verdicts = report["verdicts"].as_array().unwrap();
     let rows: Vec<_> = verdicts
         .iter()
@@ -48,17 +53,67 @@ fn rows_are_measured_under_the_preloaded_library() {
             .all(|verdict| verdict["to_best"].as_f64().unwrap() > 0.0)
     );
     assert_eq!(report["failures"].as_array().unwrap().len(), 0);
+    assert_eq!(report["goals"].as_array().unwrap().len(), 2);
+    assert_eq!(report["mode"], "preloaded");
+    assert!(report["runs"][0]["date"].as_str().unwrap().ends_with('Z'));
+    let glibc = report["entrants"][2]["version"].as_str().unwrap();
+    assert!(glibc.starts_with("glibc 2."), "{glibc}");
 
-    let page = fs::read_to_string(html).unwrap();
-    roxmltree::Document::parse_with_options(
-        &page,
-        roxmltree::ParsingOptions {
-            allow_dtd: true,
-            ..Default::default()
-        },
-    )
-    .unwrap();
+    let page = fs::read_to_string(&html).unwrap();
+    let heads = parsed(&page);
+    let heads = heads.descendants().filter(|node| node.has_tag_name("th"));
+    let heads: Vec<_> = heads.filter_map(|node| node.text()).collect();
+    assert!(heads.contains(&"to best") && heads.contains(&"rows that miss it"));
     assert!(page.contains("<svg") && page.contains("burst/100x64"));
+    assert!(
+        !page.contains("src=") && !page.contains("href="),
+        "it loads nothing"
+    );
+
+    measured_again_and_shown(&scratch, json_option);
+}
+
+/// What becomes of the report in the file: rows that it has stay, others are added, and a document gets all of them.
+fn measured_again_and_shown(scratch: &TempDir, json: &str) {
+    let before: Value = serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
+    let rows = ["--rows", "btree,apart/1", "--json", json, "--resume"];
+    let output = bench(scratch, &rows);
+    assert!(output.status.success(), "{}", said(&output));
+    let after: Value = serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
+    let before = before["records"].as_array().unwrap();
+    let after = after["records"].as_array().unwrap();
+    assert!(before.len() < after.len() && before[..] == after[..before.len()]);
+
+    let docs = scratch.path().join("docs.md");
+    fs::write(&docs, "# Mine\n\nProse.\n").unwrap();
+    let output = bench(scratch, &["--from", json, "--docs", docs.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", said(&output));
+    let text = fs::read_to_string(&docs).unwrap();
+    assert!(text.starts_with("# Mine\n\nProse.\n"), "{text}");
+    for wanted in [
+        "<!-- suite: preloaded-goals -->",
+        "| btree ",
+        "| apart/1 ",
+        "| processor ",
+        "(docs/preloaded-hit-path.svg)",
+    ] {
+        assert!(text.contains(wanted), "no {wanted} in {text}");
+    }
+    let chart = scratch.path().join("docs/preloaded-memory.svg");
+    let chart = fs::read_to_string(chart).unwrap();
+    let chart = parsed(&chart);
+    let texts: Vec<_> = chart
+        .descendants()
+        .filter_map(|node| node.text().map(str::trim))
+        .collect();
+    assert!(
+        texts.contains(&"rss/floor") && texts.contains(&"system"),
+        "{texts:?}"
+    );
+
+    fs::write(json, "{}").unwrap();
+    let output = bench(scratch, &["--from", json]);
+    assert!(said(&output).contains("is no report"), "{}", said(&output));
 }
 
 /// A library that loads, but is not where malloc comes from.
