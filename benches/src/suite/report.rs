@@ -119,8 +119,8 @@ impl Report {
             let mut facts = report.host.iter();
             facts.find(|(known, _)| known == name).cloned()
         };
-        let same = |name: &&str| fact(self, name) == fact(&later, name);
-        if self.mode != later.mode || !SAME.iter().all(|name| same(&name)) {
+        let same = |name: &str| fact(self, name) == fact(&later, name);
+        if self.mode != later.mode || !SAME.iter().all(|name| same(name)) {
             return Err(Error::Setup(
                 "the figures are of different hosts or modes: keep them in files of their own"
                     .into(),
