@@ -499,6 +499,15 @@ impl Os {
         linux::process::now()
     }
 
+    /// As [`Os::now`], as of the last tick (1 to 10 ms ago): never a system call, whatever the machine's clock is.
+    pub fn recently(self) -> u64 {
+        #[cfg(feature = "fake")]
+        if let Some(now) = self.fake.and_then(Fake::now) {
+            return now;
+        }
+        linux::process::recently()
+    }
+
     /// The value of an environment variable; `None` for all of them in a set-uid program.
     ///
     /// The program may change its environment: call this only at start, and copy what is to be kept.

@@ -239,10 +239,10 @@ pub const OPTIONS: &[OptionRow] = &[
     OptionRow {
         name: "budget",
         variable: "THEAP_BUDGET",
-        default: "1M",
+        default: "256M",
         values: BYTES,
-        doc: "Bytes of free blocks that a thread's magazines may hold by learning, beyond their fixed capacities; and of \
-              spans that its heap may keep by learning.",
+        doc: "Bytes of free blocks that all magazines together may hold by learning, beyond their fixed capacities, and of \
+              spans that heaps may keep by learning. A thread gets at most half of what the others leave.",
         set: |config, value| store(&mut config.budget, bytes(value)),
     },
     OptionRow {
@@ -386,7 +386,7 @@ impl Config {
             lock: false,
             magazine: 32 << 10,
             learn: true,
-            budget: 1 << 20,
+            budget: 256 << 20,
             front: Front::Theap,
             classes: Classes::ALL,
             numa: Numa::Local,
@@ -478,7 +478,7 @@ impl Config {
         self
     }
 
-    /// Bytes that a thread's magazines may hold by that.
+    /// Bytes that all magazines may hold by that, and heaps in spans.
     pub const fn budget(mut self, bytes: usize) -> Self {
         self.budget = bytes;
         self

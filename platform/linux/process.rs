@@ -26,6 +26,12 @@ pub fn now() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// See [`crate::Os::recently`].
+pub fn recently() -> u64 {
+    let time = clock_gettime(ClockId::MonotonicCoarse);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// See [`crate::Os::thread_time`].
 pub fn thread_time() -> u64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);

@@ -1,12 +1,12 @@
 //! The learner: which magazines are to be larger than the option `magazine` makes them.
 //!
 //! A class that turns between refills and drains works in bursts that its magazine cannot hold. After [`TURNS`] of
-//! them its capacity doubles, up to [`MOST`] blocks, as long as the blocks that all grown magazines of the thread may
-//! hold beyond their fixed capacities stay below the option `budget`; where it is used up, grown classes that have
-//! not turned since the last look give their part back first. Every [`PERIOD`] misses all classes are looked at, and
-//! the grown ones that have not turned shrink by half: what a former workload needed is forgotten, and a workload that
-//! still needs it pays some refills and drains a period. Classes that only refill or only drain (of a producer and a
-//! consumer) never grow: a larger magazine would save them nothing.
+//! them its capacity grows to what the shortest of these bursts would have needed, at least to twice what it was and at
+//! most to [`MOST`] blocks, as far as the option `budget` has room for the blocks that it may hold beyond its fixed
+//! capacity (`pool/budget.rs`). Where that is used up, grown classes of the thread that have not turned since it was
+//! used up last give half of their part back. What has not turned for the time of the option `decay` shrinks by half
+//! too, at one of the thread's next misses: what a former workload needed is forgotten. Classes that only refill or only
+//! drain (of a producer and a consumer) never grow: a larger magazine would save them nothing.
 //!
 //! It is asked where magazines are refilled and drained, nowhere else. A capacity beyond the places that the front
 //! has for a class moves the magazine's pointers into a block of the thread's own heap, which is given back when the
@@ -18,24 +18,30 @@ use core::ptr;
 
 /// Turns between refill and drain after which a magazine grows.
 const TURNS: u8 = 4;
-/// Misses, of all classes of the thread, between two looks.
-const PERIOD: u32 = 1024;
+/// Misses, of all classes of the thread, between two looks at the clock.
+const LOOK: u32 = 256;
 /// Largest capacity.
-const MOST: usize = 8192;
+const MOST: usize = 16384;
 
 /// What a thread's classes did lately. Zero is valid.
 pub struct Learner {
     /// Classes whose last miss was a drain.
     drained: u64,
-    /// Turns of each class since the last look, or since it grew.
+    /// Turns of each class since it grew.
     turns: [u8; CLASS_COUNT],
-    /// Classes that turned since the last look.
+    /// Misses of each class since its last turn.
+    streaks: [u16; CLASS_COUNT],
+    /// The shortest streak that a turn ended since the class grew.
+    shortest: [u16; CLASS_COUNT],
+    /// Classes that turned since the last look, or since the budget was used up.
     turned: u64,
     /// Classes above their fixed capacity.
     grown: u64,
-    /// Bytes of blocks that grown magazines may hold beyond their fixed capacities.
+    /// Bytes of blocks that grown magazines may hold beyond their fixed capacities: claimed of the budget.
     spent: usize,
     misses: u32,
+    /// Nanoseconds of the last look that forgot something.
+    since: u64,
 }
 
 impl Front {
@@ -43,12 +49,24 @@ impl Front {
     #[inline]
     pub(super) fn learn(&mut self, class: usize, drain: bool) -> bool {
         let learner = &mut self.learner;
-        let bit = 1 << class;
-        let turned = (learner.drained & bit != 0) != drain;
-        learner.drained ^= if turned { bit } else { 0 };
         learner.misses += 1;
-        learner.turns[class] += u8::from(turned);
-        if learner.misses < PERIOD && learner.turns[class] < TURNS {
+        let bit = 1 << class;
+        if (learner.drained & bit != 0) == drain {
+            learner.streaks[class] = learner.streaks[class].saturating_add(1);
+        } else {
+            learner.drained ^= bit;
+            learner.turned |= bit;
+            let streak = core::mem::take(&mut learner.streaks[class]);
+            let turns = &mut learner.turns[class];
+            let shortest = &mut learner.shortest[class];
+            *shortest = if *turns == 0 {
+                streak
+            } else {
+                streak.min(*shortest)
+            };
+            *turns += 1;
+        }
+        if learner.misses < LOOK && learner.turns[class] < TURNS {
             return false;
         }
         self.decide(class)
@@ -61,32 +79,59 @@ impl Front {
             self.learner.turns[class] = 0;
             return false;
         }
-        if self.learner.misses >= PERIOD {
+        if self.learner.misses >= LOOK {
             self.learner.misses = 0;
-            self.forget(!self.learner.turned);
-            self.learner.turned = 0;
+            self.look();
         }
         if self.learner.turns[class] < TURNS {
             return false;
         }
         self.learner.turns[class] = 0;
-        self.learner.turned |= 1 << class;
         self.grow(class)
     }
 
-    /// Doubles the class's capacity if the budget has room, or gets some from classes that do not turn.
+    /// Forgets what has not turned for `decay`.
+    fn look(&mut self) {
+        let now = self.arena().os.recently();
+        if now.saturating_sub(self.learner.since) >= self.arena().decay() {
+            self.learner.since = now;
+            let idle = !core::mem::take(&mut self.learner.turned);
+            self.forget(idle);
+        }
+    }
+
+    /// Makes the class's magazine hold its bursts, as far as the budget has room, or gets some from classes that do not
+    /// turn.
     fn grow(&mut self, class: usize) -> bool {
-        let (now, budget) = (self.capacities[class] as usize, self.arena().config.budget);
-        let cost = now * CLASSES[class].size as usize;
-        if now * 2 > MOST || cost > budget {
+        let now = self.capacities[class] as usize;
+        let missed = usize::from(self.learner.shortest[class]) * super::magazines::batch(now);
+        let mut wish = (now + missed.max(now)).next_power_of_two().min(MOST);
+        while wish > now && !self.claim(class, wish - now) {
+            wish /= 2;
+        }
+        if wish <= now && now < MOST {
+            let idle = !core::mem::replace(&mut self.learner.turned, 1 << class);
+            self.forget(idle);
+            wish = (2 * now).min(MOST);
+            if !self.claim(class, wish - now) {
+                return false;
+            }
+        }
+        if wish <= now {
             return false;
         }
-        if self.learner.spent + cost > budget {
-            self.forget(!self.learner.turned);
+        let grows = self.set_capacity(class, wish);
+        if !grows {
+            let bytes = (wish - now) * CLASSES[class].size as usize;
+            self.arena().budget.give_back(bytes);
         }
-        let grows = self.learner.spent + cost <= budget && self.set_capacity(class, now * 2);
         self.heap.counters.magazines_grown.add(u64::from(grows));
         grows
+    }
+
+    fn claim(&self, class: usize, blocks: usize) -> bool {
+        let bytes = blocks * CLASSES[class].size as usize;
+        self.arena().budget.claim(self.learner.spent, bytes)
     }
 
     /// Halves the capacities of those of these classes that have grown.
@@ -116,10 +161,13 @@ impl Front {
         self.learner = Learner {
             drained: 0,
             turns: [0; CLASS_COUNT],
+            streaks: [0; CLASS_COUNT],
+            shortest: [0; CLASS_COUNT],
             turned: 0,
             grown: 0,
             spent: 0,
             misses: 0,
+            since: 0,
         };
     }
 
@@ -179,10 +227,13 @@ impl Front {
         }
     }
 
+    /// What a larger capacity costs was claimed before.
     fn account(&mut self, class: usize, capacity: usize) {
         let (size, fixed) = (CLASSES[class].size as usize, self.fixed_capacity(class));
         let before = (self.capacities[class] as usize - fixed) * size;
-        self.learner.spent = self.learner.spent - before + (capacity - fixed) * size;
+        let after = (capacity - fixed) * size;
+        self.arena().budget.give_back(before.saturating_sub(after));
+        self.learner.spent = self.learner.spent - before + after;
         self.capacities[class] = capacity as u16;
         self.learner.grown &= !(1 << class);
         self.learner.grown |= u64::from(capacity > fixed) << class;

@@ -8,6 +8,14 @@ use core::ptr;
 
 /// Most blocks of a batch.
 const BATCH: usize = 1024;
+/// Capacity above which a drain returns the newest blocks: moving the others down would cost more than the drain.
+#[cfg(feature = "drain")]
+const LONG: usize = 4 * BATCH;
+
+/// Blocks that a miss of a magazine of this capacity moves.
+pub(super) fn batch(capacity: usize) -> usize {
+    (capacity / 2).clamp(1, BATCH)
+}
 
 impl Front {
     /// Fills half of an empty magazine and pops the first block: of the class's list, while something is left there
@@ -16,7 +24,7 @@ impl Front {
     pub(super) fn refill_magazine(&mut self, class: usize) -> *mut u8 {
         #[cfg(feature = "drain")]
         self.learn(class, false);
-        let half = (self.capacities[class] as usize / 2).clamp(1, BATCH);
+        let half = batch(self.capacities[class] as usize);
         self.fill(class, half, half)
     }
 
@@ -31,10 +39,15 @@ impl Front {
         // SAFETY: the magazine's pointers lie from its base to its top, and this thread alone uses them.
         unsafe {
             let held = self.magazine(class).top.offset_from(base) as usize;
-            let old = held.div_ceil(2).min(BATCH);
-            self.heap.give(core::slice::from_raw_parts(base, old));
-            ptr::copy(base.add(old), base, held - old);
-            self.magazine(class).top = base.add(held - old);
+            let gone = held.div_ceil(2).min(BATCH);
+            if held > LONG {
+                let newest = base.add(held - gone);
+                self.heap.give(core::slice::from_raw_parts(newest, gone));
+            } else {
+                self.heap.give(core::slice::from_raw_parts(base, gone));
+                ptr::copy(base.add(gone), base, held - gone);
+            }
+            self.magazine(class).top = base.add(held - gone);
             self.wipe(class);
         }
     }

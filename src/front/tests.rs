@@ -179,6 +179,11 @@ impl World {
         assert_eq!(self.active(), 0, "slots are lost");
         let stats = self.arena.board().unwrap().stats();
         assert_eq!(stats.empty, 0, "memory is kept");
+        assert_eq!(
+            self.arena.budget.spent(),
+            0,
+            "what was learned ends with the threads"
+        );
         // SAFETY: nobody uses the arena any more.
         unsafe { self.arena.destroy() };
     }
@@ -402,8 +407,9 @@ fn bursts(world: &mut World, front: &mut Front, size: usize, blocks: usize, roun
     not(any(feature = "hardened", feature = "valgrind"))
 ))]
 fn magazines_grow_with_bursts_within_the_budget_and_forget() {
-    let config = SMALL.magazine(4096).budget(256 << 10);
+    let config = SMALL.magazine(4096).budget(512 << 10);
     let mut world = World::new(config, |_| {}).expect("an arena");
+    world.fake.set_now(1);
     let front = world.front().expect("a front");
     let fixed = front.capacities;
     // 64, 256 and 1024 bytes: 64, 16 and 16 blocks fixed.
@@ -436,11 +442,12 @@ fn magazines_grow_with_bursts_within_the_budget_and_forget() {
     bursts(&mut world, front, 48, 3000, 100);
     assert_eq!(front.capacities, frozen);
     world.arena.set_learning(true);
-    // A workload that turns no more, whose misses are the clock.
+    // A workload that turns no more, and time that passes.
     for _ in 0..12_000 {
         let block = world.alloc(front, 4096, 1).expect("memory");
         world.free(front, block);
         front.flush();
+        world.fake.advance(10_000_000);
     }
     assert_eq!(front.capacities, fixed, "all is forgotten");
     assert!(front.heap.counters.magazines_shrunk.get() > 0);

@@ -234,9 +234,14 @@ impl Heap {
     /// TBACKEND: a span of the class from the pool, now the heap's; it may turn out to be full.
     fn acquire_span(&mut self, class: usize) -> Option<SpanId> {
         let arena = self.arena;
-        let budget = arena.learns().then_some(arena.config.budget);
-        self.stock.took(class, budget);
-        self.counters.spans_kept.set(self.stock.learned());
+        if arena.learns() {
+            if self.stock.took(class, &arena.budget)
+                && (self.stock).look(arena.os.recently(), arena.decay(), &arena.budget)
+            {
+                self.release_spare();
+            }
+            self.counters.spans_kept.set(self.stock.learned());
+        }
         let begin = self.tracer.begin();
         if let Some((span, stage)) = arena.take_partial(self.node, class, self.id) {
             arena.span(span).set_last_owner(self.id);
@@ -344,6 +349,22 @@ impl Heap {
         }
     }
 
+    /// Gives back the wholly free spans beyond what the classes keep now.
+    #[cold]
+    fn release_spare(&mut self) {
+        for class in 0..CLASS_COUNT {
+            for _ in 0..self.classes[class].partial.len() {
+                if self.classes[class].partial.len() <= self.stock.keeps(class) {
+                    break;
+                }
+                if let Some(span) = self.classes[class].partial.pop(self.arena) {
+                    self.arena.span(span).listed.set(false);
+                    self.settle(span);
+                }
+            }
+        }
+    }
+
     fn release(&self, span: SpanId) {
         self.counters.spans_released.add(1);
         let begin = self.tracer.begin();
@@ -362,7 +383,7 @@ impl Heap {
     /// Leaves all spans: the wholly free ones to the pool's slots, partial ones to its lists, full ones to nobody.
     pub fn retire(&mut self) {
         self.part_with_spans(false);
-        self.stock = Stock::new();
+        self.stock.clear(&self.arena.budget);
         self.counters.spans_kept.set(0);
     }
 

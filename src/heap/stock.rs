@@ -1,28 +1,31 @@
 //! How many spans of a class a heap keeps before it gives wholly free ones back: learned, as magazines' capacities are.
 //!
-//! A heap that takes a span from the pool after it gave one of the same class back gave it back too early: it keeps
-//! twice as many from then on, as long as the spans that all classes may keep beyond [`KEEP`] stay below the option
-//! `budget`. Every [`PERIOD`] spans from the pool, classes that gave none back too early since the last look keep half
-//! as many. Asked where spans go to the pool and come from it, nowhere else.
+//! A heap that takes a span from the pool after it gave one of the same class back gave it back too early: it keeps one
+//! more from then on, as long as the option `budget` has room for the spans beyond [`KEEP`]. Classes that gave none back
+//! too early for the time of the option `decay` keep half as many. Asked where spans go to the pool and come from it,
+//! nowhere else.
 
 use crate::classes::{CLASS_COUNT, CLASSES};
-use crate::pool::SLOT;
+use crate::pool::{Budget, SLOT};
 
 /// Partial spans of a class that a heap has at least before it gives wholly free ones back.
 const KEEP: u16 = 2;
-/// Spans from the pool between two looks.
-const PERIOD: u16 = 256;
+/// Spans from the pool between two looks at the clock.
+const LOOK: u32 = 256;
 
 /// What a heap has learned.
 pub struct Stock {
     keep: [u16; CLASS_COUNT],
-    /// Classes that gave a span back since they took one.
-    gave: u64,
+    /// Spans of each class that were given back and not taken again since the last look.
+    gave: [u16; CLASS_COUNT],
     /// Classes that gave one back too early since the last look.
     repented: u64,
-    /// Bytes of the spans that classes keep beyond [`KEEP`].
+    /// Spans that classes keep beyond [`KEEP`], and their bytes, which are claimed of the budget.
+    learned: usize,
     spent: usize,
-    taken: u16,
+    taken: u32,
+    /// Nanoseconds of the last look.
+    since: u64,
 }
 
 impl Stock {
@@ -30,10 +33,12 @@ impl Stock {
     pub const fn new() -> Self {
         Self {
             keep: [KEEP; CLASS_COUNT],
-            gave: 0,
+            gave: [0; CLASS_COUNT],
             repented: 0,
+            learned: 0,
             spent: 0,
             taken: 0,
+            since: 0,
         }
     }
 
@@ -44,42 +49,55 @@ impl Stock {
 
     /// Notes that a wholly free span went to the pool.
     pub fn gave(&mut self, class: usize) {
-        self.gave |= 1 << class;
+        self.gave[class] = self.gave[class].saturating_add(1);
     }
 
-    /// Notes that a span came from the pool. `budget` is in bytes; without one nothing is learned.
-    pub fn took(&mut self, class: usize, budget: Option<usize>) {
-        let bit = 1 << class;
-        let early = self.gave & bit != 0;
-        self.gave &= !bit;
-        let Some(budget) = budget else { return };
+    /// Notes that a span came from the pool. Whether it is time to look at the clock.
+    pub fn took(&mut self, class: usize, budget: &Budget) -> bool {
         self.taken += 1;
-        if self.taken == PERIOD {
-            self.forget();
+        if self.gave[class] > 0 {
+            self.gave[class] -= 1;
+            self.repented |= 1 << class;
+            let bytes = span_bytes(class);
+            if self.keep[class] < u16::MAX && budget.claim(self.spent, bytes) {
+                self.keep[class] += 1;
+                self.learned += 1;
+                self.spent += bytes;
+            }
         }
-        let more = self.keep[class];
-        let bytes = usize::from(more) * span_bytes(class);
-        if early && self.spent + bytes <= budget {
-            self.keep[class] += more;
-            self.spent += bytes;
-        }
-        self.repented |= u64::from(early) << class;
+        self.taken >= LOOK
     }
 
-    fn forget(&mut self) {
+    /// Forgets what was not needed for `decay` nanoseconds; whether there was anything.
+    pub fn look(&mut self, now: u64, decay: u64, budget: &Budget) -> bool {
+        self.taken = 0;
+        if now.saturating_sub(self.since) < decay {
+            return false;
+        }
+        let before = self.spent;
         for class in 0..CLASS_COUNT {
             if self.repented & 1 << class == 0 {
                 let keep = (self.keep[class] / 2).max(KEEP);
-                self.spent -= usize::from(self.keep[class] - keep) * span_bytes(class);
+                let gone = usize::from(self.keep[class] - keep);
+                self.spent -= gone * span_bytes(class);
+                self.learned -= gone;
                 self.keep[class] = keep;
             }
         }
-        (self.repented, self.taken) = (0, 0);
+        budget.give_back(before - self.spent);
+        (self.gave, self.repented, self.since) = ([0; CLASS_COUNT], 0, now);
+        before != self.spent
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self, budget: &Budget) {
+        budget.give_back(self.spent);
+        *self = Self::new();
     }
 
     /// Spans that all classes keep beyond the least.
     pub fn learned(&self) -> u64 {
-        self.keep.iter().map(|&keep| u64::from(keep - KEEP)).sum()
+        self.learned as u64
     }
 }
 
@@ -91,42 +109,44 @@ fn span_bytes(class: usize) -> usize {
 mod tests {
     use super::*;
 
-    const BUDGET: Option<usize> = Some(1 << 20);
-
     #[test]
     fn who_repents_keeps_more_up_to_the_budget() {
+        let budget = Budget::new(2 << 20);
         let mut stock = Stock::new();
         let most = KEEP as usize + (1 << 20) / span_bytes(3);
-        for _ in 0..20 {
-            stock.gave(3);
-            stock.took(3, BUDGET);
-            assert!(stock.keeps(3) <= most);
-        }
-        assert!(stock.keeps(3) > most / 2);
+        (0..100).for_each(|_| stock.gave(3));
+        (0..5).for_each(|_| _ = stock.took(3, &budget));
+        assert_eq!(stock.keeps(3), KEEP as usize + 5, "one more for each");
+        (0..95).for_each(|_| _ = stock.took(3, &budget));
+        assert_eq!(stock.keeps(3), most);
         assert_eq!(stock.keeps(4), 2, "the others as before");
         assert_eq!(stock.learned(), stock.keeps(3) as u64 - 2);
+        assert_eq!(budget.spent(), stock.learned() as usize * span_bytes(3));
+        stock.clear(&budget);
+        assert_eq!((stock.keeps(3), budget.spent()), (2, 0));
     }
 
     #[test]
-    fn taking_alone_teaches_nothing_and_nothing_is_learned_when_frozen() {
+    fn taking_alone_teaches_nothing() {
+        let budget = Budget::new(2 << 20);
         let mut stock = Stock::new();
-        (0..1000).for_each(|_| stock.took(3, BUDGET));
-        assert_eq!(stock.keeps(3), 2);
-        stock.gave(3);
-        stock.took(3, None);
-        stock.took(3, BUDGET);
+        (0..1000).for_each(|_| _ = stock.took(3, &budget));
         assert_eq!(stock.keeps(3), 2);
     }
 
     #[test]
     fn what_is_not_needed_is_forgotten() {
+        let budget = Budget::new(2 << 20);
         let mut stock = Stock::new();
-        for _ in 0..4 {
-            stock.gave(3);
-            stock.took(3, BUDGET);
+        (0..8).for_each(|_| stock.gave(3));
+        (0..8).for_each(|_| _ = stock.took(3, &budget));
+        stock.look(100, 100, &budget);
+        assert_eq!(stock.keeps(3), 10, "needed since the start");
+        stock.look(199, 100, &budget);
+        assert_eq!(stock.keeps(3), 10, "it is not time yet");
+        for now in [200, 300, 400] {
+            stock.look(now, 100, &budget);
         }
-        assert!(stock.keeps(3) > 4);
-        (0..5 * PERIOD).for_each(|_| stock.took(7, BUDGET));
-        assert_eq!((stock.keeps(3), stock.spent), (2, 0));
+        assert_eq!((stock.keeps(3), budget.spent()), (2, 0));
     }
 }

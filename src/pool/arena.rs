@@ -12,6 +12,7 @@
 
 use super::avail::{Avail, Bitmap, LEVELS};
 use super::board::{BOARDS_AT_ONCE, RANK_EVENTS};
+use super::budget::Budget;
 use super::claims::Claims;
 use super::heaps::HeapIds;
 use super::meta::SuperMeta;
@@ -44,6 +45,8 @@ pub struct Arena {
     pub gate: Gate,
     /// Whether magazines' capacities may change.
     learns: AtomicBool,
+    /// What they and heaps' spans may take.
+    pub budget: Budget,
     /// What the classic front's links are XORed with.
     pub secret: usize,
     base: usize,
@@ -280,6 +283,7 @@ impl Arena {
             config,
             gate: Gate::new(config.front, config.classes),
             learns: AtomicBool::new(config.learn),
+            budget: Budget::new(config.budget),
             secret: os.random() as usize,
             base,
             len,
@@ -518,6 +522,11 @@ impl Arena {
     /// Whether magazines' capacities may change. Those of a sealed heap may not: it takes no memory.
     pub fn learns(&self) -> bool {
         self.learns.load(Ordering::Relaxed) && !self.is_sealed()
+    }
+
+    /// After how many nanoseconds without need memory is given back, and what was learned is forgotten.
+    pub fn decay(&self) -> u64 {
+        self.config.decay.saturating_mul(1_000_000)
     }
 
     /// Whether what would need the system must be refused.

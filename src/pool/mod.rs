@@ -20,6 +20,7 @@ cfg_if::cfg_if! {
         mod affinity;
         mod arena;
         mod board;
+        mod budget;
         #[cfg(any(test, debug_assertions))]
         mod check;
         pub mod describe;
@@ -36,6 +37,7 @@ cfg_if::cfg_if! {
         mod warmer;
 
         pub use arena::Arena;
+        pub use budget::Budget;
         #[cfg(feature = "hardened")]
         pub use lives::Place;
         #[cfg(any(test, debug_assertions))]
