@@ -151,7 +151,7 @@ pub const OPTIONS: &[OptionRow] = &[
         default: "256M",
         values: BYTES,
         doc: "Free memory that a node keeps warm; a SuperSlab that becomes free beyond it is given back to the system \
-              at once.",
+              at once, until the node learns that this is too early.",
         set: |config, value| store(&mut config.retain, bytes(value)),
     },
     OptionRow {
@@ -194,7 +194,8 @@ pub const OPTIONS: &[OptionRow] = &[
         variable: "THEAP_DECAY",
         default: "10000",
         values: "milliseconds",
-        doc: "How long memory must have been free before the warmer gives it back, beyond its stock and `retain`.",
+        doc: "How long memory must have been free before it is given back, beyond `retain` and the warmer's stock, where \
+              the warmer or the node's learning keeps it; and how long a thread's learning lasts without need.",
         set: |config, value| store(&mut config.decay, number(value)),
     },
     OptionRow {

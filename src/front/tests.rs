@@ -383,6 +383,43 @@ fn stashes_overflow_to_the_list_and_are_found_from_other_cpus() {
     world.end([owner, freer, taker].into());
 }
 
+/// Memory that goes and comes again is kept beyond `retain`, and given back when it is not needed for a while.
+#[test]
+fn what_was_given_back_too_early_is_kept_until_it_decays() {
+    const MIB: usize = 1 << 20;
+    let mut world = World::new(SMALL.retain(4 * MIB), |_| {}).expect("an arena");
+    world.fake.set_now(1);
+    let front = world.front().expect("a front");
+    let mut burst = |world: &mut World| {
+        let blocks: Vec<_> = (0..20)
+            .map(|_| world.alloc(front, 2 * MIB, 1).expect("memory"))
+            .collect();
+        blocks
+            .into_iter()
+            .for_each(|block| world.free(front, block));
+        world.arena.board().unwrap().stats().empty
+    };
+    let first = burst(&mut world);
+    assert!(first <= 6 * MIB as u64, "{first} stay warm at first");
+    burst(&mut world);
+    assert!(burst(&mut world) >= 40 * MIB as u64, "all is kept");
+    world.fake.advance(10_000_000_000);
+    assert!(
+        burst(&mut world) >= 40 * MIB as u64,
+        "it was needed meanwhile"
+    );
+    for _ in 0..12 {
+        world.fake.advance(10_000_000_000);
+        let block = world.alloc(front, 100_000, 1).expect("memory");
+        world.free(front, block);
+        front.flush();
+        front.heap.collect();
+    }
+    let last = world.arena.board().unwrap().stats().empty;
+    assert!(last <= 6 * MIB as u64, "{last} stay warm in the end");
+    world.end([front].into());
+}
+
 /// Bursts of a class: so many blocks come and go, round after round.
 #[cfg(all(
     feature = "theap",

@@ -21,6 +21,7 @@ cfg_if::cfg_if! {
         mod arena;
         mod board;
         mod budget;
+        mod decay;
         #[cfg(any(test, debug_assertions))]
         mod check;
         pub mod describe;

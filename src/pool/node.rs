@@ -6,6 +6,7 @@
 
 use super::avail::{self, Avail};
 use super::claims::{Claims, POPULATED};
+use super::decay::Decay;
 use super::grow::Growth;
 use super::queue::SpanQueue;
 use super::superslab::{SLOTS, SlotWord, Taken};
@@ -38,6 +39,7 @@ pub struct Node {
     pub(super) partial: [Mutex<SpanQueue>; CLASS_COUNT],
     pub(super) growth: Mutex<Growth>,
     pub(super) warmer: Warmer,
+    pub(super) decay: Decay,
     /// EMPTY slots now.
     pub(super) empty: &'static AtomicUsize,
     /// SuperSlabs mapped now, by `PageMode`.
@@ -80,6 +82,7 @@ impl Node {
             partial: core::array::from_fn(|_| Mutex::new(Rank(RANK_PARTIAL), SpanQueue::default())),
             growth: Mutex::new(Rank(RANK_GROWTH), Growth::default()),
             warmer: Warmer::default(),
+            decay: Decay::default(),
             empty: &board.empty,
             mapped: &board.mapped,
             board,
@@ -90,10 +93,18 @@ impl Node {
         self.arena.word(self.first + i)
     }
 
-    pub(super) fn taken(&self, i: usize, len: usize, taken: Taken) -> SlotRun {
-        if taken.warm != 0 {
-            self.empty.fetch_sub(taken.warm as usize, Ordering::Relaxed);
+    /// Counts what was taken.
+    pub(super) fn count_taken(&self, len: usize, warm: u32) {
+        if warm == 0 {
+            return self.decay.took_cold(len);
         }
+        let warm = warm as usize;
+        let before = self.empty.fetch_sub(warm, Ordering::Relaxed);
+        self.decay.took_warm(before - warm);
+    }
+
+    pub(super) fn taken(&self, i: usize, len: usize, taken: Taken) -> SlotRun {
+        self.count_taken(len, taken.warm);
         SlotRun {
             slot: (self.first + i) * SLOTS + taken.first,
             len,
@@ -209,6 +220,9 @@ impl Node {
                 self.trim(i);
             }
         });
+        if self.decay.kept() != 0 || self.has_too_much() {
+            self.trim_idle();
+        }
     }
 
     /// Bytes that can be taken without growth.

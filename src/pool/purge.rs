@@ -5,12 +5,18 @@
 //! and leaves a hole, since touching it again could meet an empty pool; a 1 GiB page is never given back. A SuperSlab in use gives its EMPTY slots back
 //! only on small pages: splitting a hugepage would cost more than it brings.
 
+use super::avail;
 use super::node::Node;
 use super::superslab::{SLOTS, Slots};
 use super::{SLOT, SUPER};
 use crate::stats::events::EventKind;
 use core::sync::atomic::Ordering;
 use theap_platform::PageMode;
+
+/// SuperSlabs that a free gives back at once, beyond the one that it made free.
+const AT_ONCE: usize = 2;
+/// SuperSlabs that it looks at for that: untouched ones cannot be given back.
+const LOOKED_AT: usize = 64;
 
 impl Node {
     /// After SuperSlab `i` became free: purges it if the node keeps more warm memory than it should.
@@ -19,10 +25,44 @@ impl Node {
         if self.warmer_runs() {
             return;
         }
-        if self.empty.load(Ordering::Relaxed) * SLOT > self.arena.config.retain
-            && !self.arena.is_sealed()
-        {
-            self.purge_super(i, false);
+        if self.has_too_much() {
+            let bytes = self.purge_super(i, false);
+            // Who retains nothing wants to see everything go.
+            if self.arena.config.retain > 0 && self.arena.learns() {
+                self.decay.gave(bytes / SLOT);
+            }
+        }
+    }
+
+    pub(super) fn has_too_much(&self) -> bool {
+        let warm = self.empty.load(Ordering::Relaxed);
+        warm > self.arena.config.retain / SLOT + self.decay.kept() && !self.arena.is_sealed()
+    }
+
+    /// After slots were given back: what the node has learned to keep and did not need for a while goes, a few
+    /// SuperSlabs at a time, as the caller waits for it.
+    #[cold]
+    pub(super) fn trim_idle(&self) {
+        let (arena, warm) = (self.arena, self.empty.load(Ordering::Relaxed));
+        self.decay.look(
+            arena.os.recently(),
+            arena.decay(),
+            warm,
+            arena.config.retain / SLOT,
+        );
+        if !self.has_too_much() || self.warmer_runs() {
+            return;
+        }
+        let (mut from, mut gone) = (0, 0);
+        for _ in 0..LOOKED_AT {
+            let Some(i) = self.avail.levels[avail::WHOLE].next(from) else {
+                return;
+            };
+            gone += usize::from(self.purge_super(i, false) > 0);
+            if gone == AT_ONCE {
+                return;
+            }
+            from = i + 1;
         }
     }
 

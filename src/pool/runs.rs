@@ -270,6 +270,7 @@ impl Node {
             return Err(Error::Lost);
         }
         self.map_claimed(i, shape.supers, shape.len)?;
+        self.count_taken(shape.len, 0);
         Ok(SlotRun {
             slot: (self.first + i) * SLOTS,
             len: shape.len,
@@ -301,7 +302,7 @@ impl Node {
                 self.unclaim(i, k, shape);
                 return Err(i + k);
             };
-            self.empty.fetch_sub(warm as usize, Ordering::Relaxed);
+            self.count_taken(part, warm);
             fresh &= warm == 0;
         }
         Ok(SlotRun {
@@ -333,7 +334,7 @@ impl Node {
                 return;
             }
             if let Some(taken) = self.word(super_index - self.first).take_exact(first, part) {
-                self.empty.fetch_sub(taken.warm as usize, Ordering::Relaxed);
+                self.count_taken(part, taken.warm);
                 end += part;
             }
         });
