@@ -484,6 +484,12 @@ impl Os {
         linux::process::total_memory()
     }
 
+    /// The machine's memory in bytes, or what the control groups of this process leave it, if that is less. Pages of a
+    /// hugetlb pool need not count there.
+    pub fn memory_limit(self) -> u64 {
+        linux::cgroup::memory_limit().min(self.total_memory())
+    }
+
     /// A number that nobody guesses: from the kernel; where it has none to give, one that differs from run to run
     /// (made of the clock and the addresses of stack and code).
     pub fn random(self) -> u64 {

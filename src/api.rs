@@ -135,11 +135,12 @@ pub fn collect() {
     }
 }
 
-/// As [`collect`], and gives all free memory of the heap back to the system. What other threads keep in magazines
-/// stays. The number of bytes given back.
+/// As [`collect`], and gives all free memory of the heap back to the system, and what threads that have ended had for
+/// their magazines. What other threads keep in magazines stays. The number of bytes given back of the heap.
 pub fn purge() -> usize {
     collect();
     front::existing_arena().map_or(0, |arena| {
+        arena.purge_heaps();
         arena.nodes().iter().map(|node| node.purge()).sum()
     })
 }

@@ -2,12 +2,13 @@
 //! never a signal. Each in a process of its own that uses theap for nothing else.
 #![allow(unsafe_code)] // Calls the allocator directly, and setrlimit.
 
+mod cgroup;
 mod child;
 mod hugepages;
 
+use cgroup::Group;
 use std::alloc::{GlobalAlloc, Layout};
-use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 use std::{fs, ptr, slice};
 use theap::{OPTIONS, Theap, raw};
 
@@ -192,6 +193,13 @@ fn scenario() {
             limit(libc::RLIMIT_AS, "VmSize", amount);
             exhaust(amount * MIB / 4);
         }
+        // The heap has its range; the warmer finds no addresses for its stack.
+        "no-stack" => {
+            assert!(!raw::alloc(1).is_null());
+            limit(libc::RLIMIT_AS, "VmSize", amount);
+            allocate_64_mib();
+            assert_eq!(theap::stats().warmer_starts, 0);
+        }
         "option" => exhaust(amount * MIB / 4),
         "data" => {
             limit(libc::RLIMIT_DATA, "VmData", amount);
@@ -207,13 +215,9 @@ fn scenario() {
             assert_eq!(stats.mapped_hugetlb == 0, amount == 0, "{stats:?}");
         }
         "cgroup" => {
-            fs::write(
-                Path::new(&std::env::var("CGROUP").unwrap()).join("cgroup.procs"),
-                "0",
-            )
-            .unwrap();
             allocate_64_mib();
-            assert!(theap::stats().mapped_hugetlb <= (amount * 2 * MIB) as u64);
+            let mapped = theap::stats().mapped_hugetlb;
+            assert!((1..=(amount * 2 * MIB) as u64).contains(&mapped));
         }
         "too-much" => ask_for_too_much(),
         "options" => {
@@ -226,17 +230,18 @@ fn scenario() {
 
 /// Runs a scenario that passes; what it wrote to stderr, in lines.
 fn messages(scenario: &str, variables: &[(&str, &str)]) -> Vec<String> {
-    let output = child::run(scenario, variables);
+    said(
+        &format!("{scenario} {variables:?}"),
+        child::command(scenario, variables),
+    )
+}
+
+/// Runs a command that succeeds; what it wrote to stderr, in lines.
+fn said(what: &str, mut command: Command) -> Vec<String> {
+    let output = command.output().unwrap();
     let (stdout, stderr) = (child::text(&output.stdout), child::text(&output.stderr));
-    println!(
-        "{scenario} {variables:?}: {}\n{stdout}\n{stderr}",
-        output.status
-    );
-    assert!(
-        output.status.success(),
-        "{scenario} {variables:?}: {}",
-        output.status
-    );
+    println!("{what}: {}\n{stdout}\n{stderr}", output.status);
+    assert!(output.status.success(), "{what}: {}", output.status);
     stderr.lines().map(str::to_owned).collect()
 }
 
@@ -276,6 +281,15 @@ fn little_memory_is_used_up_and_comes_back() {
 }
 
 #[test]
+fn a_warmer_without_a_stack_is_one_message() {
+    let options = [("THEAP_PAGES", "small"), ("THEAP_PREFAULT", "ahead")];
+    one(
+        messages("no-stack 0", &options),
+        "theap: no thread for the warmer (out of memory); ",
+    );
+}
+
+#[test]
 fn without_hugetlb_pages_the_heap_is_on_others() {
     let Some(pool) = hugepages::Pool::take() else {
         return;
@@ -292,45 +306,20 @@ fn without_hugetlb_pages_the_heap_is_on_others() {
     }
 }
 
-/// A new group of the hugetlb controller that may use `pages` pages of 2 MiB; `None`, and a line that says so, if
-/// there is no controller here or it may not be used.
-fn hugetlb_group(pages: usize) -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/mounts").unwrap();
-    let made = mounts.lines().find_map(|line| {
-        let fields: Vec<_> = line.split(' ').collect();
-        let limit = match fields[2] {
-            "cgroup" => "hugetlb.2MB.limit_in_bytes",
-            "cgroup2" => "hugetlb.2MB.max",
-            _ => return None,
-        };
-        let group = Path::new(fields[1]).join(format!("theap-{}", std::process::id()));
-        fs::create_dir(&group).ok()?;
-        if fs::write(group.join(limit), (pages * 2 * MIB).to_string()).is_ok() {
-            return Some(group);
-        }
-        let _ = fs::remove_dir(&group);
-        None
-    });
-    if made.is_none() {
-        eprintln!("skipped: no hugetlb controller that may be used");
-    }
-    made
-}
-
 #[test]
 fn a_group_that_may_use_few_hugetlb_pages_gets_others() {
     let Some(pool) = hugepages::Pool::take() else {
         return;
     };
-    if let Some(group) = hugetlb_group(5) {
-        if pool.set(60) {
-            let variables = [
-                ("THEAP_PAGES", "hugetlb"),
-                ("CGROUP", group.to_str().unwrap()),
-            ];
-            one(messages("cgroup 5", &variables), "theap: no ");
-        }
-        fs::remove_dir(group).unwrap();
+    let bytes = (5 * 2 * MIB).to_string();
+    let limits = ["hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max"];
+    if let Some(group) = Group::new("hugetlb", limits, &bytes)
+        && pool.set(60)
+    {
+        let mut command = child::command("cgroup 5", &[("THEAP_PAGES", "hugetlb")]);
+        group.hold(&mut command);
+        one(said("cgroup 5", command), "theap: no ");
+        assert!(pool.returns_to(60));
     }
 }
 

@@ -1,5 +1,6 @@
 //! The real system. Every module here is private behind [`crate::Os`] or re-exported by `lib.rs`.
 
+pub mod cgroup;
 #[cfg(feature = "lock-stats")]
 pub mod contention;
 pub mod cpus;

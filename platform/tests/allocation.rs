@@ -53,7 +53,7 @@ fn use_everything(os: Os) -> Result<(), Error> {
     let line = Line::new()
         .str("theap: test: ")
         .dec(os.now())
-        .bytes(os.total_memory());
+        .bytes(os.total_memory().min(os.memory_limit()));
     line.hex(known as u64).show(Error::Lost).send(os);
     Ok(())
 }

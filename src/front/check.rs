@@ -14,8 +14,14 @@ use crate::pool::{Arena, Invalid, ensure, kind};
 pub unsafe fn check(arena: &Arena) -> Result<(), Invalid> {
     let mut held = 0;
     for index in 0..arena.heaps_made() {
+        let front = arena.heap_at(index).cast::<Front>();
+        // A heap that no thread has may be zero.
+        // SAFETY: a made heap's memory is committed.
+        if unsafe { (&raw const (*front).bases[0]).read() }.is_null() {
+            continue;
+        }
         // SAFETY: whoever made a heap has written its front, and nobody changes it now.
-        let front = unsafe { &*arena.heap_at(index).cast::<Front>() };
+        let front = unsafe { &*front };
         for class in 0..CLASS_COUNT {
             front.check_class(class, index)?;
         }

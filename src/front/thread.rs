@@ -223,9 +223,9 @@ impl Front {
         let slot = arena.acquire_heap()?;
         let node = arena.current_node().unwrap_or(0);
         let place = slot.memory.cast::<Front>();
-        // SAFETY: the memory is the arena's for a front of this index, zero if new, and nobody else's now.
+        // SAFETY: the memory is the arena's for a front of this index, zero if blank, and nobody else's now.
         unsafe {
-            if slot.new {
+            if slot.blank {
                 (&raw mut (*place).heap).write(Heap::new(arena, slot.index, node));
                 (&raw mut (*place).index).write(slot.index);
                 Self::lay_out_magazines(place);

@@ -299,7 +299,7 @@ impl Arena {
             cpus,
             topology,
             learned: (meta + layout.learned) as *const AtomicU8,
-            heaps: Mutex::new(Rank(RANK_HEAPS), HeapIds { made: 0, idle: 0 }),
+            heaps: Mutex::new(Rank(RANK_HEAPS), HeapIds::default()),
             heap_links: (meta + layout.heap_links) as *const AtomicU32,
             heap_memory: meta + layout.heaps,
             heap_bytes,

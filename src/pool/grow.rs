@@ -308,7 +308,12 @@ impl Node {
     /// What the system answered; what was mapped before stays.
     pub fn warm(&self, bytes: usize) -> Result<(), Error> {
         // Touching more than there is would end in the kernel killing something.
-        if bytes > self.supers * SUPER || bytes as u64 > self.arena.os.total_memory() {
+        let os = self.arena.os;
+        let room = match self.arena.config.pages {
+            Pages::Small | Pages::Thp => os.memory_limit(),
+            _ => os.total_memory(),
+        };
+        if bytes > self.supers * SUPER || bytes as u64 > room {
             return Err(Error::NoMemory);
         }
         loop {

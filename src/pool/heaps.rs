@@ -1,14 +1,16 @@
-//! The memory of heaps: given to threads, kept when they end, never unmapped.
+//! The memory of heaps: given to threads, kept when they end, never unmapped. A purge empties what no thread has.
 
 use super::Arena;
 use crate::sync::{AtomicU32, Ordering};
 
 /// Ids of heaps: how many were ever made, and the ones that wait for a new thread (linked through `heap_links`).
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct HeapIds {
     pub made: u32,
     /// Id plus one of the latest retired heap, or zero.
     pub idle: u32,
+    /// The same of those whose memory was given back.
+    pub blank: u32,
 }
 
 /// A heap id that a thread got.
@@ -16,24 +18,26 @@ pub struct HeapIds {
 pub struct HeapSlot {
     /// From 0.
     pub index: usize,
-    /// Its memory, as many bytes as [`Arena::create`] was told: zero if new, as it was left if not.
+    /// Its memory, as many bytes as [`Arena::create`] was told: zero if blank, as it was left if not.
     pub memory: *mut u8,
-    /// Whether it was never used.
-    pub new: bool,
+    /// Whether it was never used, or its memory was given back.
+    pub blank: bool,
 }
 
 impl Arena {
     /// An idle heap, or a new one; `None` if there are as many as the metadata has room for, or no memory.
     pub fn acquire_heap(&self) -> Option<HeapSlot> {
         let mut ids = self.heaps.lock();
-        if ids.idle != 0 {
-            let index = ids.idle as usize - 1;
-            ids.idle = self.heap_link(index).load(Ordering::Relaxed);
-            return Some(HeapSlot {
-                index,
-                memory: self.heap_at(index),
-                new: false,
-            });
+        let HeapIds { idle, blank, .. } = &mut *ids;
+        for (list, blank) in [(idle, false), (blank, true)] {
+            if let Some(index) = self.pop_heap(list) {
+                let memory = self.heap_at(index);
+                return Some(HeapSlot {
+                    index,
+                    memory,
+                    blank,
+                });
+            }
         }
         let index = ids.made as usize;
         if index == self.max_heaps || self.refuses() {
@@ -49,15 +53,41 @@ impl Arena {
         Some(HeapSlot {
             index,
             memory,
-            new: true,
+            blank: true,
         })
     }
 
     /// Keeps a heap for a later thread.
     pub fn release_heap(&self, index: usize) {
-        let mut ids = self.heaps.lock();
-        self.heap_link(index).store(ids.idle, Ordering::Relaxed);
-        ids.idle = index as u32 + 1;
+        self.push_heap(&mut self.heaps.lock().idle, index);
+    }
+
+    /// Gives the memory of the heaps that no thread has back to the system, one at a time, as threads that start wait
+    /// meanwhile.
+    pub fn purge_heaps(&self) {
+        while !self.refuses() {
+            let mut ids = self.heaps.lock();
+            let Some(index) = self.pop_heap(&mut ids.idle) else {
+                return;
+            };
+            // SAFETY: committed, and nobody's: the heap is retired, and on no list now.
+            let purged = unsafe { self.os.purge(self.heap_at(index) as usize, self.heap_bytes) };
+            if purged.is_err() {
+                return self.push_heap(&mut ids.idle, index);
+            }
+            self.push_heap(&mut ids.blank, index);
+        }
+    }
+
+    fn push_heap(&self, list: &mut u32, index: usize) {
+        self.heap_link(index).store(*list, Ordering::Relaxed);
+        *list = index as u32 + 1;
+    }
+
+    fn pop_heap(&self, list: &mut u32) -> Option<usize> {
+        let index = list.checked_sub(1)? as usize;
+        *list = self.heap_link(index).load(Ordering::Relaxed);
+        Some(index)
     }
 
     /// Number of heaps that were ever made; their memory stays valid.

@@ -96,6 +96,7 @@ impl Life<'_> {
         match self.dice.below(6) {
             0 => {
                 node.purge();
+                self.world.arena.purge_heaps();
             }
             1 => {
                 let _ = node.warm(4 << 20);

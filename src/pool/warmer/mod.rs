@@ -27,7 +27,7 @@ use super::superslab::SLOTS;
 use super::{SUPER, kind};
 use crate::config::{Pages, Prefault};
 use crate::fatal::{self, Saying};
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use pace::{Limits, Pace, Sight};
 use theap_platform::{Cpu, Cpus, Error, Mutex, PageMode, Rank, RawMutex, Worker};
 
@@ -62,6 +62,8 @@ pub struct Warmer {
     worker: Worker,
     /// Before more is prepared, somebody should sweep the partial lists.
     sweep_due: AtomicBool,
+    /// Bytes of memory that the process may use, as of the thread's start; 0 before.
+    room: AtomicU64,
 }
 
 /// The lock of a step.
@@ -188,9 +190,15 @@ fn work(node: usize) {
 }
 
 impl Node {
-    /// Puts this thread where it should run: near the node's memory if possible.
+    /// Looks what the process may use, and puts this thread where it should run: near the node's memory if possible.
     fn settle(&self) {
         let (arena, os) = (self.arena, self.arena.os);
+        // A stock beyond what its control group may use would get the process killed.
+        let room = match arena.config.pages {
+            Pages::Hugetlb | Pages::Hugetlb1g => os.total_memory(),
+            _ => os.memory_limit(),
+        };
+        self.warmer.room.store(room, Ordering::Relaxed);
         let (mut all, mut near) = (Cpus::none(), Cpus::none());
         for cpu in (0..arena.cpus() as u32).map(Cpu) {
             all.add(cpu);
@@ -215,9 +223,13 @@ impl Node {
 
     fn limits(&self) -> Limits {
         let config = &self.arena.config;
+        let room = match self.warmer.room.load(Ordering::Relaxed) {
+            0 => self.arena.os.total_memory(),
+            room => room,
+        };
         Limits {
             ahead: config.ahead.div_ceil(SUPER).min(self.supers),
-            most: (self.arena.os.total_memory() as usize / 8 / self.arena.node_count()) / SUPER,
+            most: room as usize / 8 / self.arena.node_count() / SUPER,
             retain: config.retain / SUPER,
             decay: config.decay.saturating_mul(1_000_000),
         }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! rate    the SuperSlabs that were begun or grown since the last look, smoothed: 20 ms when it rises, 1 s when it falls
-//! target  what lasts for 250 ms at that rate, at most an eighth of RAM; never less than the option `ahead`
+//! target  what lasts for 250 ms at that rate, at most an eighth of what the process may use; never less than the option `ahead`
 //! look    when half of the stock would be used up at that rate, or at 1 GiB/s if that is more: after 1 to 100 ms
 //! excess  what was free all the time for `decay`, beyond the target and the option `retain`
 //! ```

@@ -1,0 +1,109 @@
+//! Control groups of this machine, for tests that let a process meet a limit of its group.
+#![allow(unsafe_code)] // unshare, mount, and what a child does before it is another program.
+
+use std::ffi::{CStr, CString};
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A group of its own. Removed at the end.
+pub struct Group {
+    path: PathBuf,
+}
+
+#[allow(dead_code, reason = "no test uses all of it")]
+impl Group {
+    /// A new group of a controller with a limit: its file of version 1, its file of version 2, and the value. `None`, and
+    /// a line that says so, where there is no such controller or it may not be used.
+    pub fn new(controller: &str, limits: [&str; 2], value: &str) -> Option<Self> {
+        let made = mounted(controller)
+            .or_else(|| mount(controller))
+            .and_then(|root| Self::within(&root, limits, value));
+        if made.is_none() {
+            eprintln!("skipped: no {controller} controller that may be used");
+        }
+        made
+    }
+
+    fn within(root: &Path, limits: [&str; 2], value: &str) -> Option<Self> {
+        let group = Self {
+            path: root.join(format!("theap-{}-{value}", std::process::id())),
+        };
+        fs::create_dir(&group.path).ok()?;
+        let set = |file| fs::write(group.path.join(file), value).is_ok();
+        limits.into_iter().any(set).then_some(group)
+    }
+
+    /// The command's process is in the group from its start.
+    pub fn hold(&self, command: &mut Command) {
+        let processes = self.path.join("cgroup.procs");
+        // SAFETY: opens, writes and closes a file, in a forked child; a short path is copied to the stack.
+        unsafe { command.pre_exec(move || fs::write(&processes, "0")) };
+    }
+
+    /// Whether the kernel has killed a process of the group; `None` where it does not say.
+    pub fn has_killed(&self) -> Option<bool> {
+        let text = ["memory.oom_control", "memory.events"]
+            .into_iter()
+            .find_map(|file| fs::read_to_string(self.path.join(file)).ok())?;
+        let count = text
+            .lines()
+            .find_map(|line| line.strip_prefix("oom_kill "))?;
+        Some(count.trim() != "0")
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.path);
+    }
+}
+
+/// Where a controller is mounted, in version 1 or 2.
+fn mounted(controller: &str) -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    mounts.lines().find_map(|line| {
+        let fields: Vec<_> = line.split(' ').collect();
+        let root = Path::new(fields[1]);
+        let has = match fields[2] {
+            "cgroup" => fields[3].split(',').any(|option| option == controller),
+            "cgroup2" => {
+                let _ = fs::write(
+                    root.join("cgroup.subtree_control"),
+                    format!("+{controller}"),
+                );
+                fs::read_to_string(root.join("cgroup.subtree_control"))
+                    .is_ok_and(|on| on.split_whitespace().any(|name| name == controller))
+            }
+            _ => false,
+        };
+        has.then(|| root.to_owned())
+    })
+}
+
+/// Mounts a controller that nobody has mounted, where only this thread and its children see it.
+fn mount(controller: &str) -> Option<PathBuf> {
+    let root = std::env::temp_dir().join(format!("theap-{controller}"));
+    fs::create_dir_all(&root).ok()?;
+    let options = CString::new(controller).unwrap();
+    let at = CString::new(root.to_str().unwrap()).unwrap();
+    let change = |from: &CStr, to: &CStr, kind: &CStr, flags, options: &CStr| {
+        // SAFETY: strings that live during the call; in a namespace of this thread's own.
+        let done = unsafe {
+            libc::mount(
+                from.as_ptr(),
+                to.as_ptr(),
+                kind.as_ptr(),
+                flags,
+                options.as_ptr().cast(),
+            )
+        };
+        done == 0
+    };
+    // SAFETY: no precondition; it concerns this thread alone.
+    let done = unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0
+        && change(c"none", c"/", c"", libc::MS_REC | libc::MS_PRIVATE, c"")
+        && change(c"none", &at, c"cgroup", 0, &options);
+    done.then_some(root)
+}

@@ -1,0 +1,157 @@
+//! A thousand threads at once, and many thousands one after another, on theap as the global allocator: what they took is
+//! back at the end. Optimised it is 100,000 threads, in debug builds 10,000.
+#![allow(unsafe_code)] // A look at blocks' bytes beyond a vector's length.
+
+mod child;
+
+use std::sync::{Arc, Barrier};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+use std::{fs, hint};
+use theap::{Config, Pages, Theap};
+
+// Small pages, since a block for each class and thread would take hugepages by the gigabyte.
+#[global_allocator]
+static HEAP: Theap = Theap::with(Config::new().pages(Pages::Small));
+
+const ALIVE: usize = 1000;
+const LATER: usize = if cfg!(debug_assertions) {
+    10_000
+} else {
+    100_000
+};
+/// Threads of [`LATER`] that may be there at once.
+const BATCH: usize = 50;
+/// A thread's stack: enough for what the tests do.
+const STACK: usize = 64 << 10;
+const MIB: u64 = 1 << 20;
+/// What may be resident later on: 3 KiB for each heap ever made and the tables of the addresses that were used.
+const KEPT: u64 = 8 * MIB;
+
+/// What the process has, in bytes, when nobody does anything.
+#[derive(Debug)]
+struct Level {
+    resident: u64,
+    active: u64,
+    mapped: u64,
+    heaps: u64,
+}
+
+impl Level {
+    fn now() -> Self {
+        theap::collect();
+        theap::purge();
+        let statm = fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
+        let stats = theap::stats();
+        Self {
+            resident: pages * 4096,
+            active: stats.active,
+            mapped: stats.mapped(),
+            heaps: stats.heaps,
+        }
+    }
+}
+
+fn start(body: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    thread::Builder::new()
+        .stack_size(STACK)
+        .spawn(body)
+        .unwrap()
+}
+
+/// A block of each class and a run, both ends written.
+fn one_of_each() -> Vec<Box<[u8]>> {
+    let classes = theap::stats().classes;
+    let sizes = classes.iter().map(|class| class.size as usize);
+    sizes
+        .chain([300 << 10])
+        .map(|size| {
+            let mut block = Vec::with_capacity(size);
+            block.spare_capacity_mut()[size - 1].write(1);
+            block.push(1);
+            // SAFETY: a byte that is not written yet is never read; the box keeps the capacity.
+            unsafe { block.set_len(size) };
+            hint::black_box(block).into_boxed_slice()
+        })
+        .collect()
+}
+
+fn a_thousand_at_once() {
+    let barrier = Arc::new(Barrier::new(ALIVE + 1));
+    let threads: Vec<_> = (0..ALIVE)
+        .map(|_| {
+            let barrier = barrier.clone();
+            start(move || {
+                let blocks = one_of_each();
+                barrier.wait();
+                barrier.wait();
+                drop(blocks);
+            })
+        })
+        .collect();
+    barrier.wait();
+    println!("{ALIVE} at once: {:?}", Level::now());
+    assert!(theap::stats().heaps >= ALIVE as u64);
+    barrier.wait();
+    threads
+        .into_iter()
+        .for_each(|thread| thread.join().unwrap());
+}
+
+fn many_later() {
+    for _ in 0..LATER / BATCH {
+        let threads: Vec<_> = (0..BATCH)
+            .map(|_| {
+                start(|| {
+                    let blocks: Vec<_> = (1..30).map(|n| vec![1u8; n * 40]).collect();
+                    drop(hint::black_box(blocks));
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
+    }
+}
+
+#[test]
+#[ignore = "the other test runs it, in a process of its own"]
+fn scenario() {
+    if child::role().is_none() {
+        return;
+    }
+    // What the harness and the first threads make once.
+    let first = || drop(one_of_each());
+    (0..BATCH).for_each(|_| start(first).join().unwrap());
+    let before = Level::now();
+    println!("before: {before:?}");
+    let runs = [
+        ("1,000 at once", a_thousand_at_once as fn()),
+        ("many later", many_later),
+        ("1,000 again", a_thousand_at_once),
+    ];
+    let levels = runs.map(|(what, run)| {
+        let begun = Instant::now();
+        run();
+        let after = Level::now();
+        println!("{what}: {after:?}, {:?}", begun.elapsed());
+        assert_eq!(after.active, before.active, "slots are lost");
+        assert!(after.resident <= before.resident + KEPT, "memory is lost");
+        after
+    });
+    let [once, _, again] = &levels;
+    assert!(again.resident <= once.resident + MIB, "it grows");
+    assert!(again.heaps <= before.heaps + ALIVE as u64, "heaps are lost");
+    assert_eq!(again.mapped, once.mapped, "addresses are lost");
+}
+
+#[test]
+fn what_threads_took_is_back_when_they_are_gone() {
+    // Without the C library's cache of stacks, which has 16 KiB of each that was ever used.
+    let tunables = [("GLIBC_TUNABLES", "glibc.pthread.stack_cache_size=0")];
+    let output = child::run("levels", &tunables);
+    let said = [&output.stdout, &output.stderr].map(|bytes| child::text(bytes));
+    println!("{}", said[0]);
+    assert!(output.status.success(), "{}\n{}", output.status, said[1]);
+}
