@@ -138,6 +138,7 @@ fn the_memory_is_plausible() {
     let info = std::fs::read_to_string("/proc/meminfo").unwrap();
     let kib: u64 = info.split_whitespace().nth(1).unwrap().parse().unwrap();
     assert_eq!(OS.total_memory(), kib << 10);
+    assert!((1 << 20..=kib << 10).contains(&OS.memory_limit()));
 }
 
 #[test]

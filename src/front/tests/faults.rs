@@ -328,14 +328,15 @@ fn prefaulted_pages_with_a_warmer() {
 }
 
 #[test]
-fn locked_and_bound_memory_of_several_threads() {
+fn locked_memory_of_several_threads() {
     fail("locked", HEAP.lock(true), &[Some(Call::Lock)], None);
-    fail(
-        "bound",
-        HEAP.numa(Numa::Interleave),
-        &[Some(Call::Bind)],
-        None,
-    );
+}
+
+#[test]
+#[cfg(feature = "numa")]
+fn bound_memory_of_several_threads() {
+    let config = HEAP.numa(Numa::Interleave);
+    fail("bound", config, &[Some(Call::Bind)], None);
 }
 
 #[test]
