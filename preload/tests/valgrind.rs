@@ -182,3 +182,33 @@ fn leaks_are_named() {
         }
     }
 }
+
+/// That a tool finds the program's race, and none where there is none: neither in the heap, nor in blocks that another
+/// thread had before.
+fn races_are_told_apart(tool: &[&str], race: &str) {
+    let Some(program) = misuse() else { return };
+    for front in ["theap", "classic"] {
+        let (output, said) = run(program, "clean", tool, &[("THEAP_FRONT", front)]);
+        assert!(output.status.success(), "{tool:?}, {front}: {said}");
+    }
+    let (output, said) = run(program, "race", tool, &[]);
+    assert_eq!(output.status.code(), Some(ERROR), "{tool:?}: {said}");
+    let at = said
+        .find(race)
+        .unwrap_or_else(|| panic!("{tool:?}: {said}"));
+    assert!(said[at..].contains("count (misuse.c"), "{tool:?}: {said}");
+}
+
+#[test]
+fn helgrind_tells_races_apart() {
+    races_are_told_apart(
+        &["--tool=helgrind"],
+        "Possible data race during read of size 4",
+    );
+}
+
+#[test]
+fn drd_tells_races_apart() {
+    let suppressions = concat!("--suppressions=", env!("CARGO_MANIFEST_DIR"), "/drd.supp");
+    races_are_told_apart(&["--tool=drd", suppressions], "Conflicting load by thread");
+}

@@ -1,4 +1,5 @@
-/* Programs that do one thing wrong each, or none: misuse WHAT. What memcheck must say of each is in tests/valgrind.rs. */
+/* Programs that do one thing wrong each, or none: misuse WHAT. What the tools must say of each is in tests/valgrind.rs
+ * and tests/sanitizers.rs. */
 #include "check.h"
 #include <malloc.h>
 #include <pthread.h>
@@ -12,7 +13,7 @@ static void *work(void *shared) {
     for (int turn = 0; turn < 20; turn++) {
         for (int i = 0; i < 300; i++) {
             size_t size = 1 + (size_t)(i * 37 + turn) % 3000;
-            blocks[i] = i % 3 == 0 ? calloc(1, size) : i % 3 == 1 ? aligned_alloc(64, size) : malloc(size);
+            blocks[i] = i % 3 == 0 ? calloc(1, size) : i % 3 == 1 ? memalign(64, size) : malloc(size);
             CHECK(blocks[i] && malloc_usable_size(blocks[i]) == size);
             CHECK(i % 3 || blocks[i][size - 1] == 0);
             memset(blocks[i], turn, size);
@@ -51,6 +52,21 @@ static void clean(void) {
     held = malloc(100); /* in use to the end: no leak */
 }
 
+static void *count(void *number) {
+    for (int i = 0; i < 100; i++)
+        ++*(volatile int *)number;
+    return NULL;
+}
+
+static void race(void) {
+    pthread_t other;
+    int *number = calloc(1, sizeof *number);
+    CHECK(pthread_create(&other, NULL, count, number) == 0);
+    count(number);
+    CHECK(pthread_join(other, NULL) == 0);
+    free(number);
+}
+
 static void overflow(size_t size) {
     char *block = malloc(size), *next = malloc(size);
     block[size] = 1;
@@ -75,6 +91,8 @@ int main(int argc, char **argv) {
     char *block = malloc(40);
     if (!strcmp(what, "clean"))
         clean();
+    else if (!strcmp(what, "race"))
+        race();
     else if (!strcmp(what, "read-after-free")) {
         block[3] = 1;
         free(block);
