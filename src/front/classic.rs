@@ -170,7 +170,9 @@ impl Front {
     /// Returns all blocks of the list to the spans.
     pub(super) fn flush_list(&mut self, class: usize) {
         #[cfg(feature = "drain")]
-        self.drain_list(class, usize::MAX);
+        if !self.lists[class].is_empty() {
+            self.drain_list(class, usize::MAX);
+        }
         #[cfg(not(feature = "drain"))]
         while !self.lists[class].is_empty() {
             let block = self.lists[class].unlink(self.heap.arena(), class);

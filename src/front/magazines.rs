@@ -1,6 +1,6 @@
 //! THEAP: what is behind a magazine. A refill takes half a magazine of blocks, a drain returns the older half to the
 //! spans: whole batches, and never a look into a free block. A large magazine moves no more than [`BATCH`] blocks at
-//! once, as whoever misses waits for all of them.
+//! once, as whoever misses waits for all of them; and the first refills of a thread are small, as it may be short-lived.
 
 use super::thread::Front;
 #[cfg(feature = "drain")]
@@ -8,6 +8,8 @@ use core::ptr;
 
 /// Most blocks of a batch.
 const BATCH: usize = 1024;
+/// Blocks of a class's first refill; each doubles the next.
+const FIRST: usize = 8;
 /// Capacity above which a drain returns the newest blocks: moving the others down would cost more than the drain.
 #[cfg(feature = "drain")]
 const LONG: usize = 4 * BATCH;
@@ -25,7 +27,10 @@ impl Front {
         #[cfg(feature = "drain")]
         self.learn(class, false);
         let half = batch(self.capacities[class] as usize);
-        self.fill(class, half, half)
+        let refilled = &mut self.refilled[class];
+        let want = half.min(FIRST << *refilled);
+        *refilled += u8::from(want < half);
+        self.fill(class, want, want)
     }
 
     /// Returns the older half of a full magazine to the spans, unless it grows instead.

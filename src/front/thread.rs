@@ -37,6 +37,9 @@ pub struct Front {
     /// The classes that magazines serve.
     #[cfg(feature = "theap")]
     pub(super) served: u64,
+    /// Refills of each class's magazine so far, as long as they are small.
+    #[cfg(feature = "theap")]
+    pub(super) refilled: [u8; CLASS_COUNT],
     #[cfg(all(feature = "theap", feature = "drain"))]
     pub(super) learner: Learner,
     /// The arrays' pointers: for each class a null sentinel and then its places.
@@ -318,6 +321,10 @@ impl Front {
     /// Gives all blocks and spans back and leaves the front to a later thread.
     pub fn retire(&mut self) {
         self.flush();
+        #[cfg(feature = "theap")]
+        {
+            self.refilled = [0; CLASS_COUNT];
+        }
         #[cfg(all(feature = "theap", feature = "drain"))]
         self.unlearn_all();
         self.heap.retire();
