@@ -197,11 +197,12 @@ pub fn named_bars(groups: &[Bars], label: &dyn Fn(usize, f64) -> String) -> Resu
 
 /// Ratios on a logarithmic scale around 1, a row a name: a dot is a median, the line through it goes from the smallest to
 /// the largest. What lies farther than 16 times away stands at the edge as a ring. The first side is drawn last, larger,
-/// and in the colour of the text. `sides` are the names in the key.
+/// and in the colour of the text. `sides` are those of the key, with
+/// their names.
 ///
 /// # Errors
 /// Fails if the chart cannot be drawn.
-pub fn dots(rows: &[Dots], sides: &[String]) -> Result<String, Error> {
+pub fn dots(rows: &[Dots], sides: &[(usize, String)]) -> Result<String, Error> {
     let medians = rows.iter().flat_map(|row| &row.values);
     let widest = medians.fold(2.0f64, |far, (_, [median, ..])| {
         far.max(median.max(1.0 / median))
@@ -255,12 +256,12 @@ fn key_height(sides: usize) -> i32 {
     sides.div_ceil(KEY_COLUMNS) as i32 * BAR + BAR / 2
 }
 
-fn key(area: &DrawingArea<SVGBackend<'_>, Shift>, sides: &[String]) -> Drawn {
+fn key(area: &DrawingArea<SVGBackend<'_>, Shift>, sides: &[(usize, String)]) -> Drawn {
     let width = SIZE.0 as i32 / KEY_COLUMNS as i32;
-    for (side, name) in sides.iter().enumerate() {
-        let x = (side % KEY_COLUMNS) as i32 * width + 10;
-        let y = (side / KEY_COLUMNS) as i32 * BAR + BAR / 2;
-        let color = ink(side);
+    for (nth, (side, name)) in sides.iter().enumerate() {
+        let x = (nth % KEY_COLUMNS) as i32 * width + 10;
+        let y = (nth / KEY_COLUMNS) as i32 * BAR + BAR / 2;
+        let color = ink(*side);
         area.draw(&Circle::new((x, y), DOT, color.filled()))?;
         let style = TextStyle::from(FONT).pos(Pos::new(HPos::Left, VPos::Center));
         area.draw(&Text::new(name.clone(), (x + 10, y), style))?;

@@ -174,12 +174,15 @@ fn chart(summary: &Summary, category: Category) -> Result<Option<String>, Error>
             values: values.collect(),
         });
     }
-    let names: Vec<_> = entrants
-        .iter()
-        .map(|entrant| entrant.name.clone())
-        .collect();
+    let sides = entrants.iter().enumerate();
+    let sides = sides.map(|(side, entrant)| (side, entrant.name.clone()));
+    let shown = |side| {
+        let mut values = rows.iter().flat_map(|row| &row.values);
+        values.any(|(shown, _)| *shown == side)
+    };
+    let sides: Vec<_> = sides.filter(|(side, _)| shown(*side)).collect();
     (!rows.is_empty())
-        .then(|| charts::dots(&rows, &names))
+        .then(|| charts::dots(&rows, &sides))
         .transpose()
 }
 

@@ -169,7 +169,7 @@ impl<'a> Summary<'a> {
         let peers = self.entrants(Role::Peer);
         let names = peers.iter().map(|peer| peer.name.clone());
         let mut lines = vec![std::iter::once("rows".to_owned()).chain(names).collect()];
-        for category in self.categories() {
+        for category in self.categories().filter(|_| !peers.is_empty()) {
             let means = peers.iter().map(|peer| multiple(self.mean(category, peer)));
             let title = category.title().to_owned();
             lines.push(std::iter::once(title).chain(means).collect());
