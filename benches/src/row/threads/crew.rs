@@ -1,6 +1,5 @@
-//! Threads that do the same at the same time, for the time of a budget, each on a CPU that its number chooses. The
-//! scheduler's choice may be one CPU for both threads of a pair, whose blocks then never leave its caches: several times
-//! the figure of the same allocator on two CPUs.
+//! Threads that do the same at the same time, for the time of a budget, each on a CPU that its number chooses, so that no
+//! contender is luckier than another with the scheduler.
 
 use std::sync::{Barrier, OnceLock};
 use std::thread;
