@@ -48,6 +48,10 @@ pub fn class_for(size: usize, align: usize) -> Option<usize> {
     if size > theap_arch::CLASSED_MAX || align > crate::pool::SLOT {
         return None;
     }
+    if align <= 16 {
+        // Every class's size is a multiple of 16.
+        return Some(theap_arch::class_of(size));
+    }
     let first = theap_arch::class_of(size.max(align));
     (first..CLASS_COUNT).find(|&c| (CLASSES[c].size as usize).is_multiple_of(align))
 }

@@ -240,10 +240,10 @@ pub const OPTIONS: &[OptionRow] = &[
     OptionRow {
         name: "budget",
         variable: "THEAP_BUDGET",
-        default: "256M",
+        default: "0",
         values: BYTES,
         doc: "Bytes of free blocks that all magazines together may hold by learning, beyond their fixed capacities, and of \
-              spans that heaps may keep by learning. A thread gets at most half of what the others leave.",
+              spans that heaps may keep by learning. A thread gets at most half of what the others leave. 0 means a sixteenth of RAM.",
         set: |config, value| store(&mut config.budget, bytes(value)),
     },
     OptionRow {
@@ -387,7 +387,7 @@ impl Config {
             lock: false,
             magazine: 32 << 10,
             learn: true,
-            budget: 256 << 20,
+            budget: 0,
             front: Front::Theap,
             classes: Classes::ALL,
             numa: Numa::Local,

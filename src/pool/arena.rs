@@ -283,7 +283,10 @@ impl Arena {
             config,
             gate: Gate::new(config.front, config.classes),
             learns: AtomicBool::new(config.learn),
-            budget: Budget::new(config.budget),
+            budget: Budget::new(match config.budget {
+                0 => os.total_memory() as usize / 16,
+                bytes => bytes,
+            }),
             secret: os.random() as usize,
             base,
             len,
