@@ -1,4 +1,4 @@
-//! `cargo bench -p theap-bench --features suite`: theap and its peers as Rust programs have them.
+//! `cargo bench -p theap-bench --features suite --bench suite`: theap and its peers as Rust programs have them.
 //!
 //! Every contender is a program of its own (`contenders/`) with that allocator as its global one, and every run is a
 //! process of its own, in interleaved rounds with rotated order. Arguments follow `--`; relative paths start at the
