@@ -121,11 +121,14 @@ fn touched_front() -> Result<&'static mut front::Front, Error> {
     // SAFETY: the front's memory is committed; populating keeps its contents.
     unsafe { front.arena().os.populate(memory, len)? };
     front.arena().touch_board()?;
+    // The clock's page, which is the kernel's, faults at first too.
+    front.arena().os.recently();
     Ok(front)
 }
 
 /// Returns the blocks that the calling thread keeps in magazines to their spans, takes home what other threads freed
-/// of its spans, and gives wholly free spans back to the pool. Costs no system call.
+/// of its spans, forgets what the thread's workload has taught it to keep, and gives wholly free spans back to the pool.
+/// Costs no system call.
 pub fn collect() {
     let head = front::slot::get();
     if !front::is_none(head)

@@ -297,6 +297,8 @@ impl Front {
 pub fn release_cached(front: &mut Front) {
     front.heed_gate();
     front.flush();
+    #[cfg(all(feature = "theap", feature = "drain"))]
+    front.unlearn_all();
     front.heap.collect();
 }
 

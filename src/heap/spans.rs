@@ -377,14 +377,20 @@ impl Heap {
 
     /// Takes home what other threads freed of all spans, and gives wholly free spans back.
     pub fn collect(&mut self) {
+        self.forget();
         self.part_with_spans(true);
+    }
+
+    /// Forgets how many spans it has learned to keep.
+    fn forget(&mut self) {
+        self.stock.clear(&self.arena.budget);
+        self.counters.spans_kept.set(0);
     }
 
     /// Leaves all spans: the wholly free ones to the pool's slots, partial ones to its lists, full ones to nobody.
     pub fn retire(&mut self) {
         self.part_with_spans(false);
-        self.stock.clear(&self.arena.budget);
-        self.counters.spans_kept.set(0);
+        self.forget();
     }
 
     fn part_with_spans(&mut self, keep_partial: bool) {

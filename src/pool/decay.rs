@@ -24,6 +24,12 @@ impl Decay {
         self.kept.load(Relaxed)
     }
 
+    /// Keeps no more than `retain` from now on.
+    pub fn forget(&self) {
+        self.kept.store(0, Relaxed);
+        self.gave.store(0, Relaxed);
+    }
+
     /// Notes slots that were given back because there were too many.
     pub fn gave(&self, slots: usize) {
         self.gave.fetch_add(slots, Relaxed);

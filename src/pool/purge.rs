@@ -76,6 +76,7 @@ impl Node {
         if self.arena.refuses() {
             return 0;
         }
+        self.decay.forget();
         self.sweep_all();
         let mut bytes = 0;
         for i in self.mapped_supers() {
