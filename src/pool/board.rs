@@ -83,9 +83,10 @@ impl Arena {
         Ok(())
     }
 
-    /// The part of the board that is in use: address and bytes, whole pages.
-    pub fn board_in_use(&self) -> (usize, usize) {
-        let places = Places::new(self.node_count, self.heaps_made(), 0);
+    /// The part of the board that is accessible, heaps to come included: address and bytes, whole pages.
+    fn open_part(&self) -> (usize, usize) {
+        let heaps = self.heaps_made().max(1).next_multiple_of(BOARDS_AT_ONCE);
+        let places = Places::new(self.node_count, heaps.min(self.max_heaps), 0);
         (self.board as usize, places.len)
     }
 
@@ -95,12 +96,12 @@ impl Arena {
         unsafe { Board::at(self.board.cast(), self.board_len) }.ok()
     }
 
-    /// Touches the numbers of the whole heap and of all heaps made.
+    /// Touches the numbers of the whole heap, of all heaps made and of the next ones.
     ///
     /// # Errors
     /// What the system answered.
     pub fn touch_board(&self) -> Result<(), Error> {
-        let (start, len) = self.board_in_use();
+        let (start, len) = self.open_part();
         // SAFETY: committed; populating keeps contents.
         unsafe { self.os.populate(start, len) }
     }
