@@ -110,7 +110,8 @@ impl Front {
             wish /= 2;
         }
         if wish <= now && now < MOST {
-            let idle = !core::mem::replace(&mut self.learner.turned, 1 << class);
+            let bit = 1 << class;
+            let idle = !core::mem::replace(&mut self.learner.turned, bit) & !bit;
             self.forget(idle);
             wish = (2 * now).min(MOST);
             if !self.claim(class, wish - now) {

@@ -492,6 +492,35 @@ fn magazines_grow_with_bursts_within_the_budget_and_forget() {
     world.end([front].into());
 }
 
+/// A class that asks for more when the budget is used up does not pay with what it has itself, also if the clock has just
+/// been looked at: the budget's books stay right. How many other classes missed before decides when it is looked at.
+#[test]
+#[cfg(all(
+    feature = "theap",
+    feature = "drain",
+    not(any(feature = "hardened", feature = "valgrind"))
+))]
+fn what_asks_for_more_keeps_what_it_has() {
+    const BUDGET: usize = 16 << 10;
+    for others in 0..8 {
+        let config = SMALL.magazine(4096).budget(BUDGET).decay(0);
+        let mut world = World::new(config, |_| {}).expect("an arena");
+        let front = world.front().expect("a front");
+        let kept: Vec<_> = (0..others)
+            .map(|other| world.alloc(front, 1024 << other, 1).expect("memory"))
+            .collect();
+        for _ in 0..400 {
+            let burst: Vec<_> = (0..150)
+                .map(|_| world.alloc(front, 64, 1).expect("memory"))
+                .collect();
+            burst.into_iter().for_each(|block| world.free(front, block));
+            assert!(world.arena.budget.spent() <= BUDGET, "{others}");
+        }
+        kept.into_iter().for_each(|block| world.free(front, block));
+        world.end([front].into());
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Alloc {
