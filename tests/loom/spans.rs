@@ -3,7 +3,7 @@
 use crate::{explore, join};
 use loom::cell::UnsafeCell;
 use loom::sync::{Arc, Mutex};
-use loom::thread;
+use loom::thread::{self, JoinHandle};
 use theap::heap::ownership::{FIRST_HEAP, FREE, Freed, Handshake, NOBODY, POOL};
 use theap::pool::SpanId;
 use theap::pool::queue::{Links, SpanQueue};
@@ -124,6 +124,14 @@ impl World {
     }
 }
 
+/// Another thread that frees the first block.
+fn freer(world: &Arc<World>) -> JoinHandle<()> {
+    let world = world.clone();
+    thread::spawn(move || {
+        let _ = world.free(1, POOL);
+    })
+}
+
 #[test]
 pub fn remote_frees_against_disowning() {
     explore(|| {
@@ -148,12 +156,7 @@ pub fn remote_frees_against_disowning() {
 pub fn one_remote_free_against_disowning() {
     explore(|| {
         let world = World::full();
-        let freer = {
-            let world = world.clone();
-            thread::spawn(move || {
-                let _ = world.free(1, POOL);
-            })
-        };
+        let freer = freer(&world);
         if world.has_blocks(ME) {
             assert_eq!(world.take_all(), 1);
         }
@@ -186,12 +189,7 @@ pub fn remote_frees_against_collection() {
 pub fn remote_free_against_release_and_reuse() {
     explore(|| {
         let world = World::full();
-        let freer = {
-            let world = world.clone();
-            thread::spawn(move || {
-                let _ = world.free(1, POOL);
-            })
-        };
+        let freer = freer(&world);
         world.collect();
         if world.take_all() == 1 {
             // The span's only block is home: release it, and use the slots for a span that is full at once. The
@@ -214,12 +212,7 @@ pub fn last_owner_takes_its_span_back_or_the_pool_gets_it() {
     explore(|| {
         let world = World::full();
         assert!(!world.has_blocks(ME));
-        let freer = {
-            let world = world.clone();
-            thread::spawn(move || {
-                let _ = world.free(1, POOL);
-            })
-        };
+        let freer = freer(&world);
         let mine = if world.shake.retake(ME) {
             world.free.with_mut(|f| unsafe { *f |= 2 });
             true
@@ -240,12 +233,7 @@ pub fn partial_list_has_one_taker_for_each_span() {
     explore(|| {
         let world = World::full();
         assert!(!world.has_blocks(ME));
-        let freer = {
-            let world = world.clone();
-            thread::spawn(move || {
-                let _ = world.free(1, POOL);
-            })
-        };
+        let freer = freer(&world);
         let taker = {
             let world = world.clone();
             thread::spawn(move || {
