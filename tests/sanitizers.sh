@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # theap's own tests with theap built under AddressSanitizer and under ThreadSanitizer: tests/sanitizers.sh [address] [thread].
 # Needs a nightly compiler (rustup toolchain install nightly), as stable ones have no sanitizers; says so and does
-# nothing without. Two minutes when everything is built.
+# nothing without. Two minutes with the build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_INCREMENTAL=0 PROPTEST_CASES=8 RUST_BACKTRACE=0
