@@ -205,12 +205,14 @@ impl Os {
 
     /// In a forked child: gives a shared range a file of the child's own, committed, with the same contents in its
     /// first `used` bytes and zero beyond. Without a file to be had the range becomes the child's all the same, and
-    /// without memory it stays the parent's too.
+    /// without memory it stays the parent's too: then the answer is false.
+    ///
+    /// The parent may go on writing to the range meanwhile: what it writes may be in the copy.
     ///
     /// # Safety
     /// `shared` is what [`Os::share`] answered for the same range, `used` bytes of it are committed, and no other
-    /// thread runs.
-    pub unsafe fn share_anew(self, shared: &Shared, addr: usize, len: usize, used: usize) {
+    /// thread of this process runs.
+    pub unsafe fn share_anew(self, shared: &Shared, addr: usize, len: usize, used: usize) -> bool {
         // SAFETY: the caller's precondition is the same.
         unsafe { linux::share::share_anew(shared, addr, len, used) }
     }

@@ -1,11 +1,13 @@
 //! Fork: parent and child both write all of the heap, with a hugetlb pool that has room for the copies, with one that
-//! has not, and while another thread of the parent writes.
+//! has not, and while another thread of the parent writes; and what a child of a process that publishes its figures
+//! has of its own while the parent runs on.
 #![allow(unsafe_code)] // Calls the allocator directly, and fork.
 
 mod child;
 mod hugepages;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::{slice, thread};
 use theap::raw;
 
@@ -100,12 +102,74 @@ fn forks(threaded: bool) {
     println!("on hugetlb pages: {}", theap::stats().mapped_hugetlb);
 }
 
+/// The end of a pipe for which a new child waits, before theap's own handler of the fork runs.
+static GO: AtomicI32 = AtomicI32::new(-1);
+
+extern "C" fn wait_for_go() {
+    let mut byte = 0_u8;
+    // SAFETY: reads a byte into its place.
+    unsafe { libc::read(GO.load(Ordering::Relaxed), (&raw mut byte).cast(), 1) };
+}
+
+/// Between a fork and the child's first step, the parent makes heaps, takes and maps memory.
+fn parent_runs_ahead() {
+    let mut ends = [0; 2];
+    // SAFETY: the array has room for both; the handler is a function.
+    unsafe {
+        assert_eq!(libc::pipe(ends.as_mut_ptr()), 0);
+        // Handlers of children run in the order in which they were registered: theap is not in use yet.
+        assert_eq!(libc::pthread_atfork(None, None, Some(wait_for_go)), 0);
+    }
+    GO.store(ends[0], Ordering::Relaxed);
+    let keep: Vec<*mut u8> = (0..1000).map(|i| raw::alloc(100 + i * 20)).collect();
+    let run = raw::alloc(MIB);
+    let warm: Vec<*mut u8> = (0..20).map(|_| raw::alloc(200 << 10)).collect();
+    let free = |blocks: &[*mut u8]| {
+        for &block in blocks {
+            // SAFETY: live in this process, and freed once in it.
+            unsafe { raw::free(block) };
+        }
+    };
+    free(&warm);
+    let before = theap::stats();
+    assert!(before.empty > 0);
+    fork(
+        || {
+            let now = theap::stats();
+            assert_eq!(now.heaps, before.heaps);
+            assert_eq!(now.mapped(), before.mapped());
+            assert_eq!(now.empty, before.empty);
+            assert_eq!(now.active, before.active);
+            free(&keep);
+            free(&[run]);
+            // SAFETY: the child has one thread.
+            #[cfg(debug_assertions)]
+            unsafe { theap::is_valid() }.unwrap();
+        },
+        || {
+            let barrier = Barrier::new(40);
+            let work = || {
+                for size in [16, 100, 1000, 30_000, 300_000] {
+                    raw::alloc(size);
+                }
+                barrier.wait();
+            };
+            thread::scope(|scope| (0..40).for_each(|_| drop(scope.spawn(work))));
+            // SAFETY: writes a byte.
+            let written = unsafe { libc::write(ends[1], [1_u8].as_ptr().cast(), 1) };
+            assert_eq!(written, 1);
+        },
+    );
+    assert!(theap::stats().heaps > 32, "each thread has a heap");
+}
+
 #[test]
 #[ignore = "run by the other tests, in a process of its own"]
 fn scenario() {
     match child::role().as_deref() {
         Some("alone") => forks(false),
         Some("threaded") => forks(true),
+        Some("published") => parent_runs_ahead(),
         role => panic!("no such scenario: {role:?}"),
     }
 }
@@ -148,4 +212,12 @@ fn a_dry_pool_kills_nobody() {
             }
         }
     }
+}
+
+#[test]
+fn a_published_child_has_its_own_figures() {
+    let variables = [("THEAP_PUBLISH", "1"), ("THEAP_PAGES", "small")];
+    let output = child::run("published", &variables);
+    let said = child::text(&output.stderr) + &child::text(&output.stdout);
+    assert!(output.status.success(), "{}\n{said}", output.status);
 }

@@ -192,6 +192,15 @@ impl<T> Mutex<T> {
         self.raw.lock();
     }
 
+    /// What the lock guards, for a thread that has it without a guard.
+    ///
+    /// # Safety
+    /// As for [`Mutex::force_unlock`], and the thread has no guard and does not unlock while it uses the reference.
+    pub unsafe fn held(&self) -> &T {
+        // SAFETY: the caller's promise: nobody else has the lock.
+        unsafe { &*self.value.get() }
+    }
+
     /// Unlocks without a guard.
     ///
     /// # Safety

@@ -24,6 +24,8 @@ const FIRST_DESCRIPTOR: i32 = 200;
 pub struct Shared {
     /// Where the file was opened, or -1. The program may have closed it and opened something else there.
     descriptor: AtomicI32,
+    /// What the file is known by, together.
+    device: AtomicU64,
     inode: AtomicU64,
 }
 
@@ -32,6 +34,7 @@ impl Shared {
     pub const fn none() -> Self {
         Shared {
             descriptor: AtomicI32::new(-1),
+            device: AtomicU64::new(0),
             inode: AtomicU64::new(0),
         }
     }
@@ -42,7 +45,8 @@ impl Shared {
     }
 
     fn set(&self, file: OwnedFd) {
-        let inode = fs::fstat(&file).map_or(0, |stat| stat.st_ino);
+        let (device, inode) = fs::fstat(&file).map_or((0, 0), |stat| (stat.st_dev, stat.st_ino));
+        self.device.store(device, Ordering::Relaxed);
         self.inode.store(inode, Ordering::Relaxed);
         self.descriptor.store(file.into_raw_fd(), Ordering::Relaxed);
     }
@@ -55,7 +59,11 @@ impl Shared {
         }
         // SAFETY: only asked what it is; if it is closed, the answer is an error.
         let file = unsafe { BorrowedFd::borrow_raw(descriptor) };
-        if fs::fstat(file).is_ok_and(|stat| stat.st_ino == self.inode.load(Ordering::Relaxed)) {
+        let ours = (
+            self.device.load(Ordering::Relaxed),
+            self.inode.load(Ordering::Relaxed),
+        );
+        if fs::fstat(file).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == ours) {
             // SAFETY: it is the file that `set` took, and nobody else closes it.
             drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
         }
@@ -94,7 +102,7 @@ pub unsafe fn share(addr: usize, len: usize) -> Result<Shared, Error> {
 ///
 /// # Safety
 /// As there.
-pub unsafe fn share_anew(shared: &Shared, addr: usize, len: usize, used: usize) {
+pub unsafe fn share_anew(shared: &Shared, addr: usize, len: usize, used: usize) -> bool {
     shared.close();
     let file = create(len).ok();
     let access = ProtFlags::READ | ProtFlags::WRITE;
@@ -112,17 +120,18 @@ pub unsafe fn share_anew(shared: &Shared, addr: usize, len: usize, used: usize) 
                 mm::mmap_anonymous(core::ptr::null_mut(), len, access, flags)
             }
         };
-        let Ok(built) = built else { return };
+        let Ok(built) = built else { return false };
         core::ptr::copy_nonoverlapping(pointer(addr).cast::<u8>(), built.cast(), used);
         let flags = MremapFlags::MAYMOVE;
         if mm::mremap_fixed(built, len, len, flags, pointer(addr)).is_err() {
             unreserve(built.expose_provenance(), len);
-            return;
+            return false;
         }
     }
     if let Some(file) = file {
         shared.set(file);
     }
+    true
 }
 
 /// An empty file of `len` bytes.

@@ -166,7 +166,8 @@ extern "C" fn after_fork() {
 extern "C" fn in_child() {
     if let Some(arena) = existing_arena() {
         arena.set_child();
-        arena.publish_again();
+        // SAFETY: `before_fork` took the locks on this thread, and they are freed below.
+        unsafe { arena.publish_again() };
     }
     after_fork();
 }

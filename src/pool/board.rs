@@ -1,6 +1,8 @@
 //! The arena's board: where in the metadata the numbers lie, and how it is published.
 
-use super::Arena;
+use super::node::Node;
+use super::{Arena, SLOTS, SpanId, kind};
+use crate::classes::CLASS_COUNT;
 use crate::config::Config;
 use crate::fatal;
 use crate::stats::board::{Board, Header, HeapBoard, NodeBoard, Places, RING_BYTES};
@@ -195,17 +197,63 @@ impl Arena {
     }
 
     /// In a forked child: gives the child a published board of its own. The numbers go on from the parent's.
-    pub fn publish_again(&self) {
-        if self.published.is_some() {
-            // The lock on heap ids is held across the fork.
-            let heaps = self.header().heaps.load(Ordering::Relaxed) as usize;
-            let used = Places::new(self.node_count, heaps, 0).len;
-            let board = self.board as usize;
-            // SAFETY: the range that `publish` shared; the places of all heaps made are committed.
-            unsafe {
-                self.os
-                    .share_anew(&self.published, board, self.board_len, used);
+    ///
+    /// Until then the board is the parent's, which runs on: what the child must be able to rely on is taken from what
+    /// is the child's alone.
+    ///
+    /// # Safety
+    /// The thread that forked, which called `lock_all` before and not `unlock_all` since.
+    pub unsafe fn publish_again(&self) {
+        if !self.published.is_some() {
+            return;
+        }
+        // SAFETY: the caller's promise.
+        let made = unsafe { self.heaps.held() }.made;
+        let used = Places::new(self.node_count, made as usize, 0).len;
+        let board = self.board as usize;
+        // SAFETY: the range that `publish` shared; the places of all heaps made are committed.
+        let own = unsafe {
+            self.os
+                .share_anew(&self.published, board, self.board_len, used)
+        };
+        if own {
+            self.header().heap_made(made);
+            self.nodes().iter().for_each(Node::recount);
+        }
+    }
+}
+
+impl Node {
+    /// Counts anew what the node has, by its tables and words. Nobody else is inside the allocator.
+    fn recount(&self) {
+        let (mut empty, mut run_slots) = (0, 0);
+        let mut mapped = [0; PageMode::COUNT];
+        let mut spans = [0; CLASS_COUNT];
+        for i in self.mapped_supers() {
+            if let Some(mode) = self.mode(i) {
+                mapped[mode as usize] += 1;
             }
+            empty += self.word(i).get().empty_count() as usize;
+            let first = (self.first + i) * SLOTS;
+            for slot in first..first + SLOTS {
+                let starts = self.arena.head(slot).load(Ordering::Relaxed) == 0;
+                match self.arena.kind(slot).load(Ordering::Relaxed) {
+                    kind::LARGE | kind::HUGE if starts => {
+                        run_slots += u64::from(self.arena.span(SpanId(slot as u32)).slots.get());
+                    }
+                    kind::FREE | kind::LARGE | kind::HUGE => {}
+                    what if starts => spans[usize::from(what - kind::FIRST)] += 1,
+                    _ => {}
+                }
+            }
+        }
+        self.empty.store(empty, Ordering::Relaxed);
+        self.board.run_slots.store(run_slots, Ordering::Relaxed);
+        for (count, mapped) in self.mapped.iter().zip(mapped) {
+            count.store(mapped, Ordering::Relaxed);
+        }
+        for (count, spans) in self.board.spans.iter().zip(spans) {
+            count.store(spans, Ordering::Relaxed);
         }
     }
 }
