@@ -364,8 +364,8 @@ impl Os {
     /// binding, of `from`; `from` stays mapped and reads zero. What `to` contained is gone.
     ///
     /// # Errors
-    /// Nothing moved, `from` is as before. [`Error::Unsupported`] (before Linux 5.7): so is `to`.
-    /// [`Error::Lost`]: `to` must never be used again. Anything else: `to` is only reserved now.
+    /// Nothing moved, `from` is as before. [`Error::Unsupported`] (before Linux 5.7, or there are too many mappings):
+    /// `to` is mapped too. [`Error::Lost`]: `to` must never be used again. Anything else: `to` is only reserved now.
     ///
     /// # Safety
     /// Both ranges are page-aligned, mapped (small or thp), lie each inside one mapped range, do not
@@ -385,14 +385,22 @@ impl Os {
     /// let this process use userfaultfd.
     ///
     /// # Safety
-    /// The range is whole hugetlb pages, mapped so, and nobody unmaps it meanwhile.
-    pub unsafe fn demote(self, addr: usize, len: usize, bind: Option<NodeId>) -> Result<(), Error> {
+    /// The range is whole hugetlb pages, mapped so, and nobody unmaps it meanwhile. The process has `workers` threads
+    /// that do not write to it.
+    pub unsafe fn demote(
+        self,
+        addr: usize,
+        len: usize,
+        bind: Option<NodeId>,
+        workers: usize,
+    ) -> Result<(), Error> {
         inject!(self, Demote);
         // SAFETY: the caller's precondition is the same.
-        unsafe { linux::demote::demote(addr, len, bind) }
+        unsafe { linux::demote::demote(addr, len, bind, workers) }
     }
 
-    /// Free pages of the system's hugetlb pool that nobody has reserved; 0 for modes without a pool.
+    /// Free pages of the system's hugetlb pool that nobody has reserved, or what the control groups of this process
+    /// leave it of those of 2 MiB, if that is less; 0 for modes without a pool.
     pub fn hugetlb_free(self, mode: PageMode) -> usize {
         linux::demote::hugetlb_free(mode)
     }
@@ -490,6 +498,13 @@ impl Os {
     /// hugetlb pool need not count there.
     pub fn memory_limit(self) -> u64 {
         linux::cgroup::memory_limit().min(self.total_memory())
+    }
+
+    /// What `memory_limit` leaves beyond what this process has resident, in bytes. What others of its groups have, and
+    /// what the kernel keeps of files for them, is not known.
+    pub fn memory_left(self) -> u64 {
+        self.memory_limit()
+            .saturating_sub(linux::process::resident())
     }
 
     /// A number that nobody guesses: from the kernel; where it has none to give, one that differs from run to run

@@ -88,7 +88,7 @@ const DEFAULT: Config = Config::new();
 /// Takes 50–200 µs for each 2 MiB.
 ///
 /// # Errors
-/// What the system answered when it refused memory; what was prepared until then stays.
+/// What the system answered when it refused memory, or out of memory while sealed; what was prepared until then stays.
 pub fn warm_up(bytes: usize) -> Result<(), Error> {
     let front = touched_front()?;
     let node = &front.arena().nodes()[front.node()];
@@ -105,7 +105,8 @@ pub fn warm_up(bytes: usize) -> Result<(), Error> {
 pub fn warm_up_class(size: usize, count: usize) -> Result<(), Error> {
     let size = size.saturating_add(front::TAIL);
     let Some(class) = classes::class_for(size, 1) else {
-        return warm_up(size.next_multiple_of(SLOT).saturating_mul(count));
+        let run = size.checked_next_multiple_of(SLOT).ok_or(Error::NoMemory)?;
+        return warm_up(run.saturating_mul(count));
     };
     let bytes = (classes::CLASSES[class].size as usize).saturating_mul(count);
     let front = touched_front()?;
@@ -117,6 +118,9 @@ pub fn warm_up_class(size: usize, count: usize) -> Result<(), Error> {
 /// The calling thread's front, with all of its memory touched.
 fn touched_front() -> Result<&'static mut front::Front, Error> {
     let front = front::front(front::slot::get(), &DEFAULT).ok_or(Error::NoMemory)?;
+    if front.arena().refuses() {
+        return Err(Error::NoMemory);
+    }
     let (memory, len) = front.memory();
     // SAFETY: the front's memory is committed; populating keeps its contents.
     unsafe { front.arena().os.populate(memory, len)? };
@@ -315,6 +319,12 @@ pub mod raw {
     /// `block` is live.
     pub unsafe fn realloc(block: *mut u8, size: usize) -> *mut u8 {
         let usable = super::usable_size(block);
+        if usable == 0 && !block.is_null() {
+            // Nothing that the heap gave has no room: this says so, and ends the process.
+            // SAFETY: the caller's promise is broken.
+            unsafe { front::free(block, &DEFAULT) };
+            return core::ptr::null_mut();
+        }
         // SAFETY: the caller's promise. A class's usable size has the same class.
         unsafe { front::resize(block, usable, size, 16, &DEFAULT) }
     }

@@ -68,6 +68,19 @@ fn describe(line: &mut Text, address: usize) -> fmt::Result {
     }
 }
 
+/// Whether a block is in a quarantine, or at hand.
+fn waits(block: usize) -> bool {
+    #[cfg(feature = "hardened")]
+    return front::existing_arena()
+        .and_then(|arena| Some(!arena.is_live(arena.place(block)?)))
+        .unwrap_or(false);
+    #[cfg(not(feature = "hardened"))]
+    {
+        let _ = block;
+        false
+    }
+}
+
 fn describe_block(line: &mut Text, block: &Block, address: usize) -> fmt::Result {
     let (size, start) = (CLASSES[block.class].size, block.start);
     write!(
@@ -76,7 +89,7 @@ fn describe_block(line: &mut Text, block: &Block, address: usize) -> fmt::Result
         address - start
     )?;
     let cached = front::cached_by(block.class, block.start);
-    match (block.free, block.remote, cached) {
+    match (block.free || waits(block.start), block.remote, cached) {
         (true, ..) => line.write_str(", free"),
         (_, true, _) => line.write_str(", freed by another thread than its span's"),
         (_, _, Some(heap)) => write!(line, ", free, cached by heap {heap}"),

@@ -92,6 +92,20 @@ const CRASHES: &[Scenario] = &[
             touch_closed(block, 0);
         },
     ),
+    #[cfg(all(feature = "theap", feature = "drain", not(feature = "hardened")))]
+    (
+        "a block in a magazine that has grown",
+        libc::SIGSEGV,
+        &["block of 64 bytes at", " + 0, free, cached by heap 0"],
+        || {
+            let burst = || -> Vec<_> { (0..2000).map(|_| allocate(64)).collect() };
+            (0..50).for_each(|_| burst().into_iter().for_each(free));
+            let blocks = burst();
+            let last = blocks[1999];
+            blocks.into_iter().for_each(free);
+            touch_closed(last, 0);
+        },
+    ),
     (
         "a free block",
         libc::SIGSEGV,

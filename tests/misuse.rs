@@ -81,6 +81,12 @@ const MISTAKES: &[(&str, &str, fn())] = &[
     ("a block of another allocator", FOREIGN, || {
         wrong_free(Box::into_raw(Box::new([0u64; 20])) as usize)
     }),
+    ("a block of another allocator made larger", FOREIGN, || {
+        let block = Box::into_raw(Box::new([0u64; 2])).cast::<u8>();
+        println!("{block:p}");
+        // SAFETY: the mistake.
+        unsafe { raw::realloc(block, 10) };
+    }),
     ("before the first allocation", FOREIGN, || {
         wrong_free(0x1000)
     }),

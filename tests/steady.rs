@@ -166,6 +166,7 @@ fn prepared_class() {
     thread::scope(|scope| {
         scope.spawn(move || {
             theap::warm_up_class(300, BLOCKS).unwrap();
+            assert!(theap::warm_up_class(usize::MAX, 1).is_err());
             forbid_system_calls();
             ready.fetch_add(1, Ordering::AcqRel);
             wait_for(go, 1);

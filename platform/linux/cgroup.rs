@@ -1,16 +1,62 @@
-//! How much memory the control groups of this process leave it.
+//! How much memory, and how many hugetlb pages, the control groups of this process leave it.
 //!
 //! A limit holds for a group and all below it, so the least on the way up counts. In a container the path that the
 //! kernel tells may lie beyond what is mounted; then the mount's root is the container's group.
 
 use super::file;
 
-/// Where the controller is mounted on every system that mounts it, and its limit, in version 1 and 2.
-const FIRST: (&[u8], &[u8]) = (b"/sys/fs/cgroup/memory", b"/memory.limit_in_bytes");
-const SECOND: (&[u8], &[u8]) = (b"/sys/fs/cgroup", b"/memory.max");
+/// A controller: its name, where it is mounted on every system that mounts it in version 1, and its files in version 1
+/// and 2.
+struct Controller {
+    name: &'static [u8],
+    mount: &'static [u8],
+    first: Files,
+    second: Files,
+}
 
-/// The least limit in bytes; `u64::MAX` without one.
+/// The file of the limit, and the one of what is used; without that nothing is.
+struct Files {
+    limit: &'static [u8],
+    used: Option<&'static [u8]>,
+}
+
+const MEMORY: Controller = Controller {
+    name: b"memory",
+    mount: b"/sys/fs/cgroup/memory",
+    first: Files {
+        limit: b"/memory.limit_in_bytes",
+        used: None,
+    },
+    second: Files {
+        limit: b"/memory.max",
+        used: None,
+    },
+};
+
+const HUGETLB: Controller = Controller {
+    name: b"hugetlb",
+    mount: b"/sys/fs/cgroup/hugetlb",
+    first: Files {
+        limit: b"/hugetlb.2MB.limit_in_bytes",
+        used: Some(b"/hugetlb.2MB.usage_in_bytes"),
+    },
+    second: Files {
+        limit: b"/hugetlb.2MB.max",
+        used: Some(b"/hugetlb.2MB.current"),
+    },
+};
+
+/// The least limit of memory in bytes; `u64::MAX` without one.
 pub fn memory_limit() -> u64 {
+    left(&MEMORY)
+}
+
+/// Bytes of hugetlb pages of 2 MiB that may still be taken; `u64::MAX` without a limit.
+pub fn hugetlb_left() -> u64 {
+    left(&HUGETLB)
+}
+
+fn left(controller: &Controller) -> u64 {
     let mut buffer = [0; 4096];
     let groups = file::read(b"/proc/self/cgroup", &mut buffer).unwrap_or(&[]);
     let limits = groups.split(|&byte| byte == b'\n').filter_map(|line| {
@@ -19,22 +65,25 @@ pub fn memory_limit() -> u64 {
         let (controllers, path) = (fields.next()?, fields.next()?);
         let mut names = controllers.split(|&byte| byte == b',');
         if controllers.is_empty() {
-            Some(least(SECOND, path))
+            Some(least(b"/sys/fs/cgroup", &controller.second, path))
         } else {
             names
-                .any(|name| name == b"memory")
-                .then(|| least(FIRST, path))
+                .any(|name| name == controller.name)
+                .then(|| least(controller.mount, &controller.first, path))
         }
     });
     limits.min().unwrap_or(u64::MAX)
 }
 
-/// The least limit of a group and those above it.
-fn least((root, limit): (&[u8], &[u8]), mut path: &[u8]) -> u64 {
+/// The least that a group and those above it leave.
+fn least(root: &[u8], files: &Files, mut path: &[u8]) -> u64 {
     let mut least = u64::MAX;
     loop {
         let group = path.strip_suffix(b"/").unwrap_or(path);
-        least = least.min(limit_at([root, group, limit]).unwrap_or(u64::MAX));
+        if let Some(limit) = number_in([root, group, files.limit]) {
+            let used = files.used.and_then(|used| number_in([root, group, used]));
+            least = least.min(limit.saturating_sub(used.unwrap_or(0)));
+        }
         match group.iter().rposition(|&byte| byte == b'/') {
             Some(end) => path = &group[..end],
             None => return least,
@@ -43,7 +92,7 @@ fn least((root, limit): (&[u8], &[u8]), mut path: &[u8]) -> u64 {
 }
 
 /// The number in a file, whose path is these parts; `None` if there is no such file, or "max" in it.
-fn limit_at(parts: [&[u8]; 3]) -> Option<u64> {
+fn number_in(parts: [&[u8]; 3]) -> Option<u64> {
     let (mut path, mut len) = ([0; 1024], 0);
     for part in parts {
         path.get_mut(len..len + part.len())?.copy_from_slice(part);

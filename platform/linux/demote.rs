@@ -14,9 +14,9 @@ use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::mm::{self, Advice, MapFlags, MremapFlags, ProtFlags, UserfaultfdFlags};
 
-use super::file;
 use super::map::{self, pointer};
-use super::numa;
+use super::topology::{self, NodeSet};
+use super::{cgroup, file, numa, worker};
 use crate::{Error, HUGE, NodeId, PAGE, PageMode};
 
 const API: u64 = 0xAA;
@@ -57,7 +57,17 @@ struct Protect {
 ///
 /// # Safety
 /// As there.
-pub unsafe fn demote(addr: usize, len: usize, bind: Option<NodeId>) -> Result<(), Error> {
+pub unsafe fn demote(
+    addr: usize,
+    len: usize,
+    bind: Option<NodeId>,
+    workers: usize,
+) -> Result<(), Error> {
+    let stack = (&raw const bind).addr();
+    if (addr..addr + len).contains(&stack) {
+        // A program that gives its threads stacks from the heap: this one would wait for itself.
+        return Err(Error::Unsupported);
+    }
     let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
     let access = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: the kernel chooses the place, so no existing mapping is touched. The hugepage more leaves room to align.
@@ -69,7 +79,7 @@ pub unsafe fn demote(addr: usize, len: usize, bind: Option<NodeId>) -> Result<()
         let _ = numa::bind(copy, len, node);
     }
     // SAFETY: `copy` lies within the fresh mapping, and `addr` is the caller's.
-    let done = unsafe { copy_and_replace(copy, addr, len) };
+    let done = unsafe { copy_and_replace(copy, addr, len, workers) };
     // SAFETY: the rest of the fresh mapping, all of it if nothing was moved.
     unsafe {
         if done.is_err() {
@@ -86,16 +96,32 @@ pub unsafe fn demote(addr: usize, len: usize, bind: Option<NodeId>) -> Result<()
 
 /// # Safety
 /// As [`demote`]; `copy` is a fresh mapping of at least `len` bytes.
-unsafe fn copy_and_replace(copy: usize, addr: usize, len: usize) -> Result<(), Error> {
+unsafe fn copy_and_replace(
+    copy: usize,
+    addr: usize,
+    len: usize,
+    workers: usize,
+) -> Result<(), Error> {
     // SAFETY: the fresh mapping.
     unsafe {
         // Advice: a kernel without transparent hugepages gives small ones.
         let _ = mm::madvise(pointer(copy), len, Advice::LinuxHugepage);
         map::populate(copy, len)?;
     }
+    // A handler of this thread that writes to the range would wait for ever, or its write would be lost.
+    let mask = worker::set_signal_mask(!0);
+    // SAFETY: the caller's promise.
+    let done = unsafe { replace(copy, addr, len, workers) };
+    worker::set_signal_mask(mask);
+    done
+}
+
+/// # Safety
+/// As for [`copy_and_replace`]; the new mapping is populated, and signals of this thread wait.
+unsafe fn replace(copy: usize, addr: usize, len: usize, workers: usize) -> Result<(), Error> {
     let guard = match protect(addr, len) {
         Ok(guard) => Some(guard),
-        Err(_) if threads() == Some(1) => None,
+        Err(_) if threads() == Some(1 + workers) => None,
         Err(error) => return Err(error),
     };
     // SAFETY: both are mapped and do not overlap; no other thread writes while `guard` lives. The old mapping is
@@ -178,7 +204,26 @@ pub fn hugetlb_free(mode: PageMode) -> usize {
         ),
     };
     let number = |path| field(file::read(path, &mut [0; 64]).unwrap_or_default(), b"").unwrap_or(0);
-    number(free).saturating_sub(number(reserved))
+    let free = number(free).saturating_sub(number(reserved));
+    if mode != PageMode::Hugetlb || free == 0 {
+        return free;
+    }
+    let group = cgroup::hugetlb_left() / HUGE as u64;
+    free.min(group.try_into().unwrap_or(usize::MAX))
+        .min(free_on(&numa::allowed()))
+}
+
+/// Free hugetlb pages of 2 MiB of these nodes; no limit where the kernel does not say.
+fn free_on(nodes: &NodeSet) -> usize {
+    if *nodes == NodeSet::ALL {
+        return usize::MAX;
+    }
+    let free = |node| {
+        let path = topology::node_file(node, "/hugepages/hugepages-2048kB/free_hugepages");
+        field(file::read(path.as_bytes(), &mut [0; 32])?, b"")
+    };
+    let told = nodes.iter().filter_map(free);
+    told.reduce(|sum, free| sum + free).unwrap_or(usize::MAX)
 }
 
 /// Threads of this process.

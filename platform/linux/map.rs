@@ -167,7 +167,7 @@ unsafe fn fill_and_place(
         Ok(_) => Ok(()),
         Err(errno) => {
             // SAFETY: the range is the caller's and holds nothing.
-            unsafe { close_hole(addr, len) }?;
+            unsafe { close_hole_unless_refused(errno, addr, len, built) }?;
             // Before Linux 5.16 hugetlb mappings could not be moved.
             Err(if errno == Errno::INVAL {
                 Error::Unsupported
@@ -287,14 +287,23 @@ pub unsafe fn unmap(addr: usize, len: usize, mode: PageMode) -> Result<(), Error
 /// As there.
 pub unsafe fn move_pages(from: usize, to: usize, len: usize) -> Result<(), Error> {
     let flags = MremapFlags::MAYMOVE | MremapFlags::DONTUNMAP;
+    // So that it can be told whether the kernel removed it.
+    // SAFETY: the caller owns `to` and gives up its contents.
+    if unsafe { mm::mprotect(pointer(to), len, MprotectFlags::empty()) }.is_err() {
+        return Err(Error::Unsupported);
+    }
     // SAFETY: the caller owns both ranges, gives up the contents of `to` and lends those of `from`.
     match unsafe { mm::mremap_fixed(pointer(from), len, len, flags, pointer(to)) } {
         Ok(_) => Ok(()),
-        Err(Errno::INVAL) => Err(Error::Unsupported),
         Err(errno) => {
-            // SAFETY: the caller owns `to` and gave up its contents.
-            unsafe { close_hole(to, len) }?;
-            Err(errno.into())
+            // SAFETY: the caller owns `to` and gave up its contents; in the end it can be used again, if it is there.
+            unsafe {
+                if errno != Errno::INVAL {
+                    close_hole_unless_refused(errno, to, len, from)?;
+                }
+                mm::mprotect(pointer(to), len, READ_WRITE)?;
+            }
+            Err(Error::Unsupported)
         }
     }
 }
@@ -321,9 +330,58 @@ pub(super) unsafe fn close_hole(addr: usize, len: usize) -> Result<(), Error> {
     }
 }
 
+/// As [`close_hole`] after a move to a range without access that failed with `errno`, but also right where the range is
+/// still there: near the limit of mappings (vm.max_map_count) the kernel refuses before it removes anything.
+///
+/// # Safety
+/// As for [`close_hole`]; `readable` is a page that can be read.
+unsafe fn close_hole_unless_refused(
+    errno: Errno,
+    addr: usize,
+    len: usize,
+    readable: usize,
+) -> Result<(), Error> {
+    // SAFETY: the caller's promise.
+    unsafe { close_hole(addr, len) }.or_else(|lost| {
+        // A kernel that failed in the middle would have to be out of memory for itself, and somebody else would have to
+        // have reserved all of these addresses since.
+        if errno == Errno::NOMEM && is_reserved(addr, len, readable) {
+            Ok(())
+        } else {
+            Err(lost)
+        }
+    })
+}
+
+/// Whether the first and the last page of a range are mapped without access, as reservations are. Where the kernel does
+/// not know the question (before 5.14), they are not.
+fn is_reserved(addr: usize, len: usize, readable: usize) -> bool {
+    // SAFETY: populating changes no contents, whoever the page belongs to.
+    let ask = |page| unsafe { mm::madvise(pointer(page), PAGE, Advice::LinuxPopulateRead) };
+    ask(readable) == Ok(())
+        && [addr, addr + len - PAGE].map(ask) == [Err(Errno::INVAL), Err(Errno::INVAL)]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_reserved_is_known() {
+        let addr = reserve(3 * HUGE, HUGE).unwrap();
+        // SAFETY: all within the reservation, which nobody else knows of.
+        unsafe {
+            let next = addr + HUGE;
+            assert!(!is_reserved(next, HUGE, addr), "nothing can be read");
+            map(addr, HUGE, PageMode::Small, None).unwrap();
+            assert!(is_reserved(next, 2 * HUGE, addr));
+            assert!(!is_reserved(addr, 3 * HUGE, addr), "its start can be read");
+            unreserve(addr + 2 * HUGE, HUGE);
+            assert!(!is_reserved(next, 2 * HUGE, addr), "its end is not there");
+            assert!(is_reserved(next, HUGE, addr));
+            unreserve(addr, 2 * HUGE);
+        }
+    }
 
     #[test]
     fn a_hole_is_closed_and_an_occupied_place_is_lost() {

@@ -7,7 +7,8 @@ use rustix::io::Errno;
 use rustix::rand::GetRandomFlags;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::Cpu;
+use super::file;
+use crate::{Cpu, PAGE};
 
 /// See [`crate::Os::current_cpu`].
 pub fn current_cpu() -> Cpu {
@@ -18,6 +19,15 @@ pub fn current_cpu() -> Cpu {
 pub fn total_memory() -> u64 {
     let info = rustix::system::sysinfo();
     info.totalram.saturating_mul(u64::from(info.mem_unit))
+}
+
+/// Bytes that the process has resident, hugetlb pages not among them; 0 where the kernel does not say.
+pub fn resident() -> u64 {
+    let mut buffer = [0; 256];
+    let text = file::read(b"/proc/self/statm", &mut buffer).unwrap_or_default();
+    let pages = text.split(|&byte| byte == b' ').nth(1);
+    let pages = pages.and_then(|pages| core::str::from_utf8(pages).ok()?.parse().ok());
+    pages.map_or(0, |pages: u64| pages * PAGE as u64)
 }
 
 /// See [`crate::Os::now`].

@@ -55,7 +55,7 @@ impl NodeSet {
     }
 
     /// In ascending order.
-    fn iter(&self) -> impl Iterator<Item = NodeId> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = NodeId> {
         (0..=u8::MAX).map(NodeId).filter(|&node| self.has(node))
     }
 }
@@ -212,7 +212,7 @@ fn scan(read: ReadFile<'_>, allowed: NodeSet) -> Topology {
     topology
 }
 
-fn node_file(node: NodeId, name: &str) -> Line<64> {
+pub(super) fn node_file(node: NodeId, name: &str) -> Line<96> {
     Line::sized()
         .str("/sys/devices/system/node/node")
         .dec(node.0.into())

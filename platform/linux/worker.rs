@@ -57,6 +57,11 @@ impl Worker {
 }
 
 impl Worker {
+    /// Whether it is one of the process's threads.
+    pub fn exists(&self) -> bool {
+        self.tid.load(Ordering::Acquire) != 0
+    }
+
     /// In a forked child: its thread was the parent's.
     pub fn forget(&self) {
         self.tid.store(0, Ordering::Relaxed);
@@ -157,7 +162,7 @@ fn memory(block: usize) -> Result<usize, Error> {
 }
 
 /// Sets the signals that this thread blocks, those of the C library too; those that it blocked before.
-fn set_signal_mask(mask: u64) -> u64 {
+pub(super) fn set_signal_mask(mask: u64) -> u64 {
     let mut before = 0u64;
     // SAFETY: the kernel reads and writes one word each. It cannot fail with these arguments.
     unsafe {

@@ -20,7 +20,7 @@ use core::ptr;
 const TURNS: u8 = 4;
 /// Misses, of all classes of the thread, between two looks at the clock.
 const LOOK: u32 = 256;
-/// Largest capacity.
+/// Largest capacity there is.
 const MOST: usize = 16384;
 
 /// What a thread's classes did lately. Zero is valid.
@@ -42,6 +42,24 @@ pub struct Learner {
     misses: u32,
     /// Nanoseconds of the last look that forgot something.
     since: u64,
+}
+
+/// The class's largest capacity.
+fn most(class: usize) -> usize {
+    // What a free block contains is compared when it is handed out, or is out of bounds: no block may hold pointers in
+    // between.
+    if cfg!(any(feature = "hardened", feature = "valgrind")) {
+        places(class)
+    } else {
+        MOST
+    }
+}
+
+impl Learner {
+    /// Bytes claimed of the budget.
+    pub fn claimed(&self) -> usize {
+        self.spent
+    }
 }
 
 impl Front {
@@ -105,15 +123,15 @@ impl Front {
     fn grow(&mut self, class: usize) -> bool {
         let now = self.capacities[class] as usize;
         let missed = usize::from(self.learner.shortest[class]) * super::magazines::batch(now);
-        let mut wish = (now + missed.max(now)).next_power_of_two().min(MOST);
+        let mut wish = (now + missed.max(now)).next_power_of_two().min(most(class));
         while wish > now && !self.claim(class, wish - now) {
             wish /= 2;
         }
-        if wish <= now && now < MOST {
+        if wish <= now && now < most(class) {
             let bit = 1 << class;
             let idle = !core::mem::replace(&mut self.learner.turned, bit) & !bit;
             self.forget(idle);
-            wish = (2 * now).min(MOST);
+            wish = (2 * now).min(most(class));
             if !self.claim(class, wish - now) {
                 return false;
             }
@@ -210,11 +228,6 @@ impl Front {
 
     /// Places for so many pointers above a sentinel, in a block of the heap.
     fn new_array(&mut self, capacity: usize) -> Option<*mut *mut u8> {
-        if cfg!(any(feature = "hardened", feature = "valgrind")) {
-            // What a free block contains is compared when it is handed out, or is out of bounds: no block may hold
-            // pointers in between.
-            return None;
-        }
         let class = class_for((capacity + 1) * size_of::<*mut u8>(), 16)?;
         let mut block: *mut u8 = ptr::null_mut();
         // SAFETY: one place below the end; then the block's first word.

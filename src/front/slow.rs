@@ -38,7 +38,13 @@ pub fn alloc_run(bytes: usize, align: usize, config: &Config) -> (*mut u8, bool)
     };
     front.follow();
     let begin = front.heap.tracer.begin();
-    match front.arena().acquire_run(front.node(), bytes, align) {
+    let acquire = |front: &Front| front.arena().acquire_run(front.node(), bytes, align);
+    let run = acquire(front).or_else(|| {
+        // What the heap keeps for its classes may be what is missing.
+        front.heap.collect();
+        acquire(front)
+    });
+    match run {
         Some(run) => {
             front.heap.counters.runs_allocated.add(1);
             let tracer = front.heap.tracer;

@@ -13,6 +13,12 @@ mod learner;
 // Told by their counters.
 #[cfg(all(feature = "numa", feature = "stats"))]
 mod numa;
+#[cfg(all(
+    feature = "shared-pool",
+    feature = "stats",
+    not(any(feature = "hardened", feature = "valgrind"))
+))]
+mod stock;
 
 use super::thread::{FRONT_BYTES, Front};
 use crate::classes;

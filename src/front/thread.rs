@@ -166,6 +166,13 @@ extern "C" fn after_fork() {
 extern "C" fn in_child() {
     if let Some(arena) = existing_arena() {
         arena.set_child();
+        let head = slot::get();
+        arena.budget.restart(if is_none(head) {
+            0
+        } else {
+            // SAFETY: as in `front`.
+            unsafe { &*head.cast::<Front>() }.claimed()
+        });
         // SAFETY: `before_fork` took the locks on this thread, and they are freed below.
         unsafe { arena.publish_again() };
     }
@@ -310,6 +317,15 @@ impl Front {
         (core::ptr::from_ref(self) as usize, FRONT_BYTES)
     }
 
+    /// What it has claimed of the budget, in bytes.
+    fn claimed(&self) -> usize {
+        #[cfg(all(feature = "theap", feature = "drain"))]
+        let blocks = self.learner.claimed();
+        #[cfg(not(all(feature = "theap", feature = "drain")))]
+        let blocks = 0;
+        blocks + self.heap.claimed()
+    }
+
     /// Takes memory of this node from now on. The front has no blocks and no spans.
     pub(super) fn settle_on(&mut self, node: usize) {
         let arena = self.arena();
@@ -341,13 +357,15 @@ pub fn cached_by(class: usize, block: usize) -> Option<usize> {
     (0..made).find(|&heap| {
         let front = arena.heap_at(heap).cast::<Front>();
         // SAFETY: a made heap's memory is committed, and zero until its front is written. The top is read once, as its
-        // thread may move it, and what lies between it and the base is in the front whatever it is.
+        // thread may move it. A magazine that grows or shrinks at this moment may have no such places: then there is no
+        // report, and the process ends as it would have.
         unsafe {
             let base = (&raw const (*front).bases[class]).read_volatile();
+            let capacity = usize::from((&raw const (*front).capacities[class]).read_volatile());
             let magazine = &raw const (*front).head.magazines[class + kind::FIRST as usize];
             let top = (&raw const (*magazine).top).read_volatile();
             let held = (top as usize).saturating_sub(base as usize) / size_of::<*mut u8>();
-            (0..held.min(places(class))).any(|i| base.add(i).read_volatile() as usize == block)
+            (0..held.min(capacity)).any(|i| base.add(i).read_volatile() as usize == block)
         }
     })
 }

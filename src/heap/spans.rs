@@ -78,6 +78,11 @@ impl Heap {
         self.node
     }
 
+    /// What it has claimed of the budget, in bytes.
+    pub fn claimed(&self) -> usize {
+        self.stock.claimed()
+    }
+
     /// A retired heap serves a new thread, or its own on another node.
     pub fn move_to(&mut self, node: usize) {
         #[cfg(not(feature = "shared-pool"))]
@@ -97,6 +102,9 @@ impl Heap {
     /// The `want` places below `end` are the caller's.
     pub unsafe fn take(&mut self, class: usize, end: *mut *mut u8, want: usize) -> usize {
         let begin = self.tracer.begin();
+        if self.stock.refilled() {
+            self.look();
+        }
         let mut got = 0;
         while got < want {
             let Some(span) = self.span_with_blocks(class, got > 0) else {
@@ -172,6 +180,8 @@ impl Heap {
         }
         meta.free.set(meta.free.get() - 1);
         meta.fresh_from.set(at + 1);
+        self.counters.refilled_blocks.add(1);
+        self.class_counters[class].refilled_blocks.add(1);
         let address =
             self.arena.address_of(span.0 as usize) + at as usize * CLASSES[class].size as usize;
         Some(address as *mut u8)
@@ -231,17 +241,21 @@ impl Heap {
             .unwrap_or_else(|address| misuse(self.arena.os, Misuse::DoubleFree, address))
     }
 
-    /// TBACKEND: a span of the class from the pool, now the heap's; it may turn out to be full.
+    /// TBACKEND: a span of the class from the pool, now the heap's; it may turn out to be full. Where there is no
+    /// memory, the heap gives back what it keeps for its other classes and tries once more.
     fn acquire_span(&mut self, class: usize) -> Option<SpanId> {
-        let arena = self.arena;
-        if arena.learns() {
-            if self.stock.took(class, &arena.budget)
-                && (self.stock).look(arena.os.recently(), arena.decay(), &arena.budget)
-            {
-                self.release_spare();
-            }
+        if self.arena.learns() {
+            self.stock.took(class, &self.arena.budget);
             self.counters.spans_kept.set(self.stock.learned());
         }
+        self.span_of_pool(class).or_else(|| {
+            self.collect();
+            self.span_of_pool(class)
+        })
+    }
+
+    fn span_of_pool(&mut self, class: usize) -> Option<SpanId> {
+        let arena = self.arena;
         let begin = self.tracer.begin();
         if let Some((span, stage)) = arena.take_partial(self.node, class, self.id) {
             arena.span(span).set_last_owner(self.id);
@@ -333,11 +347,11 @@ impl Heap {
     pub(super) fn settle(&mut self, span: SpanId) {
         let meta = self.arena.span(span);
         let class = meta.class.get() as usize;
-        let this = &mut self.classes[class];
-        if this.current == span.0 {
+        if self.classes[class].current == span.0 {
             return;
         }
-        let all_free = meta.free.get() == u32::from(CLASSES[class].blocks);
+        let all_free = self.is_free(span);
+        let this = &mut self.classes[class];
         if all_free && this.partial.len() >= self.stock.keeps(class) {
             if meta.listed.replace(false) {
                 this.partial.remove(span, self.arena);
@@ -349,20 +363,37 @@ impl Heap {
         }
     }
 
-    /// Gives back the wholly free spans beyond what the classes keep now.
+    /// Forgets what was not needed for a while, and gives so many wholly free spans back: not more, as others may have
+    /// been prepared.
     #[cold]
-    fn release_spare(&mut self) {
-        for class in 0..CLASS_COUNT {
+    fn look(&mut self) {
+        let arena = self.arena;
+        if !arena.learns() {
+            return;
+        }
+        let (now, decay) = (arena.os.recently(), arena.decay());
+        let Some(gone) = self.stock.look(now, decay, &arena.budget) else {
+            return;
+        };
+        self.counters.spans_kept.set(self.stock.learned());
+        for (class, mut gone) in gone.into_iter().enumerate() {
             for _ in 0..self.classes[class].partial.len() {
-                if self.classes[class].partial.len() <= self.stock.keeps(class) {
+                if gone == 0 || self.classes[class].partial.len() <= self.stock.keeps(class) {
                     break;
                 }
-                if let Some(span) = self.classes[class].partial.pop(self.arena) {
-                    self.arena.span(span).listed.set(false);
+                if let Some(span) = self.classes[class].partial.pop(arena) {
+                    arena.span(span).listed.set(false);
+                    gone -= u16::from(self.is_free(span));
                     self.settle(span);
                 }
             }
         }
+    }
+
+    /// Whether all blocks of a span are free.
+    fn is_free(&self, span: SpanId) -> bool {
+        let meta = self.arena.span(span);
+        meta.free.get() == u32::from(CLASSES[meta.class.get() as usize].blocks)
     }
 
     fn release(&self, span: SpanId) {
@@ -417,7 +448,7 @@ impl Heap {
         if !self.has_blocks(span) {
             return;
         }
-        if meta.free.get() == u32::from(CLASSES[class].blocks) {
+        if self.is_free(span) {
             self.release(span);
         } else if keep_partial {
             meta.listed.set(true);

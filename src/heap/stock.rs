@@ -2,15 +2,15 @@
 //!
 //! A heap that takes a span from the pool after it gave one of the same class back gave it back too early: it keeps one
 //! more from then on, as long as the option `budget` has room for the spans beyond [`KEEP`]. Classes that gave none back
-//! too early for the time of the option `decay` keep half as many. Asked where spans go to the pool and come from it,
-//! nowhere else.
+//! too early for the time of the option `decay` keep half as many, and give so many back at one of the heap's next
+//! refills.
 
 use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::pool::{Budget, SLOT};
 
 /// Partial spans of a class that a heap has at least before it gives wholly free ones back.
 const KEEP: u16 = 2;
-/// Spans from the pool between two looks at the clock.
+/// Refills between two looks at the clock.
 const LOOK: u32 = 256;
 
 /// What a heap has learned.
@@ -23,7 +23,7 @@ pub struct Stock {
     /// Spans that classes keep beyond [`KEEP`], and their bytes, which are claimed of the budget.
     learned: usize,
     spent: usize,
-    taken: u32,
+    refills: u32,
     /// Nanoseconds of the last look.
     since: u64,
 }
@@ -37,7 +37,7 @@ impl Stock {
             repented: 0,
             learned: 0,
             spent: 0,
-            taken: 0,
+            refills: 0,
             since: 0,
         }
     }
@@ -52,9 +52,15 @@ impl Stock {
         self.gave[class] = self.gave[class].saturating_add(1);
     }
 
-    /// Notes that a span came from the pool. Whether it is time to look at the clock.
-    pub fn took(&mut self, class: usize, budget: &Budget) -> bool {
-        self.taken += 1;
+    /// Notes a refill. Whether it is time to look at the clock.
+    #[inline]
+    pub fn refilled(&mut self) -> bool {
+        self.refills += 1;
+        self.refills >= LOOK
+    }
+
+    /// Notes that a span came from the pool.
+    pub fn took(&mut self, class: usize, budget: &Budget) {
         if self.gave[class] > 0 {
             self.gave[class] -= 1;
             self.repented |= 1 << class;
@@ -65,34 +71,39 @@ impl Stock {
                 self.spent += bytes;
             }
         }
-        self.taken >= LOOK
     }
 
-    /// Forgets what was not needed for `decay` nanoseconds; whether there was anything.
-    pub fn look(&mut self, now: u64, decay: u64, budget: &Budget) -> bool {
-        self.taken = 0;
+    /// Forgets what was not needed for `decay` nanoseconds: how many spans of each class, if any.
+    pub fn look(&mut self, now: u64, decay: u64, budget: &Budget) -> Option<[u16; CLASS_COUNT]> {
+        self.refills = 0;
         if now.saturating_sub(self.since) < decay {
-            return false;
+            return None;
         }
         let before = self.spent;
-        for class in 0..CLASS_COUNT {
+        let mut gone = [0; CLASS_COUNT];
+        for (class, gone) in gone.iter_mut().enumerate() {
             if self.repented & 1 << class == 0 {
                 let keep = (self.keep[class] / 2).max(KEEP);
-                let gone = usize::from(self.keep[class] - keep);
-                self.spent -= gone * span_bytes(class);
-                self.learned -= gone;
+                *gone = self.keep[class] - keep;
+                self.spent -= usize::from(*gone) * span_bytes(class);
+                self.learned -= usize::from(*gone);
                 self.keep[class] = keep;
             }
         }
         budget.give_back(before - self.spent);
         (self.gave, self.repented, self.since) = ([0; CLASS_COUNT], 0, now);
-        before != self.spent
+        (before != self.spent).then_some(gone)
     }
 
     /// Forgets everything.
     pub fn clear(&mut self, budget: &Budget) {
         budget.give_back(self.spent);
         *self = Self::new();
+    }
+
+    /// Bytes claimed of the budget.
+    pub fn claimed(&self) -> usize {
+        self.spent
     }
 
     /// Spans that all classes keep beyond the least.
@@ -115,9 +126,9 @@ mod tests {
         let mut stock = Stock::new();
         let most = KEEP as usize + (1 << 20) / span_bytes(3);
         (0..100).for_each(|_| stock.gave(3));
-        (0..5).for_each(|_| _ = stock.took(3, &budget));
+        (0..5).for_each(|_| stock.took(3, &budget));
         assert_eq!(stock.keeps(3), KEEP as usize + 5, "one more for each");
-        (0..95).for_each(|_| _ = stock.took(3, &budget));
+        (0..95).for_each(|_| stock.took(3, &budget));
         assert_eq!(stock.keeps(3), most);
         assert_eq!(stock.keeps(4), 2, "the others as before");
         assert_eq!(stock.learned(), stock.keeps(3) as u64 - 2);
@@ -130,7 +141,7 @@ mod tests {
     fn taking_alone_teaches_nothing() {
         let budget = Budget::new(2 << 20);
         let mut stock = Stock::new();
-        (0..1000).for_each(|_| _ = stock.took(3, &budget));
+        (0..1000).for_each(|_| stock.took(3, &budget));
         assert_eq!(stock.keeps(3), 2);
     }
 
@@ -139,14 +150,13 @@ mod tests {
         let budget = Budget::new(2 << 20);
         let mut stock = Stock::new();
         (0..8).for_each(|_| stock.gave(3));
-        (0..8).for_each(|_| _ = stock.took(3, &budget));
+        (0..8).for_each(|_| stock.took(3, &budget));
         stock.look(100, 100, &budget);
         assert_eq!(stock.keeps(3), 10, "needed since the start");
         stock.look(199, 100, &budget);
         assert_eq!(stock.keeps(3), 10, "it is not time yet");
-        for now in [200, 300, 400] {
-            stock.look(now, 100, &budget);
-        }
+        let gone = [200, 300, 400].map(|now| stock.look(now, 100, &budget).map(|gone| gone[3]));
+        assert_eq!(gone, [Some(5), Some(3), None]);
         assert_eq!((stock.keeps(3), budget.spent()), (2, 0));
     }
 }

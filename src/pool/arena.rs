@@ -201,7 +201,7 @@ impl Arena {
     ///
     /// # Errors
     /// What the system answered when it refused even the smallest range.
-    pub fn create(os: Os, config: Config, heap_bytes: usize) -> Result<&'static Arena, Error> {
+    pub fn create(os: Os, mut config: Config, heap_bytes: usize) -> Result<&'static Arena, Error> {
         let topology = os.topology();
         let node_count = match config.numa {
             Numa::Local if cfg!(feature = "numa") => topology.nodes(),
@@ -221,15 +221,21 @@ impl Arena {
                 Pages::Hugetlb1g => HUGE_1G,
                 _ => SUPER,
             };
-            match Self::reserve(os, len, align, layout.total) {
-                Ok((base, meta)) => {
-                    // SAFETY: `meta` is a fresh reservation of `layout.total` bytes.
-                    return unsafe {
-                        Self::lay_out(
-                            os, config, topology, node_count, base, len, meta, &layout, heap_bytes,
-                        )
-                    };
+            let reserved = Self::reserve(os, len, align, layout.total);
+            let may_publish = reserved.is_ok();
+            let made = reserved.and_then(|(base, meta)| {
+                let topology = topology.clone();
+                // SAFETY: `meta` is a fresh reservation of `layout.total` bytes.
+                unsafe {
+                    Self::lay_out(
+                        os, config, topology, node_count, base, len, meta, &layout, heap_bytes,
+                    )
                 }
+            });
+            match made {
+                Ok(arena) => return Ok(arena),
+                // A heap that nobody can look at is better than none.
+                Err(_) if may_publish && config.publish => config.publish = false,
                 Err(_) if len > LEAST => len /= 2,
                 Err(error) => return Err(error),
             }
@@ -268,9 +274,11 @@ impl Arena {
         let published = match prepared {
             Ok(published) => published,
             Err(error) => {
-                // SAFETY: nothing refers to the two reservations yet.
+                // SAFETY: nothing refers to the two reservations yet. One that may be somebody else's in part stays.
                 unsafe {
-                    os.unreserve(meta, layout.total);
+                    if error != Error::Lost {
+                        os.unreserve(meta, layout.total);
+                    }
                     os.unreserve(base, len);
                 }
                 return Err(error);
@@ -284,7 +292,7 @@ impl Arena {
             gate: Gate::new(config.front, config.classes),
             learns: AtomicBool::new(config.learn),
             budget: Budget::new(match config.budget {
-                0 => os.total_memory() as usize / 16,
+                0 => os.memory_limit().min(len as u64) as usize / 16,
                 bytes => bytes,
             }),
             secret: os.random() as usize,

@@ -37,6 +37,11 @@ impl Budget {
         self.spent.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// In a forked child: only what its one thread has claimed counts.
+    pub fn restart(&self, mine: usize) {
+        self.spent.store(mine, Ordering::Relaxed);
+    }
+
     /// Bytes claimed now.
     #[cfg(test)]
     pub fn spent(&self) -> usize {

@@ -59,17 +59,25 @@ impl Arena {
         }
         let free = account.free;
         let (mut moved, mut left) = (0, 0);
+        let workers = self.nodes().iter().filter(|node| node.has_warmer());
+        let workers = workers.count();
+        // Hugetlb pages count elsewhere than those that take their place: beyond its group's limit the process would be
+        // killed, here and now.
+        let mut room = self.os.memory_left() as usize / page;
         for node in self.nodes() {
             node.each_hugetlb(mode, |i, address| {
                 if account.need <= account.free {
                     return;
                 }
                 let shared = forks > 0 && self.os.is_shared(address);
-                // SAFETY: the page is mapped so, and the locks keep it mapped.
-                if unsafe { self.os.demote(address, page, self.binding(node.first + i)) }.is_ok() {
+                let bind = self.binding(node.first + i);
+                // SAFETY: the page is mapped so, and the locks keep it mapped and warmers from the heap.
+                let demote = || unsafe { self.os.demote(address, page, bind, workers) };
+                if room > 0 && demote().is_ok() {
+                    room -= 1;
                     self.lock_memory(address, page);
                     (i..i + page / SUPER).for_each(|i| node.set_mode(i, PageMode::Thp));
-                    account.need -= account.copies(shared);
+                    account.need = account.need.saturating_sub(account.copies(shared));
                     account.free += usize::from(!shared);
                     moved += 1;
                 } else {
@@ -88,11 +96,19 @@ impl Arena {
         if forks == 0 || self.is_child() || mode == PageMode::Hugetlb1g {
             return forks == 0;
         }
-        let mut owed = 0;
-        for node in self.nodes() {
-            node.each_hugetlb(mode, |_, address| {
-                owed += forks * usize::from(self.os.is_shared(address));
-            });
+        let (mut owed, mut shared) = (0, false);
+        for of in [PageMode::Hugetlb, PageMode::Hugetlb1g] {
+            for node in self.nodes() {
+                node.each_hugetlb(of, |_, address| {
+                    let copies = forks * usize::from(self.os.is_shared(address));
+                    owed += if of == mode { copies } else { 0 };
+                    shared |= copies > 0;
+                });
+            }
+        }
+        if !shared {
+            // All children are gone, or are other programs. No fork comes between: it takes all locks.
+            self.forks.store(0, Ordering::Relaxed);
         }
         owed == 0 || self.os.hugetlb_free(mode) >= owed + count
     }

@@ -311,7 +311,14 @@ impl Node {
         let os = self.arena.os;
         let room = match self.arena.config.pages {
             Pages::Small | Pages::Thp => os.memory_limit(),
-            _ => os.total_memory(),
+            // Hugetlb pages count elsewhere, and the rest of `auto` is on others.
+            Pages::Auto => {
+                let pool = os.hugetlb_free(PageMode::Hugetlb) as u64 * SUPER as u64;
+                os.memory_limit()
+                    .saturating_add(pool)
+                    .min(os.total_memory())
+            }
+            Pages::Hugetlb | Pages::Hugetlb1g => os.total_memory(),
         };
         if bytes > self.supers * SUPER || bytes as u64 > room {
             return Err(Error::NoMemory);

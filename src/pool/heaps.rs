@@ -30,6 +30,10 @@ impl Arena {
         let mut ids = self.heaps.lock();
         let HeapIds { idle, blank, .. } = &mut *ids;
         for (list, blank) in [(idle, false), (blank, true)] {
+            // One whose memory was given back would fault, and may need a system call.
+            if blank && self.is_sealed() {
+                break;
+            }
             if let Some(index) = self.pop_heap(list) {
                 let memory = self.heap_at(index);
                 return Some(HeapSlot {

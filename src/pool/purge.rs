@@ -58,7 +58,8 @@ impl Node {
             let Some(i) = self.avail.levels[avail::WHOLE].next(from) else {
                 return;
             };
-            gone += usize::from(self.purge_super(i, false) > 0);
+            // What was never used is there because somebody asked for it (`warm_up`, `reserve`).
+            gone += usize::from(self.word(i).get().has_empty() && self.purge_super(i, false) > 0);
             if gone == AT_ONCE {
                 return;
             }

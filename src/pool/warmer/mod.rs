@@ -163,6 +163,11 @@ impl Node {
         self.warmer.life.unlock();
     }
 
+    /// Whether there is the thread.
+    pub(super) fn has_warmer(&self) -> bool {
+        self.warmer.worker.exists()
+    }
+
     /// In a forked child, whose parent had the thread. The caller holds all locks.
     pub(super) fn forget_warmer(&self) {
         let warmer = &self.warmer;

@@ -1,0 +1,102 @@
+//! At the limit of mappings (vm.max_map_count) calls are refused, and no addresses are lost. A process of its own, as it
+//! uses up what the whole process may have.
+#![allow(unsafe_code, missing_docs)] // The contract's functions are unsafe.
+
+#[path = "../../tests/hugepages/mod.rs"]
+mod hugepages;
+#[allow(dead_code, reason = "no test uses all of it")]
+mod maps;
+
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect};
+use std::ptr::{null_mut, with_exposed_provenance_mut};
+use theap_platform::{Error, HUGE, Os, PAGE, PageMode};
+
+const OS: Os = Os::LINUX;
+
+/// Pages of which every other one has other rights, until the kernel makes no more mappings.
+struct Filling {
+    start: usize,
+    pages: usize,
+}
+
+impl Filling {
+    const MOST: usize = 1 << 20;
+
+    fn all() -> Self {
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: the kernel chooses the place; then pages of this mapping.
+        unsafe {
+            let start = mmap_anonymous(null_mut(), Self::MOST * PAGE, ProtFlags::READ, flags);
+            let start = start.unwrap().expose_provenance();
+            let other = |page: usize| {
+                let at = with_exposed_provenance_mut(start + page * PAGE);
+                mprotect(at, PAGE, MprotectFlags::empty()).is_ok()
+            };
+            let pages = (0..Self::MOST).find(|page| page % 2 == 1 && !other(*page));
+            Self {
+                start,
+                pages: pages.expect("the limit is low enough to be reached"),
+            }
+        }
+    }
+
+    /// So many mappings may be made again.
+    fn give_back(&mut self, count: usize) {
+        let first = self.pages.saturating_sub(count);
+        let at = with_exposed_provenance_mut(self.start + first * PAGE);
+        // SAFETY: pages of this mapping.
+        unsafe { mprotect(at, (self.pages - first) * PAGE, MprotectFlags::READ) }.unwrap();
+        self.pages = first;
+    }
+}
+
+#[test]
+fn at_the_limit_of_mappings_nothing_is_lost() {
+    let pool = hugepages::Pool::take().filter(|pool| pool.set(4));
+    let addr = OS.reserve(16 * HUGE, HUGE).unwrap();
+    let mode = if pool.is_some() {
+        PageMode::Hugetlb
+    } else {
+        PageMode::Thp
+    };
+    let (from, to) = (addr + 8 * HUGE, addr + 12 * HUGE);
+    // SAFETY: all within the reservation, each range as the call before left it.
+    unsafe {
+        OS.map(from, HUGE, PageMode::Small, None).unwrap();
+        OS.map(to, HUGE, PageMode::Small, None).unwrap();
+        let text = std::slice::from_raw_parts_mut(with_exposed_provenance_mut::<u8>(from), HUGE);
+        text.fill(7);
+        let mut filling = Filling::all();
+        let (mut refused, mut stayed) = (0, 0);
+        // From the limit downwards: calls that need one mapping more, two, three, ...
+        for _ in 0..12 {
+            match OS.map(addr + HUGE, HUGE, mode, None) {
+                Ok(()) => OS.unmap(addr + HUGE, HUGE, mode).unwrap_or_else(|error| {
+                    // Giving back needs mappings too.
+                    assert_ne!(error, Error::Lost);
+                    filling.give_back(4);
+                    OS.unmap(addr + HUGE, HUGE, mode).unwrap();
+                }),
+                Err(error) => {
+                    assert_ne!(error, Error::Lost);
+                    refused += 1;
+                }
+            }
+            match OS.move_pages(from, to, HUGE) {
+                Ok(()) => {}
+                Err(error) => {
+                    assert_eq!(error, Error::Unsupported);
+                    with_exposed_provenance_mut::<u8>(to).write_volatile(1);
+                    stayed += 1;
+                }
+            }
+            filling.give_back(1);
+        }
+        filling.give_back(filling.pages);
+        assert!(refused > 0 && stayed > 0, "{refused} {stayed}");
+        assert!(maps::reserved(addr, 8 * HUGE));
+        OS.map(addr + HUGE, HUGE, mode, None).unwrap();
+        OS.unmap(addr + HUGE, HUGE, mode).unwrap();
+        OS.unreserve(addr, 16 * HUGE);
+    }
+}

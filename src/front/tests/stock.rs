@@ -1,0 +1,127 @@
+//! What heaps keep for their classes: it serves others when memory ends, is forgotten when it is not needed, and is not
+//! what was prepared.
+
+use super::{SMALL, World};
+use crate::classes::class_for;
+use crate::front::thread::Front;
+use std::vec::Vec;
+
+const MIB: usize = 1 << 20;
+const SECOND: u64 = 1_000_000_000;
+
+/// So many bytes of blocks come and go, so often that the heap learns to keep their spans.
+fn bursts(world: &mut World, front: &mut Front, size: usize, bytes: usize) {
+    for _ in 0..4 {
+        let blocks = fill(world, front, size, bytes / size);
+        assert_eq!(blocks.len(), bytes / size);
+        free(world, front, blocks);
+    }
+}
+
+/// Up to so many blocks.
+fn fill(world: &mut World, front: &mut Front, size: usize, most: usize) -> Vec<usize> {
+    let next = || world.alloc(front, size, 1);
+    core::iter::from_fn(next).take(most).collect()
+}
+
+fn free(world: &mut World, front: &mut Front, blocks: Vec<usize>) {
+    for block in blocks {
+        world.free(front, block);
+    }
+}
+
+#[test]
+fn what_is_kept_for_a_class_serves_another_when_memory_ends() {
+    let config = SMALL.budget(1 << 30).retain(1 << 30);
+    let mut world = World::new(config, |_| {}).expect("an arena");
+    let front = world.front().expect("a front");
+    bursts(&mut world, front, 1024, 80 * MIB);
+    assert!(front.heap.counters.spans_kept.get() > 1000, "it learned");
+    let blocks = fill(&mut world, front, 2048, usize::MAX);
+    assert!(blocks.len() > 100 * MIB / 2048, "{} blocks", blocks.len());
+    assert_eq!(front.heap.counters.spans_kept.get(), 0);
+    free(&mut world, front, blocks);
+    world.end([front].into());
+}
+
+#[test]
+fn what_was_learned_is_forgotten_also_where_no_span_is_taken() {
+    let mut world = World::new(SMALL, |_| {}).expect("an arena");
+    world.fake.set_now(1);
+    let front = world.front().expect("a front");
+    bursts(&mut world, front, 1024, 4 * MIB);
+    let kept = front.heap.counters.spans_kept.get();
+    assert!(kept > 20, "{kept}");
+    let block = world.alloc(front, 64, 1).expect("memory");
+    for _ in 0..5000 {
+        let other = world.alloc(front, 64, 1).expect("memory");
+        world.free(front, other);
+        front.flush();
+        world.fake.advance(SECOND);
+    }
+    assert_eq!(front.heap.counters.spans_kept.get(), 0);
+    world.free(front, block);
+    world.end([front].into());
+}
+
+#[test]
+fn what_was_prepared_stays_when_others_are_forgotten() {
+    let mut world = World::new(SMALL, |_| {}).expect("an arena");
+    world.fake.set_now(1);
+    let front = world.front().expect("a front");
+    bursts(&mut world, front, 1024, 4 * MIB);
+    let class = class_for(512, 1).expect("a class");
+    front.heap.prepare(class, 8000).expect("memory");
+    for _ in 0..5000 {
+        let other = world.alloc(front, 64, 1).expect("memory");
+        world.free(front, other);
+        front.flush();
+        world.fake.advance(SECOND);
+    }
+    assert_eq!(front.heap.counters.spans_kept.get(), 0, "the others");
+    // Somebody else takes all that is in the pool.
+    world.arena.set_sealed(true);
+    let other = world.front();
+    assert!(other.is_none(), "sealed");
+    world.arena.set_sealed(false);
+    let other = world.front().expect("a front");
+    world.arena.set_sealed(true);
+    let theirs = fill(&mut world, other, 512, usize::MAX);
+    let mine = fill(&mut world, front, 512, 8000);
+    assert_eq!(mine.len(), 8000);
+    world.arena.set_sealed(false);
+    free(&mut world, front, mine);
+    free(&mut world, other, theirs);
+    world.end([front, other].into());
+}
+
+/// A heap whose memory was given back would fault, and may need a system call.
+#[test]
+fn a_sealed_heap_has_no_blank_fronts() {
+    let world = World::new(SMALL, |_| {}).expect("an arena");
+    let front = world.front().expect("a front");
+    front.retire();
+    world.arena.purge_heaps();
+    world.arena.set_sealed(true);
+    assert!(world.front().is_none());
+    world.arena.set_sealed(false);
+    let front = world.front().expect("a front");
+    world.end([front].into());
+}
+
+#[test]
+fn fresh_blocks_are_counted() {
+    let world = World::new(SMALL, |_| {}).expect("an arena");
+    let front = world.front().expect("a front");
+    let class = class_for(100_000, 1).expect("a class");
+    let before = front.heap.counters.refilled_blocks.get();
+    // The first span is only there after a refill.
+    let block = world.alloc_beside(front, 100_000, 1).expect("memory");
+    world.free_beside(front, block);
+    let refilled = front.heap.counters.refilled_blocks.get();
+    assert!(refilled > before);
+    let fresh = front.heap.take_fresh(class).expect("a fresh block");
+    assert_eq!(front.heap.counters.refilled_blocks.get(), refilled + 1);
+    front.heap.give(&[fresh]);
+    world.end([front].into());
+}
