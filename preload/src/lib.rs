@@ -10,7 +10,8 @@
 //! - No standard library: what it allocates would come back to us, and loading its companion libraries would cost
 //!   every short program time.
 //! - `errno` changes only where a function's contract says so.
-//! - No exported function calls an exported one: a program may put its own in its place.
+//! - No exported function calls an exported one, since a program may put its own in its place; but where C++ wants just
+//!   that (`operators`).
 #![no_std]
 #![allow(unsafe_code)] // C interfaces: raw pointers in and out.
 
@@ -31,6 +32,7 @@ static AT_LOAD: extern "C" fn() = at_load;
 
 extern "C" fn at_load() {
     theap::raw::handle_forks();
+    operators::at_load();
 }
 
 /// A bug of the allocator: says where, and ends the process.

@@ -141,6 +141,30 @@ fn every_operator() {
     ));
 }
 
+/// A program's own operators serve every form that C++ derives from them, and no size of a replaced new is trusted.
+#[test]
+fn replaced_operators() {
+    let runpath = format!("-Wl,-rpath,{}/lib", prefix().display());
+    let directory = format!("-L{}/lib", prefix().display());
+    let linked = [
+        "-DSTATIC",
+        "-static-libstdc++",
+        "-ltheap",
+        &runpath,
+        &directory,
+    ];
+    for kind in ["-DPLAIN", "-DARRAY", "-DALIGNED", "-DLARGER"] {
+        let name = kind.trim_start_matches("-D");
+        let program = compile("replaced.cpp", name, &[kind, "-Wno-sized-deallocation"]);
+        succeed(&mut command(60, &program));
+        succeed(&mut preloaded(60, &program));
+        let mut arguments = vec![kind, "-Wno-sized-deallocation"];
+        arguments.extend(linked);
+        let program = compile("replaced.cpp", &format!("{name}-static"), &arguments);
+        succeed(&mut command(60, &program));
+    }
+}
+
 /// A failing new in a library that brought the C++ runtime along, and in a process that has none.
 #[test]
 fn operators_in_c_programs() {
