@@ -48,7 +48,7 @@ pub fn find(asked: Option<&Path>) -> Result<PathBuf> {
         return named(&installed);
     }
     if let Some(bytes) = EMBEDDED {
-        return named(&cached(bytes)?);
+        return cached(bytes);
     }
     let beside = here.join(NAME);
     ensure!(
@@ -65,13 +65,18 @@ pub fn find(asked: Option<&Path>) -> Result<PathBuf> {
 pub fn named(path: &Path) -> Result<PathBuf> {
     let real = fs::canonicalize(path).with_context(|| format!("cannot use {}", path.display()))?;
     ensure!(real.is_file(), "{} is no library", real.display());
-    let bytes = real.as_os_str().as_bytes();
+    expressible(&real)?;
+    Ok(real)
+}
+
+fn expressible(path: &Path) -> Result<()> {
+    let bytes = path.as_os_str().as_bytes();
     ensure!(
         !bytes.iter().any(|byte| b" :$".contains(byte)),
         "{PRELOAD} cannot name {}: a blank, a colon and a dollar sign have a meaning there",
-        real.display()
+        path.display()
     );
-    Ok(real)
+    Ok(())
 }
 
 /// The value of [`PRELOAD`]: `library` in front of what is there already.
@@ -84,7 +89,7 @@ pub fn preload(library: &Path) -> OsString {
     value
 }
 
-/// A file with these bytes, in the first directory that can be trusted with it.
+/// A file with these bytes, in the first directory that can be trusted with it and that `LD_PRELOAD` can express.
 fn cached(bytes: &[u8]) -> Result<PathBuf> {
     let base = etcetera::base_strategy::Xdg::new().ok();
     let cache = base.as_ref().map(|base| {
@@ -112,10 +117,16 @@ fn cached(bytes: &[u8]) -> Result<PathBuf> {
     )))
 }
 
-/// Makes one directory for this user alone, unless it is there.
-fn make(directory: &Path) -> io::Result<()> {
+/// Makes one directory for this user alone, unless it is there, or would be in one that cannot be trusted: root would
+/// take another user's.
+fn make(directory: &Path) -> Result<()> {
+    if directory.exists() {
+        return Ok(());
+    }
+    let parent = directory.parent().context("it is no directory's")?;
+    unchangeable(&fs::canonicalize(parent)?)?;
     match DirBuilder::new().mode(0o700).create(directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error.into()),
         _ => Ok(()),
     }
 }
@@ -123,6 +134,7 @@ fn make(directory: &Path) -> io::Result<()> {
 fn place(bytes: &[u8], directory: &Path) -> Result<PathBuf> {
     make(directory)?;
     let directory = fs::canonicalize(directory)?;
+    expressible(&directory)?;
     trusted(&directory)?;
     let flags = statvfs(&directory).map_err(io::Error::from)?.f_flag;
     ensure!(
@@ -160,7 +172,13 @@ fn trusted(directory: &Path) -> Result<()> {
         is_ours(&fs::symlink_metadata(directory)?),
         "it is not this user's alone"
     );
-    for above in directory.ancestors().skip(1) {
+    directory.parent().map_or(Ok(()), unchangeable)
+}
+
+/// Fails if anybody but this user and root can put something else in the place of what is in the directory, whose path
+/// has no symbolic links.
+fn unchangeable(directory: &Path) -> Result<()> {
+    for above in directory.ancestors() {
         let found = fs::symlink_metadata(above)?;
         let owned = [0, geteuid().as_raw()].contains(&found.uid());
         let open = found.mode() & WRITABLE_BY_OTHERS != 0 && found.mode() & STICKY == 0;

@@ -3,6 +3,11 @@
 //! The kernel loads the command's file or, for a script, its interpreter: the *image*. The image's own loader maps what
 //! `LD_PRELOAD` names, so an image without a loader, of another machine, or with more privileges than its caller is
 //! refused, with the reason: it would run, but not on the library.
+//!
+//! A command has the signals of this program's caller: the standard library ignores SIGPIPE here and gives commands the
+//! default, so whether the caller ignored it (systemd does) is looked up before and set again.
+
+#![allow(unsafe_code)] // signal dispositions, before main and between fork and exec
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -13,6 +18,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use object::elf::{EM_X86_64, FileHeader64, PT_INTERP};
 use object::read::elf::{FileHeader, ProgramHeader};
@@ -57,6 +63,24 @@ impl Refusal {
     }
 }
 
+/// Whether this program's caller ignores SIGPIPE.
+static SIGPIPE_IGNORED: AtomicBool = AtomicBool::new(false);
+
+/// Runs before the standard library's start, which changes the disposition.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = look_at_sigpipe;
+
+extern "C" fn look_at_sigpipe() {
+    // SAFETY: the structure is plain integers, for which zero is a value; the call writes to it and changes nothing.
+    let action = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGPIPE, std::ptr::null(), &mut action);
+        action.sa_sigaction
+    };
+    SIGPIPE_IGNORED.store(action == libc::SIG_IGN, Ordering::Relaxed);
+}
+
 /// A command that a library can be preloaded into.
 pub struct Program {
     path: PathBuf,
@@ -83,6 +107,15 @@ impl Program {
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
         command.arg0(&self.words[0]).args(&self.words[1..]);
+        if SIGPIPE_IGNORED.load(Ordering::Relaxed) {
+            // SAFETY: between fork and exec only a system call happens, after the standard library's own.
+            unsafe {
+                command.pre_exec(|| {
+                    libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+                    Ok(())
+                });
+            }
+        }
         command
     }
 

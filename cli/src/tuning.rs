@@ -85,15 +85,15 @@ fn parse_sizes(text: &str) -> Result<Sizes> {
     Ok(Sizes::new(number(min)?, number(max)?)?)
 }
 
-/// Bytes of a size as theap's variables have it: K, M, G and T are what KiB, MiB, GiB and TiB are.
+/// Bytes of a size as theap's variables have it: K, M, G and T, or k, m, g and t, are what KiB, MiB, GiB and TiB are.
 pub fn parse_bytes(text: &str) -> Result<usize> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let unit: usize = match &text[digits.len()..] {
         "" | "B" => 1,
-        "K" | "KiB" => 1 << 10,
-        "M" | "MiB" => 1 << 20,
-        "G" | "GiB" => 1 << 30,
-        "T" | "TiB" => 1 << 40,
+        "K" | "k" | "KiB" => 1 << 10,
+        "M" | "m" | "MiB" => 1 << 20,
+        "G" | "g" | "GiB" => 1 << 30,
+        "T" | "t" | "TiB" => 1 << 40,
         unit => bail!("{unit} is no unit; give B, KiB, MiB, GiB or TiB"),
     };
     number::<usize>(digits)?
@@ -116,7 +116,16 @@ mod tests {
     fn byte_counts_carry_units() {
         assert_eq!(parse_bytes("4096").unwrap(), 4096);
         assert_eq!(parse_bytes("512MiB").unwrap(), 512 << 20);
-        assert_eq!(parse_bytes("16K").unwrap(), 16 << 10);
+        for (power, units) in [
+            (10, ["K", "k"]),
+            (20, ["M", "m"]),
+            (30, ["G", "g"]),
+            (40, ["T", "t"]),
+        ] {
+            for unit in units {
+                assert_eq!(parse_bytes(&format!("3{unit}")).unwrap(), 3 << power);
+            }
+        }
         assert!(parse_bytes("5MB").is_err());
         assert!(parse_bytes("MiB").is_err());
         assert!(parse_bytes("99999999999GiB").is_err());

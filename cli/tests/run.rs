@@ -105,6 +105,63 @@ fn input_output_exit_code_and_signals_are_the_commands() {
     assert_eq!(output.status.signal(), Some(15));
 }
 
+/// The library's path in a command that `theap run` runs with this home.
+fn library_with_home(home: &Path, temporary: &TempDir) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_theap"))
+        .args(["run", "--", "sh", "-c", "echo $LD_PRELOAD"])
+        .env("HOME", home)
+        .env("TMPDIR", temporary.path())
+        .env_remove("XDG_CACHE_HOME")
+        .env_remove("XDG_RUNTIME_DIR")
+        .env_remove("LD_PRELOAD")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+#[test]
+fn a_home_that_cannot_be_named_is_passed_over() {
+    let temporary = scratch();
+    let home = temporary.path().join("my home");
+    fs::create_dir(&home).unwrap();
+    let library = library_with_home(&home, &temporary);
+    let other = temporary.path().join("theap-");
+    assert!(library.starts_with(other.to_str().unwrap()), "{library}");
+}
+
+#[test]
+fn nothing_is_made_in_another_users_home() {
+    let temporary = scratch();
+    let home = temporary.path().join("home");
+    fs::create_dir(&home).unwrap();
+    if chown(&home, Some(1), None).is_err() {
+        eprintln!("skipped: only root can make another user's home");
+        return;
+    }
+    let library = library_with_home(&home, &temporary);
+    let other = temporary.path().join("theap-");
+    assert!(library.starts_with(other.to_str().unwrap()), "{library}");
+    assert_eq!(fs::read_dir(&home).unwrap().count(), 0);
+}
+
+#[test]
+fn a_signal_that_the_caller_ignores_stays_ignored() {
+    let cache = scratch();
+    let told = |trap: &str| {
+        let script = format!("{trap}; exec \"$0\" run -- grep SigIgn: /proc/self/status");
+        let output = Command::new("sh")
+            .args(["-c", &script, env!("CARGO_BIN_EXE_theap")])
+            .env("XDG_CACHE_HOME", cache.path())
+            .output();
+        let said = text(&output.unwrap().stdout);
+        u64::from_str_radix(said.trim_start_matches("SigIgn:").trim(), 16).unwrap()
+    };
+    let pipe = 1 << (nix::sys::signal::SIGPIPE as u64 - 1);
+    assert_eq!(told("trap '' PIPE") & pipe, pipe);
+    assert_eq!(told("trap - PIPE") & pipe, 0);
+}
+
 #[test]
 fn options_are_passed_and_told() {
     let cache = scratch();
