@@ -10,7 +10,7 @@
 #![allow(unsafe_code)] // Reads memory that another process writes.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use memmap2::{MmapOptions, MmapRaw};
 use procfs::ProcError;
 use procfs::process::{MMapPath, Process};
-use rustix::fs::SealFlags;
+use rustix::fs::{OFlags, SealFlags};
 use rustix::time::ClockId;
 use theap::{Board, Stats};
 
@@ -174,8 +174,14 @@ fn open(process: &Process, mapped: &Mapped, write: bool) -> Option<File> {
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| fs::read_link(path).is_ok_and(|target| target.as_os_str() == NAME))
         .chain([directory.join(format!("map_files/{start:x}-{end:x}"))]);
+    // Until it is open, what it is goes by its name: opening a FIFO waits, and a terminal may become ours.
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     paths
-        .filter_map(|path| OpenOptions::new().read(true).write(write).open(path).ok())
+        .filter_map(|path| {
+            let mut options = OpenOptions::new();
+            let options = options.read(true).write(write);
+            options.custom_flags(flags.bits() as i32).open(path).ok()
+        })
         .find(|file| file.metadata().is_ok_and(|meta| meta.ino() == mapped.inode))
 }
 

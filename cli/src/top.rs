@@ -184,7 +184,11 @@ impl View {
         if self.elapsed == 0.0 {
             return String::new();
         }
-        format!("{:.0}", now.wrapping_sub(before) as f64 / self.elapsed)
+        // Signed: what heaps keep falls, too.
+        format!(
+            "{:.0}",
+            now.wrapping_sub(before) as i64 as f64 / self.elapsed
+        )
     }
 }
 

@@ -24,7 +24,7 @@ use crate::classes::CLASS_COUNT;
 use crate::config::{Config, Numa, Pages};
 use crate::fatal::{self, Saying};
 use crate::gate::Gate;
-use crate::stats::board::{Header, HeapBoard, MAX_RINGS, Places};
+use crate::stats::board::{Header, HeapBoard, MAX_HEAPS, MAX_RINGS, Places};
 use crate::stats::ring::Ring;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use core::sync::atomic::{AtomicBool, AtomicU8};
@@ -138,7 +138,7 @@ impl Layout {
     fn new(len: usize, nodes: usize, cpus: usize, heap_bytes: usize, publish: bool) -> Self {
         let node_count = nodes;
         let (slots, supers) = (len / SLOT, len / SUPER);
-        let max_heaps = supers.clamp(256, 65536);
+        let max_heaps = supers.clamp(256, MAX_HEAPS);
         let mut carver = Carver { at: 0 };
         carver.take(size_of::<Arena>(), 64);
         let nodes = carver.take(nodes * size_of::<Node>(), 64);

@@ -15,7 +15,8 @@
 //! Who may write: a `HeapBoard` its heap's thread; a `NodeBoard` any thread, by read-modify-write; the header the
 //! holder of the lock on heap ids, but for `refusals`.
 //!
-//! A reader trusts nothing: [`Board::at`] checks every length against the bytes that are there, any bits are valid
+//! A reader trusts nothing: [`Board::at`] checks every length against the bytes that are there
+//! (and the most that an arena has: reading a hole of a file in memory takes a page), any bits are valid
 //! numbers, and sums wrap. The layout is told by a number that is computed from all names and sizes, so that a reader
 //! built from other source does not misread but refuses.
 
@@ -29,6 +30,8 @@ use theap_platform::{MAX_NODES, PAGE, PageMode};
 /// "theap" in the first bytes of a board.
 const MAGIC: u64 = u64::from_le_bytes(*b"theap\0\0\x01");
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Heaps that an arena ever has places for.
+pub const MAX_HEAPS: usize = 65536;
 /// Rings of a published board: the pool's, and those of the first heaps.
 pub const MAX_RINGS: usize = 1024;
 /// Bytes from one ring to the next.
@@ -211,7 +214,7 @@ pub enum Unreadable {
     NotABoard,
     /// Its writer was built from other source, with this version (zero-padded).
     OtherVersion([u8; VERSION_BYTES]),
-    /// It says that it has more than is there.
+    /// It says that it has more than is there, or than a board ever has.
     TooShort,
 }
 
@@ -354,8 +357,8 @@ impl<'a> Board<'a> {
         let rings = number(&header.rings);
         if nodes > MAX_NODES
             || heaps > max_heaps
-            || max_heaps > len / size_of::<HeapBoard>()
-            || rings > len / RING_BYTES
+            || max_heaps > MAX_HEAPS.min(len / size_of::<HeapBoard>())
+            || rings > MAX_RINGS.min(len / RING_BYTES)
         {
             return Err(Unreadable::TooShort);
         }

@@ -32,6 +32,11 @@ impl Count {
     }
 }
 
+/// Whether what this name counts also falls: the others of [`COUNTERS`] only rise.
+pub fn is_gauge(name: &str) -> bool {
+    name == "spans_kept"
+}
+
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// The counters of one heap.

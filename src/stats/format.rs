@@ -1,6 +1,6 @@
 //! [`Stats`] as text for people, JSON, and the text format that Prometheus scrapes. Nothing here allocates.
 
-use super::{COUNTERS, ClassStats, NodeStats, Stats};
+use super::{COUNTERS, ClassStats, NodeStats, Stats, is_gauge};
 use core::fmt::{Result, Write};
 
 /// Figures that are no sizes, and what they mean.
@@ -176,8 +176,13 @@ impl Stats {
             writeln!(out, "theap_{name}_total {count}")?;
         }
         for ((name, count), (_, help)) in self.totals.list().zip(COUNTERS) {
-            write_help(out, format_args!("{name}_total"), "counter", help.trim())?;
-            writeln!(out, "theap_{name}_total {count}")?;
+            let (suffix, kind) = if is_gauge(name) {
+                ("", "gauge")
+            } else {
+                ("_total", "counter")
+            };
+            write_help(out, format_args!("{name}{suffix}"), kind, help.trim())?;
+            writeln!(out, "theap_{name}{suffix} {count}")?;
         }
         Ok(())
     }

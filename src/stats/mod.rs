@@ -16,7 +16,7 @@ use board::Board;
 use core::ops::Deref;
 use theap_platform::{MAX_NODES, PageMode};
 
-pub use counters::{COUNTERS, Count, Counters, Totals};
+pub use counters::{COUNTERS, Count, Counters, Totals, is_gauge};
 
 /// What the allocator holds and has done. Bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

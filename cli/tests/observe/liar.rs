@@ -1,13 +1,15 @@
 //! This process publishes files that are no statistics, or lie about what they have.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::num::NonZeroUsize;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
 use crate::{Running, published_by, refused};
 
@@ -35,6 +37,18 @@ fn published(content: &[u8], len: u64, seals: SealFlag, look: impl FnOnce(&str))
     look(&std::process::id().to_string());
     // SAFETY: mapped above.
     unsafe { munmap(map, len.get()) }.unwrap();
+}
+
+/// An open FIFO that has the name of the file and no writer: who opens it to read waits.
+fn fifo() -> Option<File> {
+    let path = "/memfd:theap-stats";
+    mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).ok()?;
+    let open = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path);
+    std::fs::remove_file(path).unwrap();
+    Some(open.unwrap())
 }
 
 /// The beginning of what a real process publishes, and the length of the whole.
@@ -75,6 +89,21 @@ fn a_liar_is_refused() {
                 refused(pid, "cut off")
             });
         }
+    }
+    // There would be room for these, and more than a reader has.
+    for (at, lie) in [(48, 65_537), (56, 1025)] {
+        published(&changed(at, lie), 1 << 30, sealed, |pid| {
+            refused(pid, "cut off")
+        });
+    }
+    // Opened first, it is the first that a reader meets.
+    if let Some(_fifo) = fifo() {
+        published(&real, len, sealed, |pid| {
+            let output = crate::stats(pid, "text");
+            assert!(output.status.success(), "{output:?}");
+        });
+    } else {
+        eprintln!("skipped: a FIFO of that name needs root");
     }
     // Any number is a number.
     let mut wild = real.clone();
