@@ -8,15 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufWriter, Write, stderr, stdout};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::{Value, json};
-use theap::{Event, EventKind, EventReader};
+use theap::{Event, EventKind, EventReader, Unreadable};
 
 use crate::library;
 use crate::observed::Observed;
@@ -25,6 +26,10 @@ use crate::program::Program;
 /// How often is looked, and for how long a look keeps the process recording.
 const LOOK: Duration = Duration::from_millis(1);
 const LEASE: Duration = Duration::from_secs(2);
+/// How often is looked whether the process has executed another program.
+const RECHECK: Duration = Duration::from_millis(100);
+/// First and last pause between two looks for what a command publishes.
+const PAUSES: [Duration; 2] = [Duration::from_micros(100), Duration::from_millis(20)];
 /// Names of spans' sources and of page modes, by their numbers in events.
 const STAGES: [&str; 8] = [
     "", "stash", "partial", "empty", "fresh", "prepared", "grow", "remote",
@@ -45,8 +50,8 @@ pub struct Trace {
     )]
     pid: Option<i32>,
     /// End after this time
-    #[arg(long, value_name = "SECONDS")]
-    seconds: Option<f64>,
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    seconds: Option<Duration>,
     /// Write the events in the Chrome trace format, for ui.perfetto.dev or chrome://tracing
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -64,6 +69,22 @@ pub struct Trace {
     command: Vec<OsString>,
 }
 
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) if seconds > 0.0 && seconds <= 1e9 => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("give a number of seconds, for example 5 or 0.5".to_owned()),
+    }
+}
+
+/// How a look at a process ended.
+#[derive(PartialEq, Eq)]
+enum End {
+    /// The process has ended, the time is over, or the user wants no more.
+    Over,
+    /// The process runs another program.
+    LeftBehind,
+}
+
 /// What was seen.
 struct Seen {
     out: Box<dyn Write>,
@@ -79,12 +100,14 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 impl Trace {
     pub fn run(self) -> Result<ExitCode> {
-        let mut child = None;
-        let pid = match self.pid {
-            Some(pid) => pid,
-            None => child.insert(self.start()?).id() as i32,
-        };
         ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))?;
+        let (pid, mut child) = match self.pid {
+            Some(pid) => (pid, None),
+            None => {
+                let child = self.start()?;
+                (child.id() as i32, Some(child))
+            }
+        };
         let mut seen = Seen {
             out: if child.is_some() {
                 Box::new(stderr())
@@ -98,23 +121,42 @@ impl Trace {
             lost: 0,
             first: None,
         };
-        let followed = observe(pid, child.as_mut())
-            .and_then(|observed| self.follow(&observed, &mut seen, child.is_some()));
-        let status = child.map(|mut child| child.wait()).transpose()?;
-        followed?;
+        let until = self.seconds.map(|seconds| Instant::now() + seconds);
+        let over = || {
+            INTERRUPTED.load(Ordering::Relaxed)
+                || until.is_some_and(|until| Instant::now() >= until)
+        };
+        let Some(child) = &mut child else {
+            let observed = Observed::open_to_trace(pid)?;
+            if follow(&observed, &mut seen, false, &over)? == End::LeftBehind {
+                eprintln!("process {pid} runs another program now");
+            }
+            self.tell(&mut seen, pid)?;
+            return Ok(ExitCode::SUCCESS);
+        };
+        let watched = watch(child, &mut seen, &over);
+        if let Err(error) = &watched {
+            eprintln!("error: {error:#}");
+        }
+        let status = child.wait()?;
+        if watched.is_ok() || seen.first.is_some() {
+            self.tell(&mut seen, pid)?;
+        }
+        // As a shell tells a command that was ended by a signal.
+        let code = status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+        Ok(ExitCode::from(code as u8))
+    }
+
+    /// Sums up and writes the file.
+    fn tell(&self, seen: &mut Seen, pid: i32) -> Result<()> {
         seen.sum_up()?;
         if let Some(path) = &self.output {
             seen.write(path, pid)
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
-        // As a shell tells a command that was ended by a signal.
-        let code = status.map_or(0, |status| {
-            use std::os::unix::process::ExitStatusExt;
-            status
-                .code()
-                .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
-        });
-        Ok(ExitCode::from(code as u8))
+        Ok(())
     }
 
     /// Starts the command on theap, recording from the start.
@@ -128,56 +170,84 @@ impl Trace {
             .env(library::PRELOAD, library::preload(&library));
         command.spawn().context("cannot start the command")
     }
+}
 
-    fn follow(&self, observed: &Observed, seen: &mut Seen, from_start: bool) -> Result<()> {
-        let mut reader = Box::new(EventReader::default());
-        if !from_start {
-            reader.skip_past(&observed.board()?);
-        }
-        let until = self
-            .seconds
-            .map(|s| Instant::now() + Duration::from_secs_f64(s));
-        let mut renew = Instant::now();
-        loop {
-            // Asked first: what a process did before it ended is there afterwards.
-            let last = !observed.is_alive()
-                || until.is_some_and(|until| Instant::now() >= until)
-                || INTERRUPTED.load(Ordering::Relaxed);
-            if Instant::now() >= renew {
-                observed.trace_for(LEASE)?;
-                renew = Instant::now() + LEASE / 4;
-            }
-            let mut batch = Vec::new();
-            seen.lost += observed
-                .board()?
-                .events(&mut reader, |event| batch.push(event));
-            batch.sort_by_key(|event| event.time);
-            for event in batch {
-                seen.add(event)?;
-            }
-            seen.out.flush()?;
-            if last {
-                return observed.trace_for(Duration::ZERO);
-            }
-            std::thread::sleep(LOOK);
+/// Follows a command through all programs that it executes.
+fn watch(child: &mut Child, seen: &mut Seen, over: &dyn Fn() -> bool) -> Result<()> {
+    loop {
+        let observed = observe(child, over)?;
+        if follow(&observed, seen, true, over)? == End::Over {
+            return Ok(());
         }
     }
 }
 
-/// Waits for a command that was just started to show its statistics.
-fn observe(pid: i32, mut child: Option<&mut Child>) -> Result<Observed> {
+fn follow(
+    observed: &Observed,
+    seen: &mut Seen,
+    from_start: bool,
+    over: &dyn Fn() -> bool,
+) -> Result<End> {
+    let mut reader = Box::new(EventReader::default());
+    if !from_start {
+        reader.skip_past(&observed.board()?);
+    }
+    let mut renew = Instant::now();
+    let mut recheck = renew + RECHECK;
     loop {
-        let opened = Observed::open_to_trace(pid);
-        let Some(child) = &mut child else {
-            return opened;
+        // Asked first: what a process did before it ended is there afterwards.
+        let mut end = (!observed.is_alive() || over()).then_some(End::Over);
+        if Instant::now() >= recheck {
+            recheck = Instant::now() + RECHECK;
+            if end.is_none() && observed.is_left_behind() {
+                end = Some(End::LeftBehind);
+            }
+        }
+        if Instant::now() >= renew {
+            observed.trace_for(LEASE)?;
+            renew = Instant::now() + LEASE / 4;
+        }
+        let mut batch = Vec::new();
+        seen.lost += observed
+            .board()?
+            .events(&mut reader, |event| batch.push(event));
+        batch.sort_by_key(|event| event.time);
+        for event in batch {
+            seen.add(event)?;
+        }
+        seen.out.flush()?;
+        if let Some(end) = end {
+            observed.trace_for(Duration::ZERO)?;
+            return Ok(end);
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Waits for a command that has just begun, or has executed another program, to show its statistics.
+fn observe(child: &mut Child, over: &dyn Fn() -> bool) -> Result<Observed> {
+    let [mut pause, longest] = PAUSES;
+    let mut before = None;
+    loop {
+        let error = match Observed::open_to_trace(child.id() as i32) {
+            Ok(observed) => return Ok(observed),
+            Err(error) => error,
         };
-        if opened.is_ok() {
-            return opened;
+        // This stays so; other files may be there before they are filled in.
+        if let Some(Unreadable::OtherVersion(_)) = error.downcast_ref() {
+            return Err(error);
         }
         if child.try_wait()?.is_some() {
-            bail!("the command ended before it could be looked at, or does not allocate");
+            // The answer while it ran says more than that it is gone.
+            let error = before.unwrap_or(error);
+            return Err(error.context("the command has ended and could not be looked at"));
         }
-        std::thread::sleep(Duration::from_micros(100));
+        if over() {
+            return Err(error.context("the command could not be looked at so far"));
+        }
+        before = Some(error);
+        std::thread::sleep(pause);
+        pause = longest.min(pause * 2);
     }
 }
 

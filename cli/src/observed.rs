@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use memmap2::{MmapOptions, MmapRaw};
 use procfs::ProcError;
-use procfs::process::{MMapPath, Process};
+use procfs::process::{MMapPath, MemoryMap, Process};
 use rustix::fs::{OFlags, SealFlags};
 use rustix::time::ClockId;
 use theap::{Board, Stats};
@@ -30,6 +30,7 @@ pub struct Observed {
     process: Process,
     /// When it started: its number may be another's later.
     started: u64,
+    inode: u64,
     map: MmapRaw,
     /// Whether the map can be written.
     write: bool,
@@ -80,6 +81,7 @@ impl Observed {
         let observed = Self {
             process,
             started,
+            inode: mapped.inode,
             map: map.context("cannot map the statistics")?,
             write,
         };
@@ -99,6 +101,18 @@ impl Observed {
     pub fn is_alive(&self) -> bool {
         let now = Process::new(self.process.pid()).ok();
         now.and_then(|process| start_time(&process)) == Some(self.started)
+    }
+
+    /// Whether the process has executed another program, or the same one again: this file gets no news then.
+    pub fn is_left_behind(&self) -> bool {
+        match self.process.maps() {
+            // A process that is about to end has no memory any more, and has not left it for another.
+            Ok(maps) => {
+                let mut maps = maps.into_iter().peekable();
+                maps.peek().is_some() && maps.all(|map| map.inode != self.inode || !is_ours(&map))
+            }
+            Err(error) => matches!(error, ProcError::PermissionDenied(_)),
+        }
     }
 
     /// The command's name.
@@ -134,7 +148,7 @@ impl Observed {
         // process writes there is beyond this program's memory model but for atomics, which is what a board is.
         unsafe { Board::at(start, len) }.map_err(|error| {
             let pid = self.process.pid();
-            anyhow!("process {pid} publishes {error}")
+            anyhow!(error).context(format!("process {pid} publishes what cannot be read"))
         })
     }
 }
@@ -155,11 +169,13 @@ fn explain(error: ProcError, pid: i32) -> anyhow::Error {
     }
 }
 
+fn is_ours(map: &MemoryMap) -> bool {
+    matches!(&map.pathname, MMapPath::Path(path) if path.as_os_str() == NAME)
+}
+
 fn mapped(process: &Process) -> procfs::ProcResult<Option<Mapped>> {
     let maps = process.maps()?;
-    let ours = maps.into_iter().find(|map| {
-        map.offset == 0 && matches!(&map.pathname, MMapPath::Path(path) if path.as_os_str() == NAME)
-    });
+    let ours = maps.into_iter().find(|map| map.offset == 0 && is_ours(map));
     Ok(ours.map(|map| Mapped {
         inode: map.inode,
         range: map.address,

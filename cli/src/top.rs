@@ -51,6 +51,8 @@ impl Top {
         watched?;
         if !observed.is_alive() {
             eprintln!("process {} has ended", self.pid);
+        } else if observed.is_left_behind() {
+            eprintln!("process {} runs another program now", self.pid);
         }
         Ok(())
     }
@@ -65,7 +67,7 @@ impl Top {
             elapsed: 0.0,
         };
         let mut looked = Instant::now();
-        while observed.is_alive() {
+        while observed.is_alive() && !observed.is_left_behind() {
             terminal.draw(|frame| view.draw(frame))?;
             let next = looked + interval;
             while let left = next.saturating_duration_since(Instant::now())

@@ -62,7 +62,8 @@ impl Screen {
         }
     }
 
-    fn end(mut self) {
+    /// Waits for the end; what is shown then.
+    fn end(mut self) -> String {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -78,6 +79,7 @@ impl Screen {
         let screen = self.screen.screen();
         assert!(!screen.alternate_screen(), "the terminal is left as it was");
         assert!(!screen.hide_cursor());
+        screen.contents()
     }
 }
 
@@ -128,6 +130,16 @@ fn it_ends_with_the_process() {
     screen.wait("the title", |screen| screen.contains("theap top"));
     drop(running);
     screen.end();
+}
+
+#[test]
+fn it_ends_with_the_program() {
+    let mut running = Running::start(&[]);
+    let mut screen = Screen::top(&running.pid, &["--interval", "100"]);
+    screen.wait("the title", |screen| screen.contains("theap top"));
+    running.input.as_mut().unwrap().write_all(b"e").unwrap();
+    let shown = screen.end();
+    assert!(shown.contains("runs another program now"), "{shown}");
 }
 
 #[test]

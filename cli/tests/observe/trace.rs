@@ -1,6 +1,7 @@
 //! `theap trace`: events of a running process and of a command.
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -34,6 +35,7 @@ fn trace(pid: &str, options: &[&str]) -> Child {
         .args(["trace", pid])
         .args(options)
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     wait_until("nothing is recorded", || tracing(pid) != 0);
@@ -156,4 +158,94 @@ fn a_command_keeps_its_exit_code() {
         .output()
         .unwrap();
     assert_eq!(ended.status.code(), Some(7), "{ended:?}");
+    // Whether or not there was time to look at it.
+    let ended = theap()
+        .args(["trace", "--quiet", "--", "sh", "-c", "exit 7"])
+        .output()
+        .unwrap();
+    assert_eq!(ended.status.code(), Some(7), "{ended:?}");
+}
+
+#[test]
+fn a_command_is_followed_into_the_program_that_it_executes() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let script = format!("sleep 0.2; exec {}", program());
+    let mut tracer = theap()
+        .args(["trace", "--quiet", "--output"])
+        .arg(file.path())
+        .args(["--", "sh", "-c", &script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    tracer.stdin.as_mut().unwrap().write_all(b".").unwrap();
+    thread::sleep(Duration::from_millis(800));
+    let ended = tracer.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    let pid = text(&ended.stdout);
+    let events = events(file.path(), pid.lines().next().unwrap());
+    let of_class = |event: &&Json| event["args"]["class"] == 3072;
+    assert!(events.iter().filter(of_class).count() > 10);
+}
+
+#[test]
+fn a_process_that_executes_another_program_ends_the_trace() {
+    let mut running = Running::start(&[]);
+    let tracer = trace(&running.pid, &["--quiet"]);
+    running.input.as_mut().unwrap().write_all(b"e").unwrap();
+    let ended = tracer.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    let said = text(&ended.stderr);
+    assert!(said.contains("runs another program now"), "{said}");
+}
+
+#[test]
+fn a_command_that_shows_nothing_is_waited_for_but_not_beyond_the_time() {
+    let script = "sleep 1; exit 7";
+    let command = ["env", "-u", "LD_PRELOAD", "sh", "-c", script];
+    let mut tracer = theap()
+        .args(["trace", "--quiet", "--seconds", "0.3", "--"])
+        .args(command)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let mut lines = BufReader::new(tracer.stderr.take().unwrap());
+    lines.read_line(&mut said).unwrap();
+    assert!(said.contains("does not publish its statistics"), "{said}");
+    assert!(tracer.try_wait().unwrap().is_none(), "said in time");
+    assert_eq!(tracer.wait().unwrap().code(), Some(7));
+}
+
+#[test]
+fn a_command_of_another_build_is_told_at_once() {
+    let mut tracer = theap()
+        .args(["trace", "--quiet", "--", program(), "other"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let mut lines = BufReader::new(tracer.stderr.take().unwrap());
+    lines.read_line(&mut said).unwrap();
+    assert!(said.contains("another build of theap"), "{said}");
+    assert!(
+        tracer.try_wait().unwrap().is_none(),
+        "the command still runs"
+    );
+    drop(tracer.stdin.take());
+    assert_eq!(tracer.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_time_that_is_none_is_refused() {
+    for seconds in ["0", "-1", "nan", "inf", "1e300", "x"] {
+        let ended = theap()
+            .args(["trace", &format!("--seconds={seconds}"), "--", "true"])
+            .output()
+            .unwrap();
+        assert_eq!(ended.status.code(), Some(2), "{seconds}: {ended:?}");
+    }
 }
