@@ -1,6 +1,13 @@
 //! `theap soak`: a short one, with a seed.
 
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+use std::time::Duration;
+
 use assert_cmd::Command;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 #[test]
 fn a_short_soak_says_its_seed_and_what_it_did() {
@@ -24,6 +31,73 @@ fn a_short_soak_says_its_seed_and_what_it_did() {
         output.stderr.is_empty(),
         "no progress on a pipe: {output:?}"
     );
+}
+
+/// The children of a process.
+fn children(pid: u32) -> Vec<i32> {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    list.split_whitespace()
+        .map(|child| child.parse().unwrap())
+        .collect()
+}
+
+#[test]
+fn a_life_that_goes_wrong_ends_the_others() {
+    let mut soak = std::process::Command::new(env!("CARGO_BIN_EXE_theap"))
+        .args(["soak", "--minutes", "2", "--processes", "3"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut seed = String::new();
+    let mut output = BufReader::new(soak.stdout.take().unwrap());
+    output.read_line(&mut seed).unwrap();
+    let mut lives = Vec::new();
+    while lives.len() < 3 {
+        std::thread::sleep(Duration::from_millis(1));
+        lives = children(soak.id());
+    }
+    // The last one: the soak waits for the first.
+    kill(Pid::from_raw(lives[2]), Signal::SIGKILL).unwrap();
+    let mut said = String::new();
+    soak.stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut said)
+        .unwrap();
+    assert_eq!(soak.wait().unwrap().code(), Some(1), "{said}");
+    assert!(said.contains("a life went wrong (signal: 9"), "{said}");
+    assert!(said.contains(" theap life "), "{said}");
+    for life in lives {
+        assert!(kill(Pid::from_raw(life), None).is_err(), "{life} lives on");
+    }
+}
+
+/// Number 1 takes longer than a second here.
+#[test]
+fn a_life_that_takes_too_long_is_killed() {
+    let output = Command::new(env!("CARGO_BIN_EXE_theap"))
+        .args(["life", "--limit", "1", "1"])
+        .output()
+        .unwrap();
+    let signal = std::os::unix::process::ExitStatusExt::signal(&output.status);
+    assert_eq!(signal, Some(Signal::SIGALRM as i32), "{output:?}");
+}
+
+/// A reader that has gone is an error, not a panic.
+#[test]
+fn a_closed_pipe_is_told() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_theap"))
+        .args(["soak", "--minutes", "0.01"])
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.starts_with("error: "), "{said}");
 }
 
 #[test]

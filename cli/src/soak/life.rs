@@ -20,6 +20,8 @@ use super::Chance;
 
 /// Bytes that are live at once.
 const LIVE: usize = 96 << 20;
+/// Seconds after which a forked child is taken for hung: it needs a part of one.
+const CHILD_LIMIT: u32 = 120;
 /// Resident bytes that a life may keep for itself when it has freed everything: metadata, fronts, threads' stacks.
 const REST: u64 = 48 << 20;
 
@@ -28,6 +30,9 @@ const REST: u64 = 48 << 20;
 pub struct Life {
     /// Everything that is left to chance follows from it
     number: u64,
+    /// Seconds after which it is taken for hung and killed by SIGALRM
+    #[arg(long, default_value_t = 600)]
+    limit: u32,
 }
 
 /// What lives did.
@@ -187,6 +192,7 @@ impl Block {
 
 impl Life {
     pub fn run(self) -> Result<()> {
+        end_after(self.limit);
         let mut chance = Chance(self.number);
         let shared = Shared::default();
         let _ = Block::new(100, 1, 1, false).map(Block::free);
@@ -231,6 +237,15 @@ impl Life {
         );
         println!("{}", serde_json::to_string(&report)?);
         Ok(())
+    }
+}
+
+/// Has this process killed after so many seconds.
+fn end_after(seconds: u32) {
+    // SAFETY: two system calls; a caller that ignores the signal must not keep a hung process.
+    unsafe {
+        libc::signal(libc::SIGALRM, libc::SIG_DFL);
+        libc::alarm(seconds);
     }
 }
 
@@ -330,6 +345,7 @@ fn fork(blocks: &[Block], seed: u64) {
     // SAFETY: the child calls nothing but the heap, whose fork handlers are the matter here, and ends.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
+        end_after(CHILD_LIMIT); // an alarm is not inherited
         let mut chance = Chance(seed);
         for block in blocks {
             block.check();

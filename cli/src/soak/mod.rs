@@ -1,11 +1,13 @@
 //! `theap soak`: random lives of processes on theap, for as long as asked: threads, forks, sizes, fronts, page modes.
 //!
 //! Each life is a process of its own ([`life`]), told by a number how to go; the numbers come from one seed, which is
-//! printed first. The first life that goes wrong ends the soak, with the command that repeats that life.
+//! printed first. The first life that goes wrong, or takes too long, ends the soak and the other lives, with the command
+//! that repeats that life.
 
 mod life;
 
 use std::env;
+use std::io::{self, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -70,31 +72,46 @@ struct Running {
     child: Child,
 }
 
+/// Those that are being lived; none outlives the soak.
+#[derive(Default)]
+struct Lives(Vec<Running>);
+
+impl Drop for Lives {
+    fn drop(&mut self) {
+        for running in &mut self.0 {
+            // Both fail only where it has ended already.
+            let _ = running.child.kill();
+            let _ = running.child.wait();
+        }
+    }
+}
+
 impl Soak {
     pub fn run(self) -> Result<()> {
         let seed = self
             .seed
             .unwrap_or_else(|| Instant::now().elapsed().as_nanos() as u64 ^ clock());
-        println!("seed {seed}");
+        writeln!(io::stdout(), "seed {seed}")?;
         let mut chance = Chance(seed);
         let (start, length) = (Instant::now(), Duration::from_secs_f64(self.minutes * 60.0));
         let bar = bar(length);
         let mut total = Report::default();
-        let mut lives = Vec::new();
-        while start.elapsed() < length || !lives.is_empty() {
-            while start.elapsed() < length && lives.len() < usize::from(self.processes) {
-                lives.push(Running::start(&mut chance)?);
+        let mut lives = Lives::default();
+        while start.elapsed() < length || !lives.0.is_empty() {
+            while start.elapsed() < length && lives.0.len() < usize::from(self.processes) {
+                lives.0.push(Running::start(&mut chance)?);
             }
-            let running = lives.remove(0);
+            let running = lives.0.remove(0);
             total.add(&running.end()?);
             bar.set_position(start.elapsed().as_secs().min(length.as_secs()));
             bar.set_message(total.to_string());
         }
         bar.finish_and_clear();
-        println!(
-            "{total}\n{:.0} s, every byte as it was written",
-            start.elapsed().as_secs_f64()
-        );
+        let seconds = start.elapsed().as_secs_f64();
+        writeln!(
+            io::stdout(),
+            "{total}\n{seconds:.0} s, every byte as it was written"
+        )?;
         Ok(())
     }
 }
