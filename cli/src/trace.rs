@@ -21,6 +21,8 @@ use anyhow::{Context, Result, bail};
 use libc::{c_int, c_long, pid_t};
 use procfs::process::{MMapPath, Process};
 
+use crate::observed::Observed;
+
 /// Added to the signal of a stop that is a system call's.
 const SYSCALL_STOP: c_int = libc::SIGTRAP | 0x80;
 
@@ -53,6 +55,8 @@ pub struct Memory {
     pub thp: u64,
     /// Bytes on hugetlb pages.
     pub hugetlb: u64,
+    /// Bytes that theap has on other pages; nothing if it does not publish its figures.
+    pub theap_elsewhere: Option<u64>,
     /// Files that it had mapped.
     pub files: Vec<PathBuf>,
 }
@@ -155,10 +159,14 @@ impl Memory {
             })
             .collect();
         files.dedup();
+        let theap = Observed::open(pid).and_then(|observed| observed.stats());
         Ok(Self {
             peak: status.vmhwm.unwrap_or(0) * 1024,
             thp,
             hugetlb: status.hugetlbpages.unwrap_or(0) * 1024,
+            theap_elsewhere: theap
+                .ok()
+                .map(|stats| stats.mapped_small + stats.mapped_thp),
             files,
         })
     }

@@ -113,6 +113,71 @@ fn a_program_is_measured_on_both_sides() {
     }
 }
 
+/// Hugetlb pages of the host while it lives; nothing if they cannot be had. Other tests that want them wait.
+struct Hugepages {
+    before: String,
+    _lock: fs::File,
+}
+
+const POOL: &str = "/proc/sys/vm/nr_hugepages";
+
+impl Hugepages {
+    fn exactly(pages: usize) -> Option<Self> {
+        let lock = fs::File::create(std::env::temp_dir().join("theap-hugetlb.lock")).unwrap();
+        lock.lock().unwrap();
+        let before = fs::read_to_string(POOL).unwrap_or_default();
+        let pool = Self {
+            before,
+            _lock: lock,
+        };
+        let set = fs::write(POOL, pages.to_string()).is_ok()
+            && fs::read_to_string(POOL).is_ok_and(|found| found.trim() == pages.to_string());
+        if !set {
+            eprintln!("skipped: {POOL} cannot be set to {pages}");
+        }
+        set.then_some(pool)
+    }
+}
+
+impl Drop for Hugepages {
+    fn drop(&mut self) {
+        let _ = fs::write(POOL, &self.before);
+    }
+}
+
+/// A program that touches as many MiB as its argument says, without transparent hugepages.
+const TOUCH: &str = "#include <stdlib.h>\n#include <string.h>\n#include <sys/prctl.h>\n\
+    int main(int n, char **v) { size_t m = (size_t)atoi(v[n - 1]) << 20;\n\
+    prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0); char *p = malloc(m); memset(p, 1, m); return p[m / 2] != 1; }\n";
+
+#[test]
+fn a_side_that_fell_back_to_small_pages_is_refused() {
+    let scratch = scratch();
+    let (source, program) = (scratch.path().join("touch.c"), scratch.path().join("touch"));
+    fs::write(&source, TOUCH).unwrap();
+    let built = Command::new("cc")
+        .arg("-o")
+        .args([&program, &source])
+        .status();
+    assert!(built.unwrap().success());
+    let Some(_pool) = Hugepages::exactly(24) else {
+        return;
+    };
+    let compare = |mebibytes: &str| {
+        Command::new(env!("CARGO_BIN_EXE_theap"))
+            .args(["compare", "--rounds", "1", "--pages", "hugetlb", "--"])
+            .arg(&program)
+            .arg(mebibytes)
+            .env("XDG_CACHE_HOME", scratch.path())
+            .output()
+            .unwrap()
+    };
+    failed(&compare("80"), 1, "were not on hugetlb pages");
+    let output = compare("20");
+    assert_eq!(text(&output.stderr), "");
+    assert!(text(&output.stdout).contains("theap hugetlb"));
+}
+
 #[test]
 fn another_library_is_a_side_of_its_own() {
     let scratch = scratch();
