@@ -4,7 +4,14 @@
 set -eu
 prefix=${1:-/usr/local}
 [ $# = 0 ] || shift
-to=${DESTDIR:-}$prefix
+absolute() { # what is relative is so to the caller's directory
+    case $1 in
+    '' | /*) printf %s "$1" ;;
+    *) printf %s "$PWD/$1" ;;
+    esac
+}
+prefix=$(absolute "$prefix")
+to=$(absolute "${DESTDIR:-}")$prefix
 cd "$(dirname "$0")"
 built=$("${CARGO:-cargo}" build --package theap-preload --profile preload "$@" --message-format json |
     sed -n 's/.*"\([^"]*libtheap\.so\)".*/\1/p' | tail -n 1)

@@ -133,6 +133,26 @@ fn linked_by_pkg_config() {
     succeed(&mut command(60, compile("abi.c", "abi-linked", &arguments)));
 }
 
+/// A relative PREFIX and DESTDIR are the caller's.
+#[test]
+fn installed_below_the_callers_directory() {
+    let here = scratch("relative").canonicalize().unwrap();
+    let status = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/install.sh"))
+        .arg("to/here")
+        .current_dir(&here)
+        .env("DESTDIR", "stage")
+        .env("CARGO", env!("CARGO"))
+        .env("CARGO_TARGET_DIR", library::build_directory())
+        .status();
+    assert!(status.unwrap().success());
+    let prefix = here.join("to/here");
+    let staged = here.join("stage").join(prefix.strip_prefix("/").unwrap());
+    assert!(staged.join("lib/libtheap.so").is_file());
+    let config = std::fs::read_to_string(staged.join("lib/pkgconfig/theap.pc")).unwrap();
+    let line = format!("prefix={}\n", prefix.display());
+    assert!(config.contains(&line), "{config}");
+}
+
 #[test]
 fn every_operator() {
     succeed(&mut preloaded(

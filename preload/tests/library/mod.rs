@@ -15,6 +15,11 @@ pub fn prefix() -> &'static Path {
     PREFIX.get_or_init(|| install("build", &[]))
 }
 
+/// Where that library is built.
+pub fn build_directory() -> PathBuf {
+    Path::new(TEMP).join("build")
+}
+
 /// Installs the library, built in a directory of this name with these arguments of cargo, into the prefix returned.
 fn install(build: &str, arguments: &[&str]) -> PathBuf {
     let prefix = scratch("prefix");
