@@ -8,6 +8,8 @@ use anyhow::{Context, Result, bail, ensure};
 use procfs::process::Process;
 use procfs::{Current, Meminfo};
 
+use crate::doctor::{self, Host};
+
 /// What theap is told to take its memory in, by `THEAP_PAGES` of the child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum PageMode {
@@ -50,7 +52,7 @@ impl PageMode {
     fn obstacle(self, footprint: usize) -> Result<Option<String>> {
         match self {
             Self::Small | Self::Auto => Ok(None),
-            Self::Thp => Ok(thp_obstacle()),
+            Self::Thp => thp_obstacle(&doctor::here()),
             Self::Hugetlb => hugetlb_obstacle(footprint),
             Self::Hugetlb1g => Ok(gigantic_obstacle(footprint)),
         }
@@ -128,15 +130,14 @@ pub fn choose(asked: &[PageMode], footprint: usize) -> Result<Vec<PageMode>> {
     Ok(served)
 }
 
-fn thp_obstacle() -> Option<String> {
-    let path = "/sys/kernel/mm/transparent_hugepage/enabled";
-    match fs::read_to_string(path) {
-        Err(_) => Some("the kernel is built without transparent hugepages".into()),
-        Ok(setting) if setting.contains("[never]") => Some(format!(
+fn thp_obstacle(host: &Host) -> Result<Option<String>> {
+    Ok(match doctor::thp_switch(host)? {
+        None => Some("the kernel is built without transparent hugepages".into()),
+        Some(("never", path)) => Some(format!(
             "they are switched off; allow them with: echo madvise > {path}"
         )),
-        Ok(_) => None,
-    }
+        Some(_) => None,
+    })
 }
 
 fn gigantic_obstacle(footprint: usize) -> Option<String> {
@@ -174,4 +175,30 @@ fn hugetlb_obstacle(footprint: usize) -> Result<Option<String>> {
     Ok(Some(format!(
         "{needed} of 2 MiB are needed, {free} are free; reserve them with: sysctl -w vm.nr_hugepages={enough}"
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Since Linux 6.8 the switch of the 2 MiB size counts, unless it defers to the common one.
+    #[test]
+    fn thp_is_switched_by_its_size() {
+        let root = tempfile::tempdir().unwrap();
+        let thp = root.path().join("sys/kernel/mm/transparent_hugepage");
+        fs::create_dir_all(thp.join("hugepages-2048kB")).unwrap();
+        let obstacle = |common: &str, own: &str| {
+            fs::write(thp.join("enabled"), common).unwrap();
+            fs::write(thp.join("hugepages-2048kB/enabled"), own).unwrap();
+            thp_obstacle(&Host::at(root.path().into())).unwrap()
+        };
+        let never = "always inherit madvise [never]";
+        let said = obstacle("always [madvise] never", never).unwrap();
+        assert!(said.contains("hugepages-2048kB/enabled"), "{said}");
+        let inherit = "always [inherit] madvise never";
+        let said = obstacle("always madvise [never]", inherit).unwrap();
+        assert!(said.contains("transparent_hugepage/enabled"), "{said}");
+        let own = "always inherit [madvise] never";
+        assert_eq!(obstacle("always madvise [never]", own), None);
+    }
 }

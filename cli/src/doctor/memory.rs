@@ -41,7 +41,7 @@ pub const SECTION: Section = Section {
         Check {
             id: "limits.memlock",
             subject: "RLIMIT_MEMLOCK",
-            brings: "services may mlockall (theap itself locks nothing)",
+            brings: "services may mlockall, and theap lock its heap (lock=1)",
             examine: memlock,
         },
     ],

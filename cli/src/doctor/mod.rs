@@ -23,7 +23,8 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
-use host::Host;
+pub use host::Host;
+pub use thp::switch as thp_switch;
 
 /// Show what this host offers theap and what it lacks
 ///
@@ -146,9 +147,14 @@ impl Check {
     }
 }
 
+/// This host.
+pub fn here() -> Host {
+    Host::at("/".into())
+}
+
 /// What the checks find on this host, by the subject's name for people.
 pub fn facts() -> Vec<(&'static str, String)> {
-    let host = Host::at("/".into());
+    let host = here();
     let checks = SECTIONS.iter().flat_map(|section| section.checks);
     checks
         .map(|check| (check.subject, check.run(&host).found))

@@ -48,7 +48,7 @@ fn chosen(host: &Host, path: &str, choices: &[&'static str]) -> Result<Option<&'
 
 /// What holds for pages of 2 MiB, with the file that says so: since Linux 6.8 each size has its own
 /// switch, which may defer to the common one. Nothing if the kernel has none.
-fn switch(host: &Host) -> Result<Option<(&'static str, String)>> {
+pub fn switch(host: &Host) -> Result<Option<(&'static str, String)>> {
     let choices = &["always", "inherit", "madvise", "never"];
     let own = format!("{DIRECTORY}/hugepages-2048kB/enabled");
     let common = format!("{DIRECTORY}/enabled");
