@@ -48,6 +48,7 @@ pub use preloaded::Preloaded;
 pub use rounds::{Record, Series, interleave};
 pub use table::{Column, figures, shown_unit, table};
 pub use workload::Workload;
+pub use workload::random_mixed::operations as random_mixed_operations;
 
 /// Why a run counts for nothing.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,7 @@
 //! `theap compare --html`: latency, page faults, memory over time, and all figures.
 
 use std::env;
+use std::ffi::OsStr;
 use std::path::Path;
 
 use anyhow::Result;
@@ -199,13 +200,16 @@ impl Comparison<'_> {
             .as_ref()
             .and_then(|cpu| cpu.model_name(0))
             .unwrap_or("unknown");
-        let command: Vec<_> = env::args().collect();
+        let command: Vec<_> = env::args_os().collect();
         let clock = format!(
             "time stamp counter; every time includes the {} ns of a reading",
             clock_resolution()?
         );
         let own = [
-            ("command", command.join(" ")),
+            (
+                "command",
+                command.join(OsStr::new(" ")).to_string_lossy().into_owned(),
+            ),
             ("theap", env!("CARGO_PKG_VERSION").into()),
             (
                 "processor",

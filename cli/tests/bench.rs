@@ -136,6 +136,20 @@ fn a_library_without_malloc_gets_no_figure() {
 }
 
 #[test]
+fn documents_need_an_extension() {
+    let scratch = tempfile::tempdir().unwrap();
+    let docs = scratch.path().join("report");
+    // Rows that are not there would be refused next.
+    let output = bench(
+        &scratch,
+        &["--rows", "no-such", "--docs", docs.to_str().unwrap()],
+    );
+    assert_eq!(output.status.code(), Some(1));
+    let said = said(&output);
+    assert!(said.contains("give the report an extension"), "{said}");
+}
+
+#[test]
 fn rows_that_are_not_there_are_refused() {
     let scratch = tempfile::tempdir().unwrap();
     let output = bench(&scratch, &["--rows", "no-such"]);

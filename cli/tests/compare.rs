@@ -222,6 +222,30 @@ fn follows_growth() -> bool {
 }
 
 #[test]
+fn an_argument_may_be_no_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory
+        .path()
+        .join(std::ffi::OsStr::from_bytes(b"page\xff.html"));
+    let output = theap()
+        .args([
+            "compare",
+            "--pages",
+            "small",
+            "--workload",
+            "burst",
+            "--html",
+        ])
+        .arg(&file)
+        .args(TINY)
+        .output()
+        .unwrap();
+    assert_eq!(text(&output.stderr), "");
+    assert!(file.is_file());
+}
+
+#[test]
 fn what_the_host_cannot_serve_is_told_with_a_command_to_type() {
     // No host has this many hugepages to spare.
     let asked = [

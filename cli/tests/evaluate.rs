@@ -73,6 +73,17 @@ fn the_report_keeps_prose_and_gets_new_tables() {
 }
 
 #[test]
+fn a_report_without_an_extension_is_refused_before_measuring() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = evaluate(&directory.path().join("report"), "superslabs")
+        .args(["--variant", "mine=/nowhere/theap"])
+        .assert()
+        .failure();
+    let said = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(said.contains("give the report an extension"), "{said}");
+}
+
+#[test]
 fn a_variant_that_is_no_program_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let output = evaluate(&directory.path().join("report.md"), "superslabs")

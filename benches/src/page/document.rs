@@ -3,7 +3,7 @@
 //! A section begins with the line `<!-- COMMAND: NAME -->` and ends with the line `<!-- end -->`. A section that the
 //! report does not have yet is appended under its title.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use crate::{Error, cannot};
@@ -19,6 +19,20 @@ pub struct Section {
 }
 
 const END: &str = "<!-- end -->";
+
+/// The directory of the report's charts: of the same name beside it.
+///
+/// # Errors
+/// Fails if the report's name has no extension, for then it would be the report itself.
+pub fn charts_beside(path: &Path) -> Result<PathBuf, Error> {
+    match path.extension() {
+        Some(_) => Ok(path.with_extension("")),
+        None => Err(Error::Setup(format!(
+            "{}: give the report an extension, for example .md: its charts go to a directory of the name without",
+            path.display()
+        ))),
+    }
+}
 
 /// Writes the sections of `command` into the report. One that does not exist yet begins with the heading `title`.
 ///

@@ -1,6 +1,7 @@
 //! What both programs of the suite do with a report: measure or load it, keep it, and show it.
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::summary::markdown;
@@ -44,6 +45,10 @@ impl Output {
         host: Vec<(String, String)>,
         progress: impl FnMut(Progress<'_>),
     ) -> Result<Report, E> {
+        // Before hours of measuring.
+        if let Some(path) = self.docs.as_deref() {
+            document::charts_beside(path)?;
+        }
         let report = match Report::load(&self.from)? {
             Some(report) if report.mode == mode => report,
             Some(report) => {
@@ -99,7 +104,8 @@ impl Output {
         if let Some(path) = &self.docs {
             docs(report, path)?;
         }
-        println!("{}", Summary::new(report).text());
+        writeln!(io::stdout(), "{}", Summary::new(report).text())
+            .map_err(|error| cannot("write to", Path::new("standard output"), &error))?;
         for failure in &report.failures {
             let (row, allocator, error) = (&failure.row, &failure.allocator, &failure.error);
             eprintln!("note: no figure of {allocator} on {row}: {error}");
@@ -214,7 +220,7 @@ fn failures(report: &Report) -> Vec<Vec<String>> {
 /// Writes a section for the goals, each category with its chart, the means, the variants, and the host.
 fn docs(report: &Report, path: &Path) -> Result<(), Error> {
     let mode = report.mode;
-    let directory = path.with_extension("");
+    let directory = document::charts_beside(path)?;
     let beside = directory
         .file_name()
         .unwrap_or_default()

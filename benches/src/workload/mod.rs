@@ -7,7 +7,7 @@ mod growth;
 mod larson;
 mod pinned_service;
 mod producer_consumer;
-mod random_mixed;
+pub mod random_mixed;
 
 use std::fmt;
 use std::hint::spin_loop;

@@ -9,6 +9,14 @@ use crate::meter::Meter;
 use crate::tape::Tape;
 use crate::{Contender, Error, Outcome, Params};
 
+/// One in so many operations is run again, timed alone.
+const TIMED: u64 = 8;
+
+/// Operations of a run whose measured part has `ops`, those that fill the slots not counted.
+pub fn operations(ops: u64) -> u64 {
+    ops + ops / TIMED
+}
+
 pub(super) fn run<A: Contender>(a: &A, params: &Params) -> Result<Outcome, Error> {
     let tape = Tape::new(params);
     let mut slots: Vec<Option<Block<A>>> = Vec::new();
@@ -26,7 +34,7 @@ pub(super) fn run<A: Contender>(a: &A, params: &Params) -> Result<Outcome, Error
         .flatten()
         .try_for_each(|block| block.prove(a))?;
     let mut stopwatch = Stopwatch::new("alloc_touch")?;
-    for step in tape.steps(fill + params.ops, params.ops / 8) {
+    for step in tape.steps(fill + params.ops, params.ops / TIMED) {
         let slot = &mut slots[step.slot as usize];
         match slot.take() {
             Some(block) => block.give(a),

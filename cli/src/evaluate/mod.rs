@@ -9,13 +9,16 @@ mod matrix;
 mod rebuild;
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use theap_bench::page::charts::{self, Bars};
 use theap_bench::page::document::{self, Section};
-use theap_bench::{Column, Metric, Record, Series, Sizes, Workload, interleave, table};
+use theap_bench::{
+    Column, Metric, Record, Series, Sizes, Workload, interleave, random_mixed_operations, table,
+};
 
 use crate::child::{self, Order};
 use crate::pages::{self, PageMode};
@@ -70,6 +73,7 @@ fn variant(text: &str) -> Result<(String, PathBuf)> {
 
 impl Evaluate {
     pub fn run(self) -> Result<()> {
+        let charts = document::charts_beside(&self.out)?;
         pages::choose(&[self.pages], 64 << 20)?;
         let mut variants = self.variant.clone();
         if self.rebuild {
@@ -85,16 +89,15 @@ impl Evaluate {
             let text = serde_json::to_string_pretty(&records)? + "\n";
             fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
         }
-        let charts = self.out.with_extension("");
         let mut sections = vec![host(self.pages)];
         for topic in topics {
             sections.push(section(topic, &records, &rows, &charts)?);
         }
         document::write(&self.out, "evaluate", "Evaluation", &sections)?;
         for section in &sections {
-            println!("{}\n", section.body);
+            writeln!(io::stdout(), "{}\n", section.body)?;
         }
-        println!("written: {}", self.out.display());
+        writeln!(io::stdout(), "written: {}", self.out.display())?;
         Ok(())
     }
 
@@ -158,7 +161,8 @@ impl Evaluate {
             );
             *calls = counted;
         }
-        let millions = (COUNTED[1] - COUNTED[0]) as f64 / 1e6;
+        let [fewer, more] = COUNTED.map(random_mixed_operations);
+        let millions = (more - fewer) as f64 / 1e6;
         Ok(Metric {
             metric: "system_calls".into(),
             unit: "/Mop".into(),
