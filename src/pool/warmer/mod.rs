@@ -307,6 +307,7 @@ impl Node {
         let mut cold = None;
         for i in self.whole_supers() {
             sight.whole += 1;
+            sight.held += usize::from(self.has_memory(i));
             if self.claims.has(i, POPULATED) {
                 sight.ready += 1;
             } else {
@@ -314,6 +315,11 @@ impl Node {
             }
         }
         (sight, cold)
+    }
+
+    /// Whether a free SuperSlab has pages: the warmer's, or what threads touched.
+    fn has_memory(&self, i: usize) -> bool {
+        self.claims.has(i, POPULATED) || self.word(i).get().has_empty()
     }
 
     /// SuperSlabs of which nothing is in use.
@@ -384,9 +390,7 @@ impl Node {
 
     /// Gives up to `count` free SuperSlabs back, but for the `keep` first ones.
     fn give_back(&self, keep: usize, count: usize) {
-        let beyond = self
-            .whole_supers()
-            .filter(|&i| self.claims.has(i, POPULATED));
+        let beyond = self.whole_supers().filter(|&i| self.has_memory(i));
         for i in beyond.skip(keep).take(count) {
             let bytes = self.purge_stock(i);
             self.board

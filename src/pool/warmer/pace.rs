@@ -43,8 +43,10 @@ pub struct Limits {
 pub struct Sight {
     /// SuperSlabs of which nothing is in use.
     pub whole: usize,
-    /// Those of them whose pages are there: the stock.
+    /// Those of them whose pages are all there: the stock.
     pub ready: usize,
+    /// Those of them with memory, if only in part.
+    pub held: usize,
     /// SuperSlabs mapped.
     pub mapped: usize,
 }
@@ -71,8 +73,8 @@ pub struct Pace {
 impl Pace {
     /// Takes note of what is seen now.
     pub fn observe(&mut self, now: u64, sight: Sight, limits: Limits) {
-        if self.at == 0 || sight.ready < self.least || limits.decay == 0 {
-            self.least = sight.ready;
+        if self.at == 0 || sight.held < self.least || limits.decay == 0 {
+            self.least = sight.held;
         }
         if self.at == 0 {
             (self.window, self.sampled) = (now, now);
@@ -101,7 +103,7 @@ impl Pace {
                 .least
                 .saturating_sub(self.target(limits).max(limits.retain));
             self.window = now;
-            self.least = sight.ready;
+            self.least = sight.held;
         }
     }
 

@@ -3,8 +3,9 @@
 use super::pace::{Limits, Pace, Sight};
 use super::*;
 use crate::config::Config;
-use crate::pool::Arena;
+use crate::pool::{Arena, SLOT};
 use std::boxed::Box;
+use std::vec::Vec;
 use theap_platform::{Call, Fake, Os};
 
 const MIB: usize = 1 << 20;
@@ -131,6 +132,30 @@ fn what_was_free_for_the_decay_goes_back() {
     }
 }
 
+/// What threads touched in SuperSlabs that a purge had emptied goes back as well.
+#[test]
+fn what_threads_touched_goes_back_too() {
+    let (fake, arena, node) = world(CONFIG);
+    settle(node);
+    let burst = || {
+        let blocks: Vec<_> = (0..60).map(|_| take(arena).expect("memory")).collect();
+        blocks
+            .into_iter()
+            .for_each(|slot| assert!(arena.release_run(slot)));
+    };
+    burst();
+    node.purge();
+    burst();
+    let kept = || node.empty.load(Ordering::Relaxed) * SLOT / MIB;
+    assert!(kept() >= 100, "{}", kept());
+    for _ in 0..20 {
+        fake.advance(1000 * MS);
+        settle(node);
+    }
+    assert!(kept() <= 32, "{}", kept());
+    end(arena);
+}
+
 #[test]
 fn a_refusal_loses_nothing_and_is_waited_for() {
     for call in [Call::Commit, Call::Map, Call::Populate, Call::Purge] {
@@ -179,6 +204,7 @@ fn the_target_follows_the_rate() {
     let mut sight = Sight {
         whole: 32,
         ready: 32,
+        held: 32,
         mapped: 100,
     };
     let mut now = MS;
