@@ -243,7 +243,7 @@ pub const OPTIONS: &[OptionRow] = &[
         default: "0",
         values: BYTES,
         doc: "Bytes of free blocks that all magazines together may hold by learning, beyond their fixed capacities, and of \
-              spans that heaps may keep by learning. A thread gets at most half of what the others leave. 0 means a sixteenth of RAM.",
+              spans that heaps may keep by learning. A thread gets at most half of what the others leave. 0 means a sixteenth of RAM, or of what the process's control group may use or of `address_space`, if that is less.",
         set: |config, value| store(&mut config.budget, bytes(value)),
     },
     OptionRow {
