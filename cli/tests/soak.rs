@@ -54,6 +54,7 @@ fn a_life_that_goes_wrong_ends_the_others() {
     output.read_line(&mut seed).unwrap();
     let mut lives = Vec::new();
     while lives.len() < 3 {
+        assert_eq!(soak.try_wait().unwrap(), None);
         std::thread::sleep(Duration::from_millis(1));
         lives = children(soak.id());
     }
@@ -83,6 +84,7 @@ fn a_life_that_takes_too_long_is_killed() {
     // Hung as soon as it has begun, for longer than it may take.
     let tasks = format!("/proc/{}/task", life.id());
     while fs::read_dir(&tasks).unwrap().count() < 2 {
+        assert_eq!(life.try_wait().unwrap(), None);
         std::thread::sleep(Duration::from_millis(1));
     }
     let pid = Pid::from_raw(life.id() as i32);

@@ -66,3 +66,56 @@ fn turn<A: Contender>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(unsafe_code, reason = "an allocator that counts")]
+mod tests {
+    use std::alloc::{GlobalAlloc, Layout, System};
+    use std::ptr::NonNull;
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    use super::*;
+    use crate::Workload;
+
+    struct Counting(AtomicU64);
+
+    // SAFETY: System's blocks.
+    unsafe impl GlobalAlloc for Counting {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            self.0.fetch_add(1, Relaxed);
+            // SAFETY: the caller's promise.
+            unsafe { System.alloc(layout) }
+        }
+
+        unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+            self.0.fetch_add(1, Relaxed);
+            // SAFETY: the caller's promise.
+            unsafe { System.dealloc(block, layout) }
+        }
+    }
+
+    impl Contender for Counting {
+        const NAME: &'static str = "counting";
+
+        fn owns(&self, _block: NonNull<u8>, _size: usize) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn the_timed_operations_count_too() {
+        let calls = |ops: u64| {
+            let allocator = Counting(AtomicU64::new(0));
+            let mut params = Workload::RandomMixed.defaults();
+            (params.ops, params.slots) = (ops, 1);
+            run(&allocator, &params).unwrap();
+            allocator.0.into_inner()
+        };
+        let more = calls(16_000) - calls(8_000);
+        // The last block may be freed after the operations.
+        assert!(
+            more.abs_diff(operations(16_000) - operations(8_000)) <= 1,
+            "{more}"
+        );
+    }
+}
