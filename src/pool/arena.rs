@@ -12,7 +12,7 @@
 
 use super::avail::{Avail, Bitmap, LEVELS};
 use super::board::{BOARDS_AT_ONCE, RANK_EVENTS};
-use super::budget::Budget;
+use super::budget::{Budget, SHARE};
 use super::claims::Claims;
 use super::heaps::HeapIds;
 use super::meta::SuperMeta;
@@ -292,7 +292,7 @@ impl Arena {
             gate: Gate::new(config.front, config.classes),
             learns: AtomicBool::new(config.learn),
             budget: Budget::new(match config.budget {
-                0 => os.memory_limit().min(len as u64) as usize / 16,
+                0 => os.total_memory().min(len as u64) as usize / SHARE,
                 bytes => bytes,
             }),
             secret: os.random() as usize,

@@ -4,10 +4,13 @@
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+/// What the option's 0 means: such a part of the memory that there is.
+pub const SHARE: usize = 16;
+
 /// Claims of magazines and spans. Asked where a capacity changes, nowhere else.
 #[derive(Debug)]
 pub struct Budget {
-    limit: usize,
+    limit: AtomicUsize,
     spent: AtomicUsize,
 }
 
@@ -15,16 +18,22 @@ impl Budget {
     /// Nothing claimed yet.
     pub const fn new(limit: usize) -> Self {
         Self {
-            limit,
+            limit: AtomicUsize::new(limit),
             spent: AtomicUsize::new(0),
         }
+    }
+
+    /// No more than so many bytes from now on; what was claimed stays.
+    pub fn at_most(&self, limit: usize) {
+        self.limit.fetch_min(limit, Ordering::Relaxed);
     }
 
     /// Claims `bytes` more for who holds `mine`; false if that is too much.
     #[must_use]
     pub fn claim(&self, mine: usize, bytes: usize) -> bool {
         let claimed = |spent: usize| {
-            let left = self.limit.saturating_sub(spent.saturating_sub(mine));
+            let limit = self.limit.load(Ordering::Relaxed);
+            let left = limit.saturating_sub(spent.saturating_sub(mine));
             (mine + bytes <= left / 2).then_some(spent + bytes)
         };
         self.spent
@@ -64,5 +73,8 @@ mod tests {
         budget.give_back(512);
         assert!(budget.claim(256, 256));
         assert_eq!(budget.spent(), 512);
+        budget.at_most(600);
+        assert!(!budget.claim(512, 1) && !budget.claim(0, 45));
+        assert!(budget.claim(0, 44));
     }
 }

@@ -6,6 +6,7 @@
 //! pages are huge, so that a first touch of blocks costs no faults but the blocks' own.
 
 use super::avail::Bitmap;
+use super::budget::SHARE;
 use super::claims::{LOST, MODE, POPULATED};
 use super::node::{Node, SlotRun};
 use super::superslab::{SLOTS, Slots, Taken};
@@ -195,6 +196,12 @@ impl Node {
         let mapped = if arena.refuses() {
             Err(Error::NoMemory)
         } else {
+            // Not for the first: short programs shall not pay for looking.
+            if first <= 1 && first + count > 1 && arena.config.budget == 0 {
+                arena
+                    .budget
+                    .at_most(arena.os.memory_limit() as usize / SHARE);
+            }
             arena
                 .commit_metas(self.first + first, count, false)
                 .and_then(|()| self.map_pages(first, count, modes))
