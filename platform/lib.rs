@@ -28,13 +28,14 @@ compile_error!("theap runs on Linux x86_64 only");
 #[cfg(any(debug_assertions, test, feature = "fake"))]
 extern crate std; // For thread-local variables: the ranks held (debug builds), the CPU of the fake.
 
-use core::fmt;
 use core::sync::atomic::AtomicU32;
 
+mod error;
 #[cfg(feature = "fake")]
 mod fake;
 mod linux;
 
+pub use error::Error;
 #[cfg(feature = "fake")]
 pub use fake::{Call, Fake};
 #[cfg(feature = "lock-stats")]
@@ -94,47 +95,6 @@ impl PageMode {
     /// Whether the pages come from a hugetlb pool.
     pub const fn is_hugetlb(self) -> bool {
         matches!(self, PageMode::Hugetlb | PageMode::Hugetlb1g)
-    }
-}
-
-/// Why the operating system refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Error {
-    /// No memory, no address space, or no room for another mapping.
-    NoMemory,
-    /// The hugetlb pool (or the cgroup's share of it) cannot serve the range.
-    NoHugepages,
-    /// This kernel cannot do it.
-    Unsupported,
-    /// The addresses are no longer ours: never touch or pass them again.
-    Lost,
-    /// Any other `errno`.
-    Other(i32),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::NoMemory => f.write_str("out of memory"),
-            Error::NoHugepages => f.write_str("no hugetlb pages left"),
-            Error::Unsupported => f.write_str("not supported by this kernel"),
-            Error::Lost => f.write_str("address range lost to a foreign mapping"),
-            Error::Other(errno) => write!(f, "errno {errno}"),
-        }
-    }
-}
-
-impl core::error::Error for Error {}
-
-impl From<rustix::io::Errno> for Error {
-    fn from(errno: rustix::io::Errno) -> Error {
-        use rustix::io::Errno;
-        match errno {
-            // EAGAIN is what mmap answers over RLIMIT_MEMLOCK, when the process locks its memory.
-            Errno::NOMEM | Errno::AGAIN => Error::NoMemory,
-            Errno::NOSYS => Error::Unsupported,
-            other => Error::Other(other.raw_os_error()),
-        }
     }
 }
 
