@@ -30,6 +30,16 @@ fn free(world: &mut World, front: &mut Front, blocks: Vec<usize>) {
     }
 }
 
+/// More than `decay`, with refills and drains of a small class.
+fn time_passes(world: &mut World, front: &mut Front) {
+    for _ in 0..5000 {
+        let other = world.alloc(front, 64, 1).expect("memory");
+        world.free(front, other);
+        front.flush();
+        world.fake.advance(SECOND);
+    }
+}
+
 #[test]
 fn what_is_kept_for_a_class_serves_another_when_memory_ends() {
     let config = SMALL.budget(1 << 30).retain(1 << 30);
@@ -53,12 +63,7 @@ fn what_was_learned_is_forgotten_also_where_no_span_is_taken() {
     let kept = front.heap.counters.spans_kept.get();
     assert!(kept > 20, "{kept}");
     let block = world.alloc(front, 64, 1).expect("memory");
-    for _ in 0..5000 {
-        let other = world.alloc(front, 64, 1).expect("memory");
-        world.free(front, other);
-        front.flush();
-        world.fake.advance(SECOND);
-    }
+    time_passes(&mut world, front);
     assert_eq!(front.heap.counters.spans_kept.get(), 0);
     world.free(front, block);
     world.end([front].into());
@@ -72,12 +77,7 @@ fn what_was_prepared_stays_when_others_are_forgotten() {
     bursts(&mut world, front, 1024, 4 * MIB);
     let class = class_for(512, 1).expect("a class");
     front.heap.prepare(class, 8000).expect("memory");
-    for _ in 0..5000 {
-        let other = world.alloc(front, 64, 1).expect("memory");
-        world.free(front, other);
-        front.flush();
-        world.fake.advance(SECOND);
-    }
+    time_passes(&mut world, front);
     assert_eq!(front.heap.counters.spans_kept.get(), 0, "the others");
     // Somebody else takes all that is in the pool.
     world.arena.set_sealed(true);
