@@ -1,31 +1,68 @@
 #!/bin/sh
-# Installs the Debian packages of the programs that the tests run, those that are missing.
+# Installs the Debian packages of the programs that `.ci/run` starts, those that are missing. A machine with Rust and a
+# C compiler has the rest. Every package is a line `need PACKAGE PATH...`; `.ci/packages-test` asks apt for each of them.
+# The argument --list prints the packages instead, whether they are installed or not.
 set -eu
+list=${1:-}
 missing=
+updated=
 need() { # PACKAGE PATH...: any of the paths tells that the package is there
     package=$1
     shift
+    if [ "$list" = --list ]; then
+        echo "$package"
+        return
+    fi
     for path; do
-        for found in $path; do
-            [ -e "$found" ] && return
-        done
+        [ -e "$path" ] && return
     done
     missing="$missing $package"
 }
+update() { # refreshes apt's lists, once
+    [ -n "$updated" ] || apt-get update -q >&2
+    updated=yes
+}
+# The version of /usr/bin/python3, or of the one that apt would install: the test suite's package bears it in its name.
+python_version() {
+    if [ -x /usr/bin/python3 ]; then
+        /usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])'
+    else
+        update
+        apt-cache depends python3 | sed -n 's/^ *Depends: python\(3\.[0-9]*\)$/\1/p'
+    fi
+}
+
+# The real programs of preload/tests/programs.rs, and what starts and stops them.
 need python3 /usr/bin/python3
-need libpython3-testsuite '/usr/lib/python3*/test/test_json/__init__.py'
 need redis-server /usr/bin/redis-server
 need redis-tools /usr/bin/redis-benchmark
 need sqlite3 /usr/bin/sqlite3
 need git /usr/bin/git /usr/local/bin/git
 need perl /usr/bin/perl
-need g++ /usr/bin/g++
 need tar /bin/tar
 need xz-utils /usr/bin/xz
+need procps /bin/kill
+# Compilers: of the tests, of libFuzzer, and of the peers (mimalloc 2 by CMake, jemalloc by configure and make).
+need g++ /usr/bin/g++
+need make /usr/bin/make
+need cmake /usr/bin/cmake /usr/local/bin/cmake
+# nm, objdump, readelf and strip; the library's pkg-config file; memcheck, helgrind and drd.
 need binutils /usr/bin/objdump
 need pkg-config /usr/bin/pkg-config
 need valgrind /usr/bin/valgrind
-[ -z "$missing" ] && exit
-apt-get update -q
+# The machine of tests/numa-vm.sh; that script fetches the kernel itself.
+need qemu-system-x86 /usr/bin/qemu-system-x86_64
+need busybox-static /bin/busybox
+need cpio /bin/cpio /usr/bin/cpio
+
+python=$(python_version)
+if [ -z "$python" ]; then
+    echo "install.sh: apt does not say which version the package python3 brings" >&2
+    exit 1
+fi
+need "libpython$python-testsuite" "/usr/lib/python$python/test/test_json/__init__.py"
+
+[ -n "$missing" ] || exit 0
+update
 # shellcheck disable=SC2086 # a list of words
 DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -q -y --no-install-recommends $missing
