@@ -1,9 +1,11 @@
-//! `cargo bench -p theap-bench --bench fronts`: the A/B of the fronts, and what the learner brings.
+//! `cargo bench -p theap-bench --bench fronts`: theap's fronts against each other, and the
+//! learner's gain.
 //!
-//! One heap in one process, switched between interleaved rounds with rotated order: magazines that learn, magazines of
-//! fixed capacities, and the classic front. Before each run what was learned is forgotten and every thread's cache is
-//! returned, so a run includes the learning. Printed are medians, the range, and the throughput of learning magazines as
-//! a multiple of each other's. Arguments follow `--`.
+//! One heap in one process is switched between interleaved rounds with rotated order: magazines
+//! that learn, magazines of fixed capacities, and the classic front. Before each run the heap
+//! forgets what it has learned and gets back every thread's cache, so a run includes the learning.
+//! The program prints medians, the range, and the throughput of learning magazines as a multiple of
+//! each other side's. Arguments follow `--`.
 
 use std::process::ExitCode;
 
@@ -16,18 +18,19 @@ use theap_bench::{Column, Params, Record, Series, Sizes, Workload, interleave, t
 struct Options {
     /// Run only the cases whose name contains this.
     filter: Option<String>,
-    /// Counted rounds.
+    /// Rounds that count; one more before them does not.
     #[arg(long, default_value_t = 9)]
     rounds: usize,
     /// Divide the operations of each run by this.
     #[arg(long, default_value_t = 1)]
     divide: u64,
-    /// What `cargo bench` passes and `cargo test` does not: without it every case just runs briefly.
+    /// `cargo bench` passes this option and `cargo test` does not: without it every case just runs
+    /// briefly.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// A front under comparison.
+/// The fronts under comparison: a name, the front, and whether the heap learns.
 const SIDES: [(&str, Front, bool); 3] = [
     ("learning", Front::Theap, true),
     ("fixed", Front::Theap, false),
@@ -79,8 +82,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Turns the heap to this side. The calling thread forgets what it has learned by going to the classic front; the
-/// workloads' own threads begin anew.
+/// Turns the heap to this side. The calling thread forgets what it has learned by going to the
+/// classic front; the workloads' own threads begin anew.
 fn turn_to(front: Front, learns: bool) {
     theap::set_front(Front::Classic);
     theap::collect();

@@ -1,8 +1,9 @@
-//! `cargo bench -p theap-bench --features suite --bench suite`: theap and its peers as Rust programs have them.
+//! `cargo bench -p theap-bench --features suite --bench suite`: theap and its peers as the global
+//! allocators of Rust programs.
 //!
-//! Every contender is a program of its own (`contenders/`) with that allocator as its global one, and every run is a
-//! process of its own, in interleaved rounds with rotated order. Arguments follow `--`; relative paths start at the
-//! workspace.
+//! Every contender is a program of its own (`contenders/`) with that allocator as its global one,
+//! and every run is a process of its own, in interleaved rounds with rotated order. Arguments
+//! follow `--`; relative paths start at the workspace.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,29 +19,30 @@ use theap_bench::suite::{Entrant, Mode, Output, Role, Side, Suite, host};
 struct Options {
     /// Run only the rows whose name contains one of these.
     rows: Vec<String>,
-    /// Rounds.
+    /// Run each row this many times.
     #[arg(long)]
     rounds: Option<usize>,
-    /// Milliseconds that a run measures.
+    /// Measure each run for this many milliseconds.
     #[arg(long)]
     millis: Option<u64>,
     /// Run only these contenders besides theap.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Another build of contender-theap to measure too, as what it costs.
+    /// Measure another build of contender-theap, too, to show what it costs.
     #[arg(long, value_name = "NAME=PROGRAM", value_parser = variant)]
     variant: Vec<(String, PathBuf)>,
-    /// Two rounds of a twentieth of a second.
+    /// Run two rounds of a twentieth of a second each.
     #[arg(long)]
     quick: bool,
     #[command(flatten)]
     output: Output,
-    /// What `cargo bench` passes and `cargo test` does not: without it every row just runs briefly.
+    /// `cargo bench` passes this option and `cargo test` does not: without it every row just runs
+    /// briefly.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// Each with what it is there for and its program.
+/// Every contender's name, its purpose in the report, and its program.
 const CONTENDERS: [(&str, Role, &str); 10] = [
     (
         "theap",
@@ -143,7 +145,8 @@ fn side(name: &str, role: Role, program: PathBuf) -> Side {
     }
 }
 
-/// The crates that a contender is made of, with the versions of the lock file that it was built with.
+/// The crates that a contender is made of, with the versions of the lock file that it was built
+/// with.
 fn version(contender: &str) -> String {
     let crates: &[&str] = match contender {
         "mimalloc" => &["mimalloc", "libmimalloc-sys"],

@@ -1,7 +1,8 @@
-//! What a latency-sensitive service of your own needs: `cargo run --release --example pinned_service`.
+//! A service that must answer without delays: `cargo run --release --example pinned_service`.
 //!
-//! Four steps: make theap the global allocator, pin the thread, have the memory ready before the first request, and
-//! forbid the allocator every system call from then on. The rest shows that it helped.
+//! It takes four steps: make theap the global allocator, pin the thread, have the memory ready
+//! before the first request, and forbid the allocator every system call from then on. The rest of
+//! the program measures that the steps helped.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -11,28 +12,30 @@ use hdrhistogram::Histogram;
 use nix::sys::resource::{UsageWho, getrusage};
 use theap::{Config, Pages, Theap};
 
-// 1. Hugepages of the pool if the host has any, else transparent ones, else 4 KiB pages.
+// 1. theap takes hugepages of the host's pool if there are any, else transparent hugepages, else
+//    pages of 4 KiB.
 #[global_allocator]
 static HEAP: Theap = Theap::with(Config::new().pages(Pages::Auto));
 
-/// More than the service ever holds at once.
+/// Bytes to have ready: more than the service ever holds at once.
 const MEMORY: usize = 128 << 20;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // 2. A thread that moves takes its caches along by missing in all of them.
+    // 2. The thread stays on one CPU: after a move it would miss in all of that CPU's caches.
     let cpus = core_affinity::get_core_ids().unwrap_or_default();
     let cpu = cpus.last().ok_or("no CPU is allowed")?;
     core_affinity::set_for_current(*cpu);
 
-    // 3. No page fault in this much memory from here on.
+    // 3. theap faults this much memory in now, so that its first use takes no page fault later.
     theap::warm_up(MEMORY)?;
 
     let mut times = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3)?;
     let mut service = Service::default();
-    service.run(20_000, &mut times); // a rehearsal: code, stack and live set are there too
+    service.run(20_000, &mut times); // a rehearsal, which also faults in the code and the stack
     times.reset();
 
-    // 4. From here on a request for memory that is not there is refused, and nothing waits for the kernel.
+    // 4. From here on theap refuses a request for memory that is not ready, and never waits for the
+    //    kernel.
     theap::seal();
 
     let before = getrusage(UsageWho::RUSAGE_THREAD)?;

@@ -1,12 +1,12 @@
 //! Rows on jemalloc.
 
-#[path = "../src/jemalloc.rs"]
+#[path = "../src/contender/jemalloc.rs"]
 mod records;
 
 use std::process::ExitCode;
 use std::ptr::NonNull;
 
-use theap_bench::{Contender, delegate};
+use theap_bench::{Contender, forward_global_alloc};
 use tikv_jemallocator::Jemalloc;
 
 #[global_allocator]
@@ -14,7 +14,7 @@ static GLOBAL: Peer = Peer(Jemalloc);
 
 struct Peer(Jemalloc);
 
-delegate!(Peer);
+forward_global_alloc!(Peer);
 
 impl Contender for Peer {
     const NAME: &'static str = "jemalloc";

@@ -1,25 +1,27 @@
-//! Rows on mimalloc 3. `mi_is_in_heap_region` looks an address up in its own map of pages.
+//! Rows on mimalloc 3. `mi_is_in_heap_region` looks an address up in mimalloc's map of pages.
 #![allow(unsafe_code)] // the peer's C interface
 
 use std::process::ExitCode;
 use std::ptr::NonNull;
 
 use mimalloc::MiMalloc;
-use theap_bench::{Contender, delegate};
+use theap_bench::{Contender, forward_global_alloc};
 
 #[global_allocator]
 static GLOBAL: Peer = Peer(MiMalloc);
 
 struct Peer(MiMalloc);
 
-delegate!(Peer);
+forward_global_alloc!(Peer);
 
 impl Contender for Peer {
     const NAME: &'static str = "mimalloc";
 
     fn owns(&self, block: NonNull<u8>, size: usize) -> bool {
         let block = block.as_ptr().cast();
-        // SAFETY: takes any address; the size is asked for only after it was found to be mimalloc's.
+        // SAFETY: `mi_is_in_heap_region` takes any address. `mi_usable_size` asks for a live block
+        // of mimalloc: `Contender::owns` is called with live blocks only, and the map of pages has
+        // shown that this one is mimalloc's.
         unsafe {
             libmimalloc_sys::mi_is_in_heap_region(block)
                 && libmimalloc_sys::mi_usable_size(block) >= size

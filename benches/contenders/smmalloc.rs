@@ -1,18 +1,18 @@
-//! Rows on smmalloc. Its memory is one range, so it knows its pointers; which size a block has is in its address.
-#![allow(unsafe_code)] // an allocator is implemented
+//! Rows on smmalloc. Its memory is one range, so it knows its pointers; a block's address tells its
+//! size.
 
 use std::process::ExitCode;
 use std::ptr::NonNull;
 
 use smmalloc::{Smalloc, ptr_to_sc};
-use theap_bench::{Contender, delegate};
+use theap_bench::{Contender, forward_global_alloc};
 
 #[global_allocator]
 static GLOBAL: Peer = Peer(Smalloc::new());
 
 struct Peer(Smalloc);
 
-delegate!(Peer);
+forward_global_alloc!(Peer);
 
 impl Contender for Peer {
     const NAME: &'static str = "smmalloc";

@@ -1,10 +1,10 @@
-//! Interleaved rounds and what comes out of them.
+//! Interleaved rounds, and the records that come out of them.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Metric;
+use crate::measure::Metric;
 
 /// Calls `run(round, contender)` for every contender in every round. The order is rotated by one
 /// from round to round, so that no contender always runs first, or always after the same one.
@@ -31,11 +31,11 @@ pub struct Record {
     pub workload: String,
     /// The contender's name.
     pub allocator: String,
-    /// Its page mode; `default` where the allocator has none to choose.
+    /// The contender's page mode; `default` where it has none to choose.
     pub pages: String,
-    /// What was measured.
+    /// The name of the metric.
     pub metric: Cow<'static, str>,
-    /// Unit of the three figures.
+    /// Unit of median, minimum and maximum.
     pub unit: Cow<'static, str>,
     /// Median of the rounds (the mean of the middle two if their number is even).
     pub median: f64,
@@ -43,7 +43,7 @@ pub struct Record {
     pub min: f64,
     /// The largest round.
     pub max: f64,
-    /// Rounds that were measured.
+    /// The number of rounds that were measured.
     pub rounds: usize,
 }
 

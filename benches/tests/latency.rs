@@ -1,4 +1,5 @@
-//! What the latency workloads report is what happened: delays of an allocator that is known to be slow.
+//! What the latency workloads report is what happened: delays of an allocator that is known to be
+//! slow.
 #![allow(unsafe_code)] // a slow contender is an allocator too
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -25,7 +26,7 @@ const MARKED: usize = 777;
 /// System, with a delay in every [`EVERY`]th allocation.
 struct Slow;
 
-// SAFETY: passes everything on to System.
+// SAFETY: every call goes to System unchanged, with a delay before some.
 unsafe impl GlobalAlloc for Slow {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.size() == MARKED {
@@ -37,7 +38,8 @@ unsafe impl GlobalAlloc for Slow {
                 }
             }
         }
-        // SAFETY: the caller's promise about `layout` is System's precondition.
+        // SAFETY: `GlobalAlloc::alloc` has its caller promise a size other than 0, which is what
+        // System asks for.
         unsafe { System.alloc(layout) }
     }
 
@@ -45,7 +47,8 @@ unsafe impl GlobalAlloc for Slow {
         if layout.size() == MARKED {
             FREES.fetch_add(1, Ordering::Relaxed);
         }
-        // SAFETY: the caller's promise about both is System's precondition.
+        // SAFETY: `GlobalAlloc::dealloc` has its caller promise a live block of this allocator with
+        // its layout; all of its blocks are System's.
         unsafe { System.dealloc(block, layout) }
     }
 }

@@ -28,15 +28,17 @@ fn tiny(workload: Workload) -> Params {
 /// Allocators that are System under another name.
 macro_rules! system_as {
     ($($name:ident)*) => {$(
-        // SAFETY: passes everything on to System.
+        // SAFETY: every call goes to System unchanged.
         unsafe impl GlobalAlloc for $name {
             unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-                // SAFETY: the caller's promise about `layout` is System's precondition.
+                // SAFETY: `GlobalAlloc::alloc` has its caller promise a size other than 0, which is
+                // what System asks for.
                 unsafe { System.alloc(layout) }
             }
 
             unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-                // SAFETY: the caller's promise about both is System's precondition.
+                // SAFETY: `GlobalAlloc::dealloc` has its caller promise a live block of this
+                // allocator with its layout; all of its blocks are System's.
                 unsafe { System.dealloc(block, layout) }
             }
         }
@@ -77,7 +79,7 @@ struct Unfaithful;
 impl Contender for Unfaithful {
     const NAME: &'static str = "unfaithful";
 
-    /// 777 bytes are asked for by this test's workloads and by no probe.
+    /// This test's workloads ask for 777 bytes, and no probe does.
     fn owns(&self, _block: NonNull<u8>, size: usize) -> bool {
         size != 777
     }

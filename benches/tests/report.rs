@@ -86,7 +86,8 @@ fn goal(report: &Report, about: &str) -> Goal {
         .unwrap()
 }
 
-/// The best peer is the fastest, on rows about memory the smallest, where theap's figure is that of small pages.
+/// The best peer is the fastest, on rows about memory the smallest, where theap's figure is that of
+/// small pages.
 #[test]
 fn verdicts_compare_with_the_best_peer() {
     let records = [

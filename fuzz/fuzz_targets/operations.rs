@@ -1,4 +1,5 @@
-//! Sequences of operations from bytes, against the oracle of the property tests.
+//! Decodes the fuzzer's bytes to a sequence of operations, and runs them against the oracle of the
+//! property tests.
 #![no_main]
 
 #[path = "../../tests/oracle/mod.rs"]

@@ -1,20 +1,21 @@
-//! Rows of one thread that work through Rust's collections, on the process's global allocator. An operation is one
-//! of the collection: an insertion or a removal, an appended piece.
+//! Rows of one thread that work through Rust's collections, on the process's global allocator. An
+//! operation is one of the collection: an insertion, a removal or an appended piece.
 
 use std::collections::{BTreeMap, HashMap, LinkedList};
 use std::hint::black_box;
 
 use super::Budget;
-use crate::tape::Random;
-use crate::{Error, Metric};
+use crate::error::Error;
+use crate::measure::Metric;
+use crate::steps::{Random, SEED};
 
 /// Operations between two looks at the clock.
 const CHUNK: usize = 4096;
 
-/// Keys of the maps; half of them are there at a time.
+/// Keys of the maps; half of them are in the map at a time.
 const KEYS: u64 = 20_000;
 
-/// A string of 8 to 72 bytes that belongs to the number.
+/// A string of 8 to 71 bytes, always the same for the same number.
 fn text(number: u64) -> String {
     let mut text = format!("{number:08x}");
     let more = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize;
@@ -22,9 +23,10 @@ fn text(number: u64) -> String {
     text
 }
 
-/// A map from numbers to short vectors: a random key is removed, or inserted if it is not there.
+/// A B-tree map from numbers to short vectors: a random key is removed, or inserted if it is not
+/// there.
 pub(super) fn btree(budget: Budget) -> Result<Vec<Metric>, Error> {
-    let mut random = Random::new(42);
+    let mut random = Random::new(SEED);
     let mut map = BTreeMap::new();
     budget.measure(|| {
         for _ in 0..CHUNK {
@@ -37,10 +39,10 @@ pub(super) fn btree(budget: Budget) -> Result<Vec<Metric>, Error> {
     })
 }
 
-/// The same from strings to strings.
+/// A hash map from strings to strings: a random key is removed, or inserted if it is not there.
 pub(super) fn strings(budget: Budget) -> Result<Vec<Metric>, Error> {
     let keys: Vec<String> = (0..KEYS).map(text).collect();
-    let mut random = Random::new(42);
+    let mut random = Random::new(SEED);
     let mut map = HashMap::new();
     budget.measure(|| {
         for _ in 0..CHUNK {
@@ -53,9 +55,10 @@ pub(super) fn strings(budget: Budget) -> Result<Vec<Metric>, Error> {
     })
 }
 
-/// Appends to random ones of 2000 vectors; one that has reached its length, 1 to 512 elements, starts again.
+/// Appends to random ones of 2000 vectors. A vector that has reached its length, 1 to 512 elements,
+/// is dropped, and an empty one takes its place.
 pub(super) fn vectors(budget: Budget) -> Result<Vec<Metric>, Error> {
-    let mut random = Random::new(42);
+    let mut random = Random::new(SEED);
     let mut vectors: Vec<Vec<u32>> = vec![Vec::new(); 2000];
     budget.measure(|| {
         for _ in 0..CHUNK {
@@ -108,7 +111,7 @@ pub(super) fn growing_vectors(budget: Budget) -> Result<Vec<Metric>, Error> {
 /// 256 strings grow by pieces of 1 to 40 bytes to 1 KiB each, a random one at a time.
 pub(super) fn growing_strings(budget: Budget) -> Result<Vec<Metric>, Error> {
     const PIECE: &str = "all work and no play makes for long runs";
-    let mut random = Random::new(42);
+    let mut random = Random::new(SEED);
     let mut strings = vec![String::new(); 256];
     budget.measure(|| {
         for _ in 0..CHUNK {

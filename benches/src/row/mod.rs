@@ -1,37 +1,47 @@
-//! The rows of the benchmark suite: what is run, on any [`Contender`].
+//! The rows of the benchmark suite: named benchmarks for any [`Contender`](crate::Contender), each
+//! measured for a given time.
 //!
-//! A row is measured for a given time, not for a given number of operations: the work of an operation is the same for
-//! every contender, and one that is fifty times slower than another does not hold up the run. An operation is one call
-//! of the allocator, in `collections` and `spawn` what their module says. Before the measured part everything that the
-//! harness needs is made, and the row has run once.
+//! A row is measured for a time, not for a number of operations: the work of an operation is the
+//! same for every contender, and one that is fifty times slower than another does not hold up the
+//! run. An operation is one call of the allocator; `collections.rs` says what it is there. Before
+//! the measured part the row makes everything that it needs itself, and runs for a quarter of the
+//! time.
 //!
-//! Whose memory it is, is proved before and after (`proof.rs`) and of the blocks that a row leaves. Rows that
-//! work through Rust's collections need the contender to be the process's global allocator, which is proved, too.
+//! The contender must prove that the memory is its own: by probes before and after the row
+//! (`block/probe.rs`), and of the blocks that a row leaves. Rows that work through Rust's
+//! collections need the contender to be the process's global allocator, which is proved, too.
 
 mod collections;
+mod handed;
 mod memory;
-mod rss;
+mod rows;
 mod single;
-mod steps;
-mod table;
 mod threads;
 
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Contender, Error, Metric, proof};
+use crate::error::Error;
+use crate::measure::{Metric, throughput};
+use crate::thread::crew;
 
-pub use table::ROWS;
-use table::Work;
+pub use rows::{ROWS, Row};
 
-/// What a row is about.
+/// Metric: operations a second, in millions.
+pub const THROUGHPUT: &str = crate::measure::THROUGHPUT;
+
+/// Metric: the most memory that the process had at once, in bytes.
+pub const PEAK: &str = crate::measure::PEAK;
+
+/// A group of rows in reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Category {
-    /// One thread, and every block is written to only where it starts: a null allocator can run it, too.
+    /// One thread that writes to the first byte of each block and nowhere else: the null allocator
+    /// can run these rows, too.
     HitPath,
-    /// One thread.
+    /// One thread, with other work.
     Single,
     /// Threads that share memory, or come and go.
     Threads,
@@ -51,7 +61,7 @@ impl Category {
         Self::Memory,
     ];
 
-    /// Its title in reports.
+    /// The category's title in reports.
     pub const fn title(self) -> &'static str {
         match self {
             Self::HitPath => "one thread, hit path",
@@ -62,7 +72,7 @@ impl Category {
         }
     }
 
-    /// Its name in files and markers.
+    /// The category's name in files and markers.
     pub const fn name(self) -> &'static str {
         match self {
             Self::HitPath => "hit-path",
@@ -73,7 +83,7 @@ impl Category {
         }
     }
 
-    /// The unit of its rows' figures, and which are better.
+    /// A sentence with the unit of the rows' figures.
     pub const fn unit(self) -> &'static str {
         match self {
             Self::Memory => "Peak memory in MiB, less is better.",
@@ -82,63 +92,19 @@ impl Category {
     }
 }
 
-/// One row of the suite.
-pub struct Row {
-    /// Its name on the command line and in reports.
-    pub name: &'static str,
-    /// What it is about.
-    pub category: Category,
-    work: Work,
-}
-
-/// How long a row is measured.
+/// The time that a row is measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget(pub Duration);
-
-/// Metric: operations a second, in millions.
-pub const THROUGHPUT: &str = "throughput";
-
-/// Metric: the most memory that the process had at once, in bytes.
-pub const PEAK: &str = "peak_rss";
 
 /// The row of that name.
 pub fn row(name: &str) -> Option<&'static Row> {
     ROWS.iter().find(|row| row.name == name)
 }
 
-impl Row {
-    /// What a reader compares: [`THROUGHPUT`], more is better, or [`PEAK`], less is better.
-    pub fn metric(&self) -> &'static str {
-        match self.category {
-            Category::Memory => PEAK,
-            _ => THROUGHPUT,
-        }
-    }
-
-    /// Runs the row on `a`.
-    ///
-    /// # Errors
-    /// Fails if a proof fails or memory runs out.
-    pub fn run<A: Contender>(&self, a: &A, budget: Budget) -> Result<Vec<Metric>, Error> {
-        if let Some((blocks, mean)) = self.work.limits() {
-            a.expect(blocks, mean);
-        }
-        if self.work.needs_global() {
-            proof::prove_global(a)?;
-        }
-        proof::prove(a)?;
-        let mut metrics = self.work.run(a, budget)?;
-        proof::prove(a)?;
-        if metrics.iter().all(|metric| metric.metric != PEAK) {
-            metrics.push(bytes(PEAK, rss::peak()?));
-        }
-        Ok(metrics)
-    }
-}
-
 impl Budget {
-    /// Runs `pass` for a quarter of the time, at least three times, and then again and again until the time is over.
-    /// Returns the operations a second of the latter; `pass` says how many operations it did.
+    /// Runs `pass` for a quarter of the time, at least three times, and then again and again until
+    /// the time is over. Returns the throughput of the latter passes; `pass` returns its
+    /// operations.
     fn measure(self, mut pass: impl FnMut() -> Result<u64, Error>) -> Result<Vec<Metric>, Error> {
         let start = Instant::now();
         for nth in 0.. {
@@ -157,20 +123,16 @@ impl Budget {
             }
         }
     }
-}
 
-fn throughput(ops: u64, wall: Duration) -> Metric {
-    Metric {
-        metric: THROUGHPUT.into(),
-        unit: "Mop/s".into(),
-        value: ops as f64 / wall.as_secs_f64() / 1e6,
-    }
-}
-
-fn bytes(metric: &'static str, value: u64) -> Metric {
-    Metric {
-        metric: metric.into(),
-        unit: "bytes".into(),
-        value: value as f64,
+    /// The throughput of a [`crew`] that works for this time.
+    fn crew<I: Send, S>(
+        self,
+        inputs: Vec<I>,
+        make: impl Fn(I) -> Result<S, Error> + Sync,
+        turn: impl Fn(&mut S) -> Result<u64, Error> + Sync,
+        end: impl Fn(S) -> Result<(), Error> + Sync,
+    ) -> Result<Vec<Metric>, Error> {
+        let (ops, wall) = crew(self.0, inputs, make, turn, end)?;
+        Ok(vec![throughput(ops, wall)])
     }
 }

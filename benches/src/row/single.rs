@@ -1,44 +1,52 @@
 //! Rows of one thread that call the allocator themselves.
 
 use super::Budget;
-use super::steps::{self, Circle};
-use crate::block::{Aligned, Block};
-use crate::tape::Step;
-use crate::{Contender, Error, Metric};
+use crate::block::{Aligned, empty_slots, free_proved};
+use crate::contender::Contender;
+use crate::error::Error;
+use crate::measure::Metric;
+use crate::pattern::burst::push_and_drain;
+use crate::pattern::turnover::{replace, toggle};
+use crate::steps::{Circle, Sizes, for_row, server as server_steps};
 
 /// Operations between two looks at the clock.
 const CHUNK: usize = 8192;
 
-/// A slot of a working set.
-pub(super) type Slot<A, const ALIGN: usize = 1> = Option<Aligned<A, ALIGN>>;
-
-/// Each operation picks a random slot and frees its block, or allocates one if it is empty.
+/// Each operation picks a random slot and frees its block, or allocates one if the slot is empty.
 pub(super) fn mixed<A: Contender, const ALIGN: usize>(
     a: &A,
     budget: Budget,
     slots: usize,
-    sizes: (u32, u32),
+    sizes: Sizes,
 ) -> Result<Vec<Metric>, Error> {
-    let steps = steps::even(slots, sizes);
+    let steps = for_row(slots, sizes);
     let mut circle = Circle::new(&steps);
-    let mut slots = empty::<A, ALIGN>(slots);
+    let mut slots = empty_slots::<A, ALIGN>(slots);
     // Filled to its usual half first: the measured part is the steady state.
     for _ in 0..(2 * slots.len()).div_ceil(CHUNK) {
-        toggle(a, circle.next(CHUNK), &mut slots)?;
+        toggle(a, circle.next(CHUNK).iter(), &mut slots)?;
     }
-    let metrics = budget.measure(|| toggle(a, circle.next(CHUNK), &mut slots))?;
-    give_all(a, slots)?;
+    let metrics = budget.measure(|| {
+        let steps = circle.next(CHUNK);
+        toggle(a, steps.iter(), &mut slots)?;
+        Ok(steps.len() as u64)
+    })?;
+    free_proved(a, slots)?;
     Ok(metrics)
 }
 
-/// A random slot's block is replaced, as the server mix says.
+/// Replaces a random slot's block, with sizes and lifetimes of the server mix.
 pub(super) fn server<A: Contender>(a: &A, budget: Budget) -> Result<Vec<Metric>, Error> {
-    let (steps, slots) = steps::server();
+    let (steps, slots) = server_steps();
     let mut circle = Circle::new(&steps);
-    let mut slots = empty::<A, 1>(slots);
-    replace(a, &steps, &mut slots)?;
-    let metrics = budget.measure(|| replace(a, circle.next(CHUNK), &mut slots))?;
-    give_all(a, slots)?;
+    let mut slots = empty_slots::<A, 1>(slots);
+    replace(a, steps.iter(), &mut slots)?;
+    let metrics = budget.measure(|| {
+        let steps = circle.next(CHUNK);
+        replace(a, steps.iter(), &mut slots)?;
+        Ok(2 * steps.len() as u64)
+    })?;
+    free_proved(a, slots)?;
     Ok(metrics)
 }
 
@@ -54,7 +62,7 @@ pub(super) fn burst<A: Contender, const ALIGN: usize>(
     let bursts = CHUNK.div_ceil(2 * count);
     let metrics = budget.measure(|| {
         for _ in 0..bursts {
-            once(a, &mut blocks, count, size, take)?;
+            push_and_drain(a, &mut blocks, count, size, take)?;
         }
         Ok((2 * bursts * count) as u64)
     })?;
@@ -62,69 +70,4 @@ pub(super) fn burst<A: Contender, const ALIGN: usize>(
     block.prove(a)?;
     block.give(a);
     Ok(metrics)
-}
-
-#[inline]
-fn once<A: Contender, const ALIGN: usize>(
-    a: &A,
-    blocks: &mut Vec<Aligned<A, ALIGN>>,
-    count: usize,
-    size: usize,
-    take: impl Fn(&A, usize, u8) -> Result<Aligned<A, ALIGN>, Error> + Copy,
-) -> Result<(), Error> {
-    for _ in 0..count {
-        blocks.push(take(a, size, 1)?);
-    }
-    blocks.drain(..).for_each(|block| block.give(a));
-    Ok(())
-}
-
-pub(super) fn empty<A: Contender, const ALIGN: usize>(count: usize) -> Vec<Slot<A, ALIGN>> {
-    (0..count).map(|_| None).collect()
-}
-
-#[inline(never)]
-pub(super) fn toggle<A: Contender, const ALIGN: usize>(
-    a: &A,
-    steps: &[Step],
-    slots: &mut [Slot<A, ALIGN>],
-) -> Result<u64, Error> {
-    for step in steps {
-        let slot = &mut slots[step.slot as usize];
-        match slot.take() {
-            Some(block) => block.give(a),
-            None => *slot = Some(Aligned::take(a, step.size as usize, 1)?),
-        }
-    }
-    Ok(steps.len() as u64)
-}
-
-/// Frees what is in the steps' slots and puts a new block there.
-#[inline(never)]
-pub(super) fn replace<A: Contender>(
-    a: &A,
-    steps: &[Step],
-    slots: &mut [Slot<A>],
-) -> Result<u64, Error> {
-    for step in steps {
-        let slot = &mut slots[step.slot as usize];
-        if let Some(old) = slot.take() {
-            old.give(a);
-        }
-        *slot = Some(Block::take(a, step.size as usize, 1)?);
-    }
-    Ok(2 * steps.len() as u64)
-}
-
-/// Frees the blocks of the slots, each of them proved.
-pub(super) fn give_all<A: Contender, const ALIGN: usize>(
-    a: &A,
-    slots: Vec<Slot<A, ALIGN>>,
-) -> Result<(), Error> {
-    slots
-        .iter()
-        .flatten()
-        .try_for_each(|block| block.prove(a))?;
-    slots.into_iter().flatten().for_each(|block| block.give(a));
-    Ok(())
 }

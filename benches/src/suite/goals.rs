@@ -1,7 +1,7 @@
-//! Which of the project's goals the figures meet.
+//! The project's goals, and which of them the figures meet.
 //!
-//! Medians decide. A goal is met only if every row that it is about has a figure; until then it is open, or missed
-//! already.
+//! Medians decide. A goal is met only if every row that it is about has a figure; until then it is
+//! open, or missed already.
 
 use std::fmt::Write;
 
@@ -10,20 +10,21 @@ use serde::Serialize;
 use super::{Mode, Role, Summary};
 use crate::row::{Category, ROWS, Row};
 
-/// A goal beside what was measured.
+/// A goal with the figure that decides it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Goal {
-    /// What is wanted, and of which rows.
+    /// The goal in words, with the rows that it is about.
     pub goal: &'static str,
     /// The bound that the measured figure must reach, or must not pass.
     pub bound: f64,
-    /// The figure that decides: a mean, or that of the worst row; none without figures.
+    /// The figure that decides: a mean, or the figure of the worst row. `None` without figures.
     pub measured: Option<f64>,
     /// The worst row, where each row counts.
     pub at: Option<&'static str>,
-    /// Whether the goal is met; none if rows have no figure and none of the others misses it.
+    /// Whether the goal is met. `None` if some rows have no figure and none of the others misses
+    /// it.
     pub met: Option<bool>,
-    /// Rows with figures, and all rows of the goal.
+    /// The number of rows with figures, and of all rows of the goal.
     pub rows: (usize, usize),
     /// The rows that miss it, where each row counts.
     pub misses: Vec<Miss>,
@@ -34,11 +35,11 @@ pub struct Goal {
 pub struct Miss {
     /// The row's name.
     pub row: &'static str,
-    /// Its figure.
+    /// The row's figure.
     pub measured: f64,
 }
 
-/// What a row's figure is a multiple of.
+/// The figure that a row's figure is divided by.
 #[derive(Clone, Copy)]
 enum Of {
     Best,
@@ -48,7 +49,7 @@ enum Of {
     OneThread,
 }
 
-/// What is asked of the figures.
+/// The condition that the figures must meet.
 #[derive(Clone, Copy)]
 enum Bound {
     EachAtLeast(f64),
@@ -64,9 +65,9 @@ struct Aim {
     goal: &'static str,
     of: Of,
     bound: Bound,
-    /// The rows that it is about.
+    /// Whether the goal is about the row.
     about: fn(&Row) -> bool,
-    /// Bytes that the row must take under one of the two, or it is not about the row after all.
+    /// Bytes that one of the two figures must reach, or the goal is not about the row after all.
     above: f64,
 }
 
@@ -238,7 +239,7 @@ impl Summary<'_> {
         }
     }
 
-    /// The subject's figure on the row as a multiple, and the larger one of the two.
+    /// The subject's figure on the row as a multiple of another, and the larger one of the two.
     fn figure(&self, row: &Row, of: Of) -> Option<(f64, f64)> {
         let subject = self.subject(row)?.median;
         let other = match of {
@@ -291,7 +292,7 @@ impl Summary<'_> {
     }
 }
 
-/// The geometric mean; none of nothing.
+/// The geometric mean; `None` of nothing.
 pub(super) fn mean(ratios: impl Iterator<Item = f64>) -> Option<f64> {
     let logs: Vec<f64> = ratios.map(f64::ln).collect();
     (!logs.is_empty()).then(|| (logs.iter().sum::<f64>() / logs.len() as f64).exp())

@@ -1,4 +1,4 @@
-//! What a suite is measured on.
+//! Facts about the host that a suite is measured on.
 #![allow(unsafe_code)] // glibc's version
 
 use std::env;
@@ -9,10 +9,11 @@ use procfs::process::Process;
 use procfs::{CpuInfo, Current, LoadAverage, Meminfo};
 use rustix::system::uname;
 
-/// Where transparent hugepages are chosen.
+/// The kernel's setting of transparent hugepages.
 const THP: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
 
-/// Facts about this host that figures depend on, and what was set for theap. A fact that cannot be read is "unknown".
+/// Facts about this host that figures depend on, and theap's variables in the environment, each
+/// with its name. A fact that cannot be read is "unknown".
 pub fn host() -> Vec<(String, String)> {
     let unknown = || "unknown".to_owned();
     let cpu = CpuInfo::current().ok();
@@ -47,12 +48,12 @@ pub fn host() -> Vec<(String, String)> {
     facts.map(|(name, found)| (name.to_owned(), found)).to_vec()
 }
 
-/// CPUs that this process may use.
+/// The number of CPUs that this process may use.
 pub(super) fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The mean numbers of processes that are ready to run.
+/// The mean numbers of processes that are ready to run, over 1, 5 and 15 minutes.
 pub(super) fn load() -> String {
     LoadAverage::current().map_or_else(
         |_| "unknown".into(),
@@ -60,7 +61,7 @@ pub(super) fn load() -> String {
     )
 }
 
-/// What theap's environment variables are set to; the children inherit them.
+/// theap's environment variables and their values; the children inherit them.
 fn variables() -> String {
     let mut set: Vec<String> = env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -75,9 +76,10 @@ fn variables() -> String {
     }
 }
 
-/// glibc with its version.
+/// The name and version of glibc, for example `glibc 2.36`.
 pub fn glibc() -> String {
-    // SAFETY: no precondition; a constant string that ends in NUL.
+    // SAFETY: gnu_get_libc_version has no precondition; it returns a constant string that ends in
+    // NUL.
     let version = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) };
     format!("glibc {}", version.to_string_lossy())
 }

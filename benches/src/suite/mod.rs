@@ -1,8 +1,10 @@
-//! The suite: rows on several allocators, every run in a child process of its own, in interleaved rounds.
+//! The suite: rows on several allocators, every run in a child process of its own, in interleaved
+//! rounds.
 //!
-//! Protocol: a child is started with `ROW MILLISECONDS` after the arguments of its side and prints the row's metrics
-//! as JSON ([`crate::answer`]).
+//! Protocol: a child is started with `ROW MILLISECONDS` after the arguments of its side and prints
+//! the row's metrics as JSON ([`answer`]).
 
+mod child;
 mod goals;
 mod host;
 #[cfg(feature = "report")]
@@ -17,9 +19,12 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
+use crate::measure::Metric;
+use crate::rounds::{Record, Series, interleave};
 use crate::row::{Budget, Category, Row};
-use crate::{Error, Metric, Record, Series, interleave};
 
+pub use child::{answer, run};
 pub use goals::{Goal, Miss};
 pub use host::{glibc, host};
 #[cfg(feature = "report")]
@@ -27,59 +32,59 @@ pub use output::Output;
 pub use report::{Failure, Mode, Report, Run};
 pub use summary::{Summary, Verdict};
 
-/// What an allocator is there for.
+/// The purpose of an allocator in a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// The allocator that is compared.
     Subject,
-    /// The same on small pages; only on rows about memory, where it stands for the subject.
+    /// The subject on small pages; only on rows about memory, where it stands for the subject.
     SmallPages,
-    /// Another build of the subject: what that costs, or brings.
+    /// Another build of the subject, to show what it costs or brings.
     Variant,
     /// Another allocator.
     Peer,
-    /// What no allocator can pass; only on rows of the hit path.
+    /// The null allocator, which no allocator can pass; only on rows of the hit path.
     Limit,
 }
 
 /// An allocator in a report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entrant {
-    /// Its name.
+    /// The allocator's name.
     pub name: String,
-    /// What it is there for.
+    /// The allocator's purpose.
     pub role: Role,
-    /// Which version it is, as far as is known.
+    /// The allocator's version, as far as is known.
     pub version: String,
 }
 
 /// An allocator, as a program to run.
 #[derive(Clone, Debug)]
 pub struct Side {
-    /// Who it is.
+    /// The allocator.
     pub entrant: Entrant,
     /// The program that runs rows on it.
     pub program: PathBuf,
     /// The program's first arguments.
     pub arguments: Vec<OsString>,
-    /// What is set in its environment.
+    /// Variables that are set in the program's environment.
     pub environment: Vec<(OsString, OsString)>,
 }
 
 /// A run that is about to begin.
 pub struct Progress<'a> {
-    /// Runs before it.
+    /// The number of runs before this one.
     pub done: usize,
-    /// All runs.
+    /// The number of all runs.
     pub total: usize,
-    /// Its row.
+    /// The row that is run.
     pub row: &'a Row,
-    /// Its side.
+    /// The side that runs it.
     pub side: &'a Side,
 }
 
-/// What to run.
+/// The rows to run, the allocators to run them on, and how long.
 pub struct Suite {
     /// How the allocators get into the programs.
     pub mode: Mode,
@@ -121,13 +126,15 @@ impl Side {
             let (status, said) = (output.status, said.trim());
             return Err(Error::Setup(format!("{name}: {status}: {said}")));
         }
-        serde_json::from_slice(&output.stdout)
-            .map_err(|error| Error::Setup(format!("{name} is not understood: {error}")))
+        serde_json::from_slice(&output.stdout).map_err(|error| {
+            let program = program.display();
+            Error::Setup(format!("{name}: {program} printed no metrics: {error}"))
+        })
     }
 }
 
 impl Suite {
-    /// Runs in all of the suite.
+    /// The number of runs in the whole suite.
     fn runs(&self) -> usize {
         let sides = |row: &&Row| self.sides.iter().filter(|side| side.runs(row)).count();
         self.rounds * self.rows.iter().map(sides).sum::<usize>()
@@ -152,10 +159,12 @@ impl Suite {
         }
     }
 
-    /// Runs everything. `progress` is told before each run, and `save` gets the report after each row.
+    /// Runs everything. It calls `progress` before each run, and `save` with the report after each
+    /// row.
     ///
     /// # Errors
-    /// Fails if `save` does; nothing runs after it. A run that fails is a [`Failure`] of the report.
+    /// Fails if `save` does; nothing runs after it. A run that fails is a [`Failure`] of the
+    /// report.
     pub fn run(
         &self,
         report: &mut Report,
@@ -179,7 +188,7 @@ impl Suite {
         Ok(())
     }
 
-    /// All rounds of a row. A side that fails is left out of it from then on.
+    /// Runs all rounds of a row. A side that fails is left out of the row from then on.
     fn measure(
         &self,
         row: &Row,

@@ -1,4 +1,5 @@
-//! What both programs of the suite do with a report: measure or load it, keep it, and show it.
+//! The options that both programs of the suite have for a report: measure or load it, keep it, show
+//! it.
 
 use std::fs;
 use std::io::{self, Write};
@@ -6,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 use super::summary::markdown;
 use super::{Mode, Progress, Report, Suite, Summary};
-use crate::page::Page;
-use crate::page::charts::{self, Dots};
-use crate::page::document::{self, Section};
+use crate::error::{Error, cannot};
+use crate::render::charts::{self, Dots};
+use crate::render::document::{self, Section};
+use crate::render::{Column, Page};
 use crate::row::{Category, ROWS};
-use crate::{Column, Error, cannot};
 
-/// Where figures come from and go to.
+/// The files that figures come from and go to.
 #[derive(clap::Args)]
 pub struct Output {
     /// Write everything that is measured to this file as JSON, anew after every row
@@ -21,20 +22,22 @@ pub struct Output {
     /// Go on with the run that the file of --json holds: rows that it has are not measured again
     #[arg(long, requires = "json")]
     resume: bool,
-    /// Measure nothing: show what such a file holds. Given more than once, rows of later files replace those of earlier
-    /// ones
+    /// Measure nothing: show the figures of a file that --json wrote. Given more than once, rows of
+    /// later files replace those of earlier ones
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     from: Vec<PathBuf>,
     /// Also write a page with charts to this file
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Also write tables into this Markdown file, between markers, and charts into a directory of its name beside it
+    /// Also write tables into this Markdown file, between markers, and charts into a directory of
+    /// its name beside it
     #[arg(long, value_name = "FILE")]
     docs: Option<PathBuf>,
 }
 
 impl Output {
-    /// The figures of `--from`, or those that `suite` measures; `progress` is told before each run.
+    /// Returns the figures of `--from`, or those that `suite` measures; it calls `progress` before
+    /// each run.
     ///
     /// # Errors
     /// Fails if a file cannot be read or written, or holds figures of another mode.
@@ -53,9 +56,10 @@ impl Output {
             Some(report) if report.mode == mode => report,
             Some(report) => {
                 let title = report.mode.title();
-                return Err(
-                    Error::Setup(format!("the figures are not of this program: {title}")).into(),
-                );
+                return Err(Error::Setup(format!(
+                    "--from has figures of another program: {title}"
+                ))
+                .into());
             }
             None => self.measure(suite()?, host, progress)?,
         };
@@ -152,15 +156,15 @@ fn page(report: &Report, path: &Path) -> Result<(), Error> {
         }
     }
     page.figures(&report.records);
-    page.facts("What it was when the runs began.", facts(report));
+    page.facts("The host as it was when the runs began.", facts(report));
     page.write(path)
 }
 
-/// What a chart of [`chart`] shows.
+/// The caption of a chart.
 const AXIS: &str = "A dot is a median, the line through it goes from the smallest to the largest round; the scale is \
                     logarithmic. Right is better, on rows about memory left.";
 
-/// The figures of a category's rows as multiples of the best peer's; none where no peer has any.
+/// The chart of a category's figures as multiples of the best peer's; `None` if no peer has any.
 fn chart(summary: &Summary, category: Category) -> Result<Option<String>, Error> {
     let entrants = &summary.report.entrants;
     let mut rows = Vec::new();
@@ -192,7 +196,7 @@ fn chart(summary: &Summary, category: Category) -> Result<Option<String>, Error>
         .transpose()
 }
 
-/// What was measured, where and when, by name.
+/// The host, the runs and the allocators' versions, each with its name.
 fn facts(report: &Report) -> Vec<(String, String)> {
     let mut facts = report.host.clone();
     for run in &report.runs {
@@ -217,7 +221,8 @@ fn failures(report: &Report) -> Vec<Vec<String>> {
     std::iter::once(heading).chain(lines).collect()
 }
 
-/// Writes a section for the goals, each category with its chart, the means, the variants, and the host.
+/// Writes sections into the document: the goals, each category with its chart, the means, the
+/// variants, and the host.
 fn docs(report: &Report, path: &Path) -> Result<(), Error> {
     let mode = report.mode;
     let directory = document::charts_beside(path)?;

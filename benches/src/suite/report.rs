@@ -1,8 +1,9 @@
-//! What a suite has measured, as it is kept in a file.
+//! The figures of a suite, as they are kept in a file.
 //!
-//! Figures of one row come from one interleaved run: a row that is measured again replaces the old one as a whole, with
-//! its failures, so that no ratio is between two runs. The file is written anew after every row and takes its name when
-//! it is complete, so that a run that is broken off has lost one row at most.
+//! Figures of one row come from one interleaved run: a row that is measured again replaces the old
+//! one as a whole, with its failures, so that no ratio is between two runs. The file is written
+//! anew after every row and takes its name when it is complete, so that a run that is broken off
+//! has lost one row at most.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +11,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{Entrant, Goal, Role, Summary, Verdict};
-use crate::{Error, Record, cannot};
+use crate::error::{Error, cannot};
+use crate::rounds::Record;
 
 /// How the allocators get into the programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +25,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// Its name in files and markers.
+    /// The mode's name in files and markers.
     pub const fn name(self) -> &'static str {
         match self {
             Self::InProcess => "in-process",
@@ -31,7 +33,7 @@ impl Mode {
         }
     }
 
-    /// Its title in reports.
+    /// The mode's title in reports.
     pub const fn title(self) -> &'static str {
         match self {
             Self::InProcess => "Global allocators of Rust programs",
@@ -40,23 +42,23 @@ impl Mode {
     }
 }
 
-/// A run that counts for nothing.
+/// A run of one row on one allocator that has failed and counts for nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
     /// The row's name.
     pub row: String,
     /// The allocator's name.
     pub allocator: String,
-    /// What went wrong.
+    /// The reason.
     pub error: String,
 }
 
 /// A run of some rows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
-    /// When it began, UTC.
+    /// The time when the run began, UTC.
     pub date: String,
-    /// Processes that were ready to run then, the means of 1, 5 and 15 minutes.
+    /// The numbers of processes that were ready to run then, means of 1, 5 and 15 minutes.
     pub load: String,
     /// Rounds of each row.
     pub rounds: usize,
@@ -64,7 +66,7 @@ pub struct Run {
     pub millis: u64,
 }
 
-/// Everything that was measured on a host, with what it was measured on.
+/// Everything that was measured on a host, with facts about the host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// How the allocators got into the programs.
@@ -83,7 +85,7 @@ pub struct Report {
     pub failures: Vec<Failure>,
 }
 
-/// What a file has besides the report, for programs that read it.
+/// A file of figures: the report, and what follows from it, for programs that read the file.
 #[derive(Serialize)]
 struct Written<'a> {
     #[serde(flatten)]
@@ -92,7 +94,7 @@ struct Written<'a> {
     goals: Vec<Goal>,
 }
 
-/// Facts that two reports must share to be one: ratios of two hosts do not belong into one table.
+/// Facts that two reports must share to be merged: ratios between two hosts mean nothing.
 const SAME: [&str; 2] = ["processor", "kernel"];
 
 impl Report {
@@ -102,7 +104,7 @@ impl Report {
             || self.failures.iter().any(|failure| failure.row == row)
     }
 
-    /// Puts a row's figures in the place of what it had.
+    /// Replaces a row's figures and failures.
     pub fn replace(&mut self, row: &str, records: Vec<Record>, failures: Vec<Failure>) {
         self.records.retain(|record| record.workload != row);
         self.failures.retain(|failure| failure.row != row);
@@ -113,7 +115,7 @@ impl Report {
     /// Adds a later report, whose rows replace this one's.
     ///
     /// # Errors
-    /// Fails if they are of two hosts or modes.
+    /// Fails if the reports are of two hosts or modes.
     pub fn merge(&mut self, later: Self) -> Result<(), Error> {
         let fact = |report: &Self, name: &str| {
             let mut facts = report.host.iter();
@@ -158,7 +160,7 @@ impl Report {
     /// Reads reports; the rows of later files replace those of earlier ones.
     ///
     /// # Errors
-    /// Fails if a file cannot be read or is no report, and as [`Report::merge`].
+    /// Fails if a file cannot be read or is no report, and as [`Report::merge`] does.
     pub fn load<P: AsRef<Path>>(files: &[P]) -> Result<Option<Self>, Error> {
         let mut all: Option<Self> = None;
         for path in files.iter().map(AsRef::as_ref) {
@@ -174,7 +176,8 @@ impl Report {
         Ok(all)
     }
 
-    /// Writes the report with its verdicts and goals as JSON. The file is the old or the new one at any time.
+    /// Writes the report with its verdicts and goals as JSON. At any time the file is the old one
+    /// or the new one.
     ///
     /// # Errors
     /// Fails if the file cannot be written.
@@ -193,7 +196,7 @@ impl Report {
         fs::rename(part, path).map_err(|error| cannot("write", path, &error))
     }
 
-    /// A run without figures of the subject, on whichever pages.
+    /// The first failure of the subject, on whichever pages.
     pub fn subject_failed(&self) -> Option<&Failure> {
         self.failures.iter().find(|failure| {
             let mut subjects = self

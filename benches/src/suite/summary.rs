@@ -1,4 +1,4 @@
-//! What the figures of a suite say: the subject against the best peer and the limit, row by row.
+//! The summary of a suite's figures: the subject against the best peer and the limit, row by row.
 
 use std::fmt::Write;
 
@@ -8,16 +8,16 @@ use serde::Serialize;
 
 use super::goals::mean;
 use super::{Entrant, Report, Role};
-use crate::Record;
+use crate::render::{figures, shown_unit};
+use crate::rounds::Record;
 use crate::row::{Category, ROWS, Row};
-use crate::table::{figures, shown_unit};
 
-/// The subject on one row.
+/// The subject on one row, against the best peer and the limit.
 #[derive(Clone, Debug, Serialize)]
 pub struct Verdict {
     /// The row's name.
     pub row: &'static str,
-    /// What the row is about.
+    /// The row's category.
     pub category: Category,
     /// The subject's median: operations a second in millions, or bytes.
     pub median: f64,
@@ -29,18 +29,18 @@ pub struct Verdict {
     pub to_limit: Option<f64>,
 }
 
-/// The figures of a suite with what they say.
+/// A summary of a report's figures.
 pub struct Summary<'a> {
     pub(super) report: &'a Report,
 }
 
 impl<'a> Summary<'a> {
-    /// Of a report.
+    /// The summary of `report`.
     pub fn new(report: &'a Report) -> Self {
         Self { report }
     }
 
-    /// A verdict on each row on which the subject has a figure.
+    /// A verdict for each row that has a figure of the subject.
     pub fn verdicts(&self) -> Vec<Verdict> {
         ROWS.iter().filter_map(|row| self.verdict(row)).collect()
     }
@@ -59,7 +59,7 @@ impl<'a> Summary<'a> {
         })
     }
 
-    /// The subject's record: on rows about memory that of small pages, if there is one.
+    /// The subject's record. On rows about memory it is the record on small pages, if there is one.
     pub(super) fn subject(&self, row: &Row) -> Option<&'a Record> {
         let small = self.of_role(row, Role::SmallPages);
         small.chain(self.of_role(row, Role::Subject)).next()
@@ -80,7 +80,7 @@ impl<'a> Summary<'a> {
         entrants.filter_map(move |entrant| self.record(row, entrant))
     }
 
-    /// An allocator's record of what the row is about.
+    /// An allocator's record of the row's metric ([`Row::metric`]).
     pub fn record(&self, row: &Row, entrant: &Entrant) -> Option<&'a Record> {
         self.report.records.iter().find(|record| {
             record.workload == row.name
@@ -89,8 +89,8 @@ impl<'a> Summary<'a> {
         })
     }
 
-    /// The geometric mean of the subject's medians as multiples of another's, over the rows of a category; none without
-    /// rows.
+    /// The geometric mean of the subject's medians as multiples of another's, over the rows of a
+    /// category; `None` without rows.
     pub fn mean(&self, category: Category, other: &Entrant) -> Option<f64> {
         let rows = ROWS.iter().filter(|row| row.category == category);
         mean(
@@ -100,7 +100,8 @@ impl<'a> Summary<'a> {
         )
     }
 
-    /// Everything as Markdown: a table of rows for each category, geometric means, what variants cost, and the goals.
+    /// Everything as Markdown: a table of rows for each category, geometric means, the variants,
+    /// and the goals.
     pub fn text(&self) -> String {
         let mut text = String::new();
         for category in self.categories() {
@@ -164,7 +165,7 @@ impl<'a> Summary<'a> {
         lines
     }
 
-    /// The subject's geometric means as multiples of each peer's, a line a category.
+    /// The subject's geometric means as multiples of each peer's, with a line for each category.
     pub fn mean_lines(&self) -> Vec<Vec<String>> {
         let peers = self.entrants(Role::Peer);
         let names = peers.iter().map(|peer| peer.name.clone());
@@ -177,7 +178,7 @@ impl<'a> Summary<'a> {
         lines
     }
 
-    /// What other builds of the subject reach of its medians, a line a row.
+    /// The medians of other builds as multiples of the subject's, with a line for each row.
     pub fn variant_lines(&self) -> Vec<Vec<String>> {
         let variants = self.entrants(Role::Variant);
         let names = variants.iter().map(|variant| variant.name.clone());
@@ -203,7 +204,7 @@ impl<'a> Summary<'a> {
     }
 }
 
-/// Lines, the first of them the heading, as a table in Markdown.
+/// A table in Markdown of these lines, the first of which is the heading.
 pub fn markdown(lines: Vec<Vec<String>>) -> Table {
     let mut lines = lines.into_iter();
     let mut table = Table::new();

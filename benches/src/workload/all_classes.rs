@@ -1,13 +1,16 @@
-//! Every size in use by every thread at once: each thread takes `slots` blocks of each of the sizes up to the largest,
-//! four to a doubling, and all threads hold them together. What it shows is memory: how many size classes and threads
-//! can share it.
+//! Every size in use by every thread at once: each thread allocates `slots` blocks of each size up
+//! to the largest, with about four sizes to a doubling, and all threads hold their blocks together.
+//! The workload shows how much memory it takes to serve many size classes to many threads.
 
 use std::sync::{Barrier, Mutex, PoisonError};
 use std::thread;
 
+use super::{Outcome, Params};
 use crate::block::Block;
-use crate::meter::Meter;
-use crate::{Contender, Error, Outcome, Params, Sizes};
+use crate::contender::Contender;
+use crate::error::Error;
+use crate::measure::Meter;
+use crate::steps::Sizes;
 
 /// Sizes from the smallest to the largest: in steps of an eighth to a quarter.
 pub(super) fn sizes(range: Sizes) -> impl Iterator<Item = usize> {
@@ -41,7 +44,7 @@ pub(super) fn run<A: Contender>(a: &A, params: &Params) -> Result<Outcome, Error
     Outcome::new(2 * blocks as u64, reading)
 }
 
-/// A thread's blocks, proved to be the contender's.
+/// Allocates a thread's blocks and has the contender prove them.
 fn hold<A: Contender>(a: &A, params: &Params) -> Result<Vec<Block<A>>, Error> {
     let mut blocks = Vec::with_capacity(sizes(params.sizes).count() * params.slots);
     for size in sizes(params.sizes) {

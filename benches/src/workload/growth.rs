@@ -1,46 +1,96 @@
-//! A service whose live heap grows: blocks of mixed sizes at a steady pace in bytes a second, each
-//! written in every page, each allocate-and-touch timed alone, none freed before the end. Whoever is
-//! behind the pace goes on without a pause until it has caught up.
+//! A heap that grows to `bytes`: blocks of mixed sizes, each written in every page, each
+//! allocate-and-touch timed alone, none freed before the end. Sizes are spread evenly over their
+//! logarithm: many small blocks, most bytes in large ones.
+//!
+//! - [`first_touch`] goes as fast as it can: the cost of a program's first pass over its memory.
+//! - [`growth`] keeps a steady pace in bytes a second, as a service whose live heap grows. A thread
+//!   that is behind the pace goes on without a pause until it has caught up.
 
-use super::prepare;
-use crate::block::Block;
-use crate::latency::{Idler, Stopwatch};
-use crate::meter::{Meter, ThreadUsage};
-use crate::tape::mixed_sizes;
-use crate::{Contender, Error, Outcome, Params};
+use std::time::Duration;
 
-pub(super) fn run<A: Contender>(a: &A, params: &Params, warm: bool) -> Result<Outcome, Error> {
-    let sizes = mixed_sizes(params);
-    let mut blocks: Vec<Option<Block<A>>> = Vec::new();
-    // Written, not only reserved, so that the measured part faults on no page of the harness.
-    blocks.resize_with(sizes.len(), || None);
-    let mut stopwatch = Stopwatch::new("alloc_touch")?;
+use super::{Outcome, Params, prepare};
+use crate::block::{Slot, empty_slots, free_proved};
+use crate::contender::Contender;
+use crate::error::Error;
+use crate::measure::{Idler, Meter, Stopwatch, ThreadUsage};
+use crate::pattern::growth::grow;
+use crate::steps::Random;
+
+/// Everything that a run makes before its measured part.
+struct Prepared<A> {
+    sizes: Vec<u32>,
+    slots: Vec<Slot<A>>,
+    stopwatch: Stopwatch,
+}
+
+impl<A: Contender> Prepared<A> {
+    fn new(params: &Params) -> Result<Self, Error> {
+        let sizes = Random::new(params.seed).log_sizes(params.sizes, params.bytes);
+        let slots = empty_slots(sizes.len());
+        let stopwatch = Stopwatch::new("alloc_touch")?;
+        Ok(Self {
+            sizes,
+            slots,
+            stopwatch,
+        })
+    }
+}
+
+/// The time that the contender took to make `params.bytes` ready, if it was asked to and can.
+fn warmed<A: Contender>(a: &A, params: &Params, warm: bool) -> Result<Option<Duration>, Error> {
+    if warm {
+        prepare(a, params.bytes)
+    } else {
+        Ok(None)
+    }
+}
+
+pub(super) fn first_touch<A: Contender>(
+    a: &A,
+    params: &Params,
+    warm: bool,
+) -> Result<Outcome, Error> {
+    let Prepared {
+        sizes,
+        mut slots,
+        mut stopwatch,
+    } = Prepared::new(params)?;
+    let preparation = warmed(a, params, warm)?;
+
+    let meter = Meter::start();
+    grow(a, &sizes, &mut slots, &mut stopwatch, |_| ())?;
+    let reading = meter.stop();
+
+    let outcome = Outcome::new(sizes.len() as u64, reading)?
+        .with_latency(stopwatch.latency())
+        .with_preparation(preparation)
+        .with_touched(sizes.iter().map(|&size| size as usize).sum());
+    free_proved(a, slots)?;
+    Ok(outcome)
+}
+
+pub(super) fn growth<A: Contender>(a: &A, params: &Params, warm: bool) -> Result<Outcome, Error> {
+    let Prepared {
+        sizes,
+        mut slots,
+        mut stopwatch,
+    } = Prepared::new(params)?;
     let tsc = stopwatch.tsc();
     let mut idler = Idler::new(tsc);
     let ticks_a_byte = match params.growth_rate {
         0 => 0.0,
         rate => tsc.ticks(1e9 / rate as f64),
     };
-    let preparation = if warm {
-        prepare(a, params.bytes)?
-    } else {
-        None
-    };
+    let preparation = warmed(a, params, warm)?;
 
     let before = ThreadUsage::now();
     let meter = Meter::start();
     let start = tsc.start();
     let mut out = 0.0;
-    for (slot, &size) in blocks.iter_mut().zip(&sizes) {
+    grow(a, &sizes, &mut slots, &mut stopwatch, |size| {
         idler.wait_until(start + (out * ticks_a_byte) as u64);
-        let block = stopwatch.time(|| {
-            let mut block = Block::take(a, size as usize, 1)?;
-            block.touch_pages(1);
-            Ok(block)
-        })?;
-        *slot = Some(block);
         out += f64::from(size);
-    }
+    })?;
     let reading = meter.stop();
     let usage = before.until_now();
 
@@ -49,10 +99,6 @@ pub(super) fn run<A: Contender>(a: &A, params: &Params, warm: bool) -> Result<Ou
         .with_latency(idler.latency())
         .with_thread(usage)
         .with_preparation(preparation);
-    blocks
-        .iter()
-        .flatten()
-        .try_for_each(|block| block.prove(a))?;
-    blocks.into_iter().flatten().for_each(|block| block.give(a));
+    free_proved(a, slots)?;
     Ok(outcome)
 }

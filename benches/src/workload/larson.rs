@@ -1,31 +1,36 @@
 //! Larson's server: every thread has `slots` chunks and replaces random ones; after `rounds` times
 //! `slots` replacements it hands all of them to a new thread and exits, so blocks are freed by
 //! threads that did not allocate them, and threads come and go. The main thread makes the first
-//! chunks. A run ends after a fixed number of operations, not of seconds: every contender does
-//! the same work.
+//! chunks. A run ends after a fixed number of operations, not of seconds: every contender does the
+//! same work. In the row of that name the clock ends the run, and a thread is started by the thread
+//! that waits for it (`row/threads.rs`).
 
 use std::sync::{Barrier, Mutex, PoisonError};
 use std::thread::{self, Scope};
 
-use crate::block::Block;
-use crate::meter::Meter;
-use crate::tape::Tape;
-use crate::{Contender, Error, Outcome, Params};
+use super::{Outcome, Params};
+use crate::block::{Slot, empty_slots, free_proved};
+use crate::contender::Contender;
+use crate::error::Error;
+use crate::measure::Meter;
+use crate::pattern::burst::fill;
+use crate::pattern::turnover::replace;
+use crate::steps::{Steps, first_of_thread};
 
-/// What one thread hands to the next.
+/// The chunks that one thread hands to the next, with the place where they are in the work.
 struct Lane<A> {
-    chunks: Vec<Option<Block<A>>>,
-    /// Replacements done: the position on the tape.
+    chunks: Vec<Slot<A>>,
+    /// Replacements done so far.
     done: u64,
-    /// Which of the threads at once this is.
+    /// The number of the lane among those that run at once.
     nth: usize,
 }
 
-/// What all threads share.
+/// The state that all threads share.
 struct Server<'a, A> {
     a: &'a A,
     params: &'a Params,
-    tape: Tape,
+    steps: Steps,
     /// Replacements that each lane does.
     goal: u64,
     start: Barrier,
@@ -37,7 +42,7 @@ pub(super) fn run<A: Contender>(a: &A, params: &Params) -> Result<Outcome, Error
     let server = Server {
         a,
         params,
-        tape: Tape::new(params),
+        steps: Steps::new(params.seed, params.slots, params.sizes),
         goal: params.ops.div_ceil(2 * threads),
         start: Barrier::new(params.threads + 1),
         ended: Mutex::new(Vec::with_capacity(params.threads)),
@@ -70,25 +75,22 @@ pub(super) fn run<A: Contender>(a: &A, params: &Params) -> Result<Outcome, Error
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner)
     {
-        let chunks = lane?.chunks;
-        chunks
-            .iter()
-            .flatten()
-            .try_for_each(|chunk| chunk.prove(a))?;
-        chunks.into_iter().flatten().for_each(|chunk| chunk.give(a));
+        free_proved(a, lane?.chunks)?;
     }
     Ok(outcome)
 }
 
 impl<A: Contender> Server<'_, A> {
-    /// A lane with its first chunks. Lanes start at different places of the tape.
+    /// A lane with its first chunks. Each lane starts at a step of its own.
     fn lane(&self, nth: usize) -> Result<Lane<A>, Error> {
-        let from = nth as u64 * 7919;
-        let chunks = self
-            .tape
-            .steps(from, self.params.slots as u64)
-            .map(|step| Block::take(self.a, step.size as usize, 1).map(Some))
-            .collect::<Result<_, _>>()?;
+        let from = first_of_thread(nth) as u64;
+        let count = self.params.slots;
+        let mut chunks = empty_slots(count);
+        fill(
+            self.a,
+            self.steps.iter_from(from, count as u64),
+            &mut chunks,
+        )?;
         Ok(Lane {
             chunks,
             done: 0,
@@ -100,7 +102,9 @@ impl<A: Contender> Server<'_, A> {
     fn serve<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, mut lane: Lane<A>) {
         let life = self.params.rounds.saturating_mul(self.params.slots as u64);
         let count = life.min(self.goal - lane.done);
-        if let Err(error) = self.replace(&mut lane, count) {
+        let from = lane.done + first_of_thread(lane.nth) as u64;
+        let steps = self.steps.iter_from(from, count);
+        if let Err(error) = replace(self.a, steps, &mut lane.chunks) {
             return self.end(Err(error));
         }
         lane.done += count;
@@ -111,20 +115,7 @@ impl<A: Contender> Server<'_, A> {
         }
     }
 
-    #[inline(never)]
-    fn replace(&self, lane: &mut Lane<A>, count: u64) -> Result<(), Error> {
-        let from = lane.done + lane.nth as u64 * 7919;
-        for step in self.tape.steps(from, count) {
-            // Freed before the new one is made, as in the original, which may so get it back.
-            let chunk = &mut lane.chunks[step.slot as usize];
-            if let Some(old) = chunk.take() {
-                old.give(self.a);
-            }
-            *chunk = Some(Block::take(self.a, step.size as usize, 1)?);
-        }
-        Ok(())
-    }
-
+    /// Keeps the result of a lane whose work is done or has failed.
     fn end(&self, result: Result<Lane<A>, Error>) {
         self.ended
             .lock()

@@ -1,44 +1,52 @@
-//! The workloads, by name.
+//! The workloads, by name: benchmarks that do a given amount of work and report times, latencies
+//! and page faults.
 
 mod all_classes;
 mod burst;
-mod first_touch;
+mod contenders;
 mod growth;
 mod larson;
+mod metrics;
+mod params;
 mod pinned_service;
 mod producer_consumer;
-pub mod random_mixed;
+mod random_mixed;
 
 use std::fmt;
-use std::hint::spin_loop;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use crate::params::Affinity;
-use crate::{Contender, Error, Outcome, Params, Sizes, proof};
+use crate::block::prove;
+use crate::contender::Contender;
+use crate::error::Error;
+use crate::steps::{SEED, Sizes};
+use crate::thread::Affinity;
 
-/// Tries on a full or empty ring before a thread yields its CPU.
-const SPINS: u32 = 256;
+pub use contenders::{CONTENDERS, Entry, contender};
+pub use metrics::Outcome;
+pub use params::Params;
+pub use random_mixed::operations as random_mixed_operations;
 
 /// A program that allocates in a known way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Workload {
-    /// Allocates blocks of mixed sizes until `bytes` are out and writes every page: what page
-    /// faults cost.
+    /// Allocates blocks of mixed sizes until `bytes` are allocated, and writes every page: it shows
+    /// the cost of page faults.
     FirstTouch,
-    /// The same after the allocator was told to have the memory ready (System has no such call).
+    /// As `FirstTouch`, after the allocator was told to have the memory ready (System has no such
+    /// call).
     FirstTouchWarm,
-    /// A service whose live heap grows by `growth_rate` until `bytes` are out; each allocate-and-touch
-    /// is timed.
+    /// A service whose live heap grows by `growth_rate` until `bytes` are allocated; each
+    /// allocate-and-touch is timed.
     Growth,
-    /// The same after the allocator was told to have the memory ready.
+    /// As `Growth`, after the allocator was told to have the memory ready.
     GrowthWarm,
-    /// The same with theap's warmer following the growth (System has no such thing).
+    /// As `Growth`, with theap's warmer ahead of the growth (System has no such thing).
     GrowthAhead,
     /// A pinned thread that serves `requests` at a fixed rate, with blocks of mixed sizes and
     /// lifetimes, some of them handed to a second thread.
     PinnedService,
-    /// The same after the allocator was told to have the memory ready.
+    /// As `PinnedService`, after the allocator was told to have the memory ready.
     PinnedServiceWarm,
     /// Picks a random slot: frees its block if it holds one, else puts a new one there.
     RandomMixed,
@@ -110,7 +118,7 @@ impl Workload {
             request_rate: 100_000,
             threads: if self == Self::AllClasses { 8 } else { 1 },
             rounds: 10_000,
-            seed: 42,
+            seed: SEED,
             cpus: Vec::new(),
         }
     }
@@ -138,13 +146,13 @@ impl Workload {
         }
     }
 
-    /// The option of theap that the workload is about, by name and value; it must be set from the
-    /// process's start.
+    /// The option of theap that the workload is about, as name and value. It must be set when the
+    /// process starts.
     pub fn setting(self) -> Option<(&'static str, &'static str)> {
         (self == Self::GrowthAhead).then_some(("prefault", "ahead"))
     }
 
-    /// Whether it is about the latency of a service, which is then pinned.
+    /// Whether the workload is about the latency of a service, whose thread is pinned.
     pub fn is_service(self) -> bool {
         matches!(
             self,
@@ -156,30 +164,33 @@ impl Workload {
         )
     }
 
-    /// Runs the workload on `a`, having it prove its memory before and after the measured part.
+    /// Runs the workload on `a`, which must prove its memory before and after the measured part.
     ///
     /// # Errors
     /// Fails if a proof fails, memory runs out, or `params` cannot be carried out.
     pub fn run<A: Contender>(self, a: &A, params: &Params) -> Result<Outcome, Error> {
         params.check()?;
+        if A::ONE_THREAD {
+            return Err(Error::Setup(format!("{} runs no workload", A::NAME)));
+        }
         let before = Affinity::keep()?;
         let mut params = params.clone();
         if self.is_service() && params.cpus.is_empty() {
             params.cpus = before.cpus();
         }
         params.pin(0)?;
-        proof::prove(a)?;
+        prove(a)?;
         let outcome = self.measure(a, &params)?;
-        proof::prove(a)?;
+        prove(a)?;
         Ok(outcome)
     }
 
     fn measure<A: Contender>(self, a: &A, params: &Params) -> Result<Outcome, Error> {
         match self {
-            Self::FirstTouch => first_touch::run(a, params, false),
-            Self::FirstTouchWarm => first_touch::run(a, params, true),
-            Self::Growth | Self::GrowthAhead => growth::run(a, params, false),
-            Self::GrowthWarm => growth::run(a, params, true),
+            Self::FirstTouch => growth::first_touch(a, params, false),
+            Self::FirstTouchWarm => growth::first_touch(a, params, true),
+            Self::Growth | Self::GrowthAhead => growth::growth(a, params, false),
+            Self::GrowthWarm => growth::growth(a, params, true),
             Self::PinnedService => pinned_service::run(a, params, false),
             Self::PinnedServiceWarm => pinned_service::run(a, params, true),
             Self::RandomMixed => random_mixed::run(a, params),
@@ -191,22 +202,12 @@ impl Workload {
     }
 }
 
-/// Has the contender prepare `bytes`; returns the time that took, or nothing if it cannot prepare.
+/// Has the contender make `bytes` ready and returns the time that this took, or `None` if the
+/// contender cannot.
 fn prepare<A: Contender>(a: &A, bytes: usize) -> Result<Option<Duration>, Error> {
     let start = Instant::now();
     let prepared = a.warm_up(bytes)?;
     Ok(prepared.then(|| start.elapsed()))
-}
-
-/// Waits for the other end of a ring: briefly on the CPU, then without it.
-#[inline]
-fn wait(tries: &mut u32) {
-    *tries += 1;
-    if *tries < SPINS {
-        spin_loop();
-    } else {
-        std::thread::yield_now();
-    }
 }
 
 impl fmt::Display for Workload {

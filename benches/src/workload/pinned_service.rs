@@ -1,13 +1,15 @@
 //! A pinned thread that serves requests, one every 1/`request_rate` seconds by the schedule.
 //!
-//! A request allocates 1 to 8 blocks and writes every page of them. Half of the blocks live as long as
-//! the request; three tenths replace a random one of the `slots` blocks that live on; a fifth go to a
-//! second thread on another CPU, which frees each, allocates one of the same size and hands that back
-//! to be freed by the server. So the live set grows until all slots are filled, then stays.
+//! A request allocates 1 to 8 blocks and writes every page of them. Half of the blocks live as long
+//! as the request; three tenths replace a random one of the `slots` blocks that live on; a fifth go
+//! to a second thread on another CPU, which frees each, allocates one of the same size and hands
+//! that back to be freed by the server. So the live set grows until all slots are filled, then
+//! stays.
 //!
-//! The server waits for a request's time on its CPU. The **response** time counts from the scheduled
-//! moment: a stall shows in every request that was due meanwhile, not only in the one that it hit
-//! (no coordinated omission). The **service** time counts from the moment the server took the request.
+//! The server waits for a request's time on its CPU. The **response** time counts from the
+//! scheduled moment: a stall shows in every request that was due meanwhile, not only in the one
+//! that it hit (no coordinated omission). The **service** time counts from the moment the server
+//! took the request.
 
 use std::sync::Barrier;
 use std::thread;
@@ -15,13 +17,13 @@ use std::time::Duration;
 
 use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
-use super::{prepare, wait};
-use crate::block::Block;
-use crate::latency::Idler;
-use crate::meter::{Meter, Reading, ThreadUsage};
-use crate::tape::Random;
-use crate::tsc::Tsc;
-use crate::{Contender, Error, Latency, Outcome, Params};
+use super::{Outcome, Params, prepare};
+use crate::block::{Block, Slot, empty_slots};
+use crate::contender::Contender;
+use crate::error::Error;
+use crate::measure::{Idler, Latency, Meter, Reading, ThreadUsage, Tsc};
+use crate::steps::Random;
+use crate::thread::{joined, wait};
 
 /// Most blocks of a request, and most that a request takes back from the second thread.
 const MOST: usize = 8;
@@ -29,14 +31,17 @@ const MOST: usize = 8;
 /// Blocks that a ring between the threads holds.
 const RING: usize = 1024;
 
-/// Requests until the same ones come again, and blocks.
+/// Requests until the same ones come again.
 const REQUESTS: usize = 1 << 15;
+
+/// Blocks of requests until the same ones come again.
 const BLOCKS: usize = 1 << 18;
 
 /// Time between the start of both threads and the first request.
 const LEAD: Duration = Duration::from_millis(1);
 
-/// How long a block lives.
+/// How long a block lives: as long as its request, until another one takes its slot, or until the
+/// second thread frees it.
 #[derive(Clone, Copy)]
 enum Fate {
     Request,
@@ -44,23 +49,28 @@ enum Fate {
     HandOver,
 }
 
-/// What the requests ask for, made before the measured part.
+/// The blocks that requests ask for, chosen before the measured part.
 struct Plan {
+    /// Blocks of each request.
     counts: Box<[u8]>,
+    /// Size in bytes and fate of each block.
     blocks: Box<[(u32, Fate)]>,
 }
 
-/// What the server works with.
+/// The thread that serves requests.
 struct Server<'a, A> {
     a: &'a A,
-    live: &'a mut [Option<Block<A>>],
+    /// The blocks that live on.
+    live: &'a mut [Slot<A>],
+    /// The ring to the second thread.
     out: Producer<Block<A>>,
+    /// The ring from the second thread.
     back: &'a mut Consumer<Block<A>>,
-    /// Calls of the allocator.
+    /// Calls of the allocator so far.
     ops: u64,
 }
 
-/// The times of all requests, and what happened meanwhile.
+/// The times of all requests, and the faults and switches meanwhile.
 struct Times {
     response: Latency,
     service: Latency,
@@ -81,8 +91,7 @@ pub(super) fn footprint(params: &Params) -> usize {
 pub(super) fn run<A: Contender>(a: &A, params: &Params, warm: bool) -> Result<Outcome, Error> {
     let plan = Plan::new(params);
     let tsc = Tsc::calibrate()?;
-    let mut live: Vec<Option<Block<A>>> = Vec::new();
-    live.resize_with(params.slots, || None);
+    let mut live = empty_slots(params.slots);
     let preparation = if warm {
         prepare(a, footprint(params))?
     } else {
@@ -98,7 +107,7 @@ pub(super) fn run<A: Contender>(a: &A, params: &Params, warm: bool) -> Result<Ou
                 Block::take(a, params.sizes.min(), 1).map(|block| block.give(a))
             });
             start.wait();
-            ready.and_then(|()| answer(a, incoming, outgoing))
+            ready.and_then(|()| swap_blocks(a, incoming, outgoing))
         });
         let mut server = Server {
             a,
@@ -110,9 +119,7 @@ pub(super) fn run<A: Contender>(a: &A, params: &Params, warm: bool) -> Result<Ou
         start.wait();
         let times = server.serve(&plan, tsc, params);
         drop(server); // The second thread ends when nobody can hand it blocks any more.
-        second
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        joined(second)?;
         times
     })?;
 
@@ -141,7 +148,7 @@ impl Plan {
                 5..8 => Fate::Slot(random.below(params.slots as u64) as u32),
                 _ => Fate::HandOver,
             };
-            (random.size(params.sizes), fate)
+            (random.log_size(params.sizes), fate)
         };
         let blocks = (0..BLOCKS).map(block).collect();
         Self { counts, blocks }
@@ -192,7 +199,8 @@ impl<A: Contender> Server<'_, A> {
                     self.free(old);
                 }
                 Fate::HandOver => {
-                    // A full ring: the second thread does not keep up, and the server must not wait.
+                    // A full ring: the second thread does not keep up, and the server must not
+                    // wait.
                     if let Err(PushError::Full(block)) = self.out.push(block) {
                         self.free(Some(block));
                     }
@@ -217,8 +225,8 @@ impl<A: Contender> Server<'_, A> {
     }
 }
 
-/// The second thread: frees what it gets and hands back a block of the same size.
-fn answer<A: Contender>(
+/// The second thread: frees each block that it gets and hands back one of the same size.
+fn swap_blocks<A: Contender>(
     a: &A,
     mut incoming: Consumer<Block<A>>,
     mut outgoing: Producer<Block<A>>,

@@ -3,93 +3,70 @@
 //! part an eighth of the operations run again with each allocate-and-touch timed alone; the clock
 //! would weigh on the throughput.
 
-use crate::block::Block;
-use crate::latency::Stopwatch;
-use crate::meter::Meter;
-use crate::tape::Tape;
-use crate::{Contender, Error, Outcome, Params};
+use super::{Outcome, Params};
+use crate::block::{Block, empty_slots, prove_all};
+use crate::contender::Contender;
+use crate::error::Error;
+use crate::measure::{Meter, Stopwatch};
+use crate::pattern::turnover::{toggle, toggle_with};
+use crate::steps::Steps;
 
-/// One in so many operations is run again, timed alone.
+/// The operations of the measured part are this many times those that run again, timed alone.
 const TIMED: u64 = 8;
 
-/// Operations of a run whose measured part has `ops`, those that fill the slots not counted.
+/// The operations of a run whose measured part has `ops`. The operations that fill the slots do not
+/// count.
 pub fn operations(ops: u64) -> u64 {
     ops + ops / TIMED
 }
 
 pub(super) fn run<A: Contender>(a: &A, params: &Params) -> Result<Outcome, Error> {
-    let tape = Tape::new(params);
-    let mut slots: Vec<Option<Block<A>>> = Vec::new();
-    slots.resize_with(params.slots, || None);
+    let steps = Steps::new(params.seed, params.slots, params.sizes);
+    let mut slots = empty_slots::<A, 1>(params.slots);
     // Filled to its usual half first: the measured part is the steady state.
     let fill = 2 * params.slots as u64;
-    turn(a, &tape, 0, fill, &mut slots)?;
+    toggle(a, steps.iter_from(0, fill), &mut slots)?;
 
     let meter = Meter::start();
-    turn(a, &tape, fill, params.ops, &mut slots)?;
+    toggle(a, steps.iter_from(fill, params.ops), &mut slots)?;
     let reading = meter.stop();
 
-    slots
-        .iter()
-        .flatten()
-        .try_for_each(|block| block.prove(a))?;
+    prove_all(a, &slots)?;
     let mut stopwatch = Stopwatch::new("alloc_touch")?;
-    for step in tape.steps(fill + params.ops, params.ops / TIMED) {
-        let slot = &mut slots[step.slot as usize];
-        match slot.take() {
-            Some(block) => block.give(a),
-            None => {
-                *slot = Some(stopwatch.time(|| Block::take(a, step.size as usize, 1))?);
-            }
-        }
-    }
+    let again = steps.iter_from(fill + params.ops, params.ops / TIMED);
+    toggle_with(a, again, &mut slots, |size| {
+        stopwatch.time(|| Block::take(a, size, 1))
+    })?;
     let outcome = Outcome::new(params.ops, reading)?.with_latency(stopwatch.latency());
     slots.into_iter().flatten().for_each(|block| block.give(a));
     Ok(outcome)
 }
 
-/// `count` operations from step `from` of the tape.
-#[inline(never)]
-fn turn<A: Contender>(
-    a: &A,
-    tape: &Tape,
-    from: u64,
-    count: u64,
-    slots: &mut [Option<Block<A>>],
-) -> Result<(), Error> {
-    for step in tape.steps(from, count) {
-        let slot = &mut slots[step.slot as usize];
-        match slot.take() {
-            Some(block) => block.give(a),
-            None => *slot = Some(Block::take(a, step.size as usize, 1)?),
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
-#[allow(unsafe_code, reason = "an allocator that counts")]
+#[allow(unsafe_code)] // an allocator that counts
 mod tests {
     use std::alloc::{GlobalAlloc, Layout, System};
     use std::ptr::NonNull;
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+    use super::super::Workload;
     use super::*;
-    use crate::Workload;
 
+    /// System, which counts the calls.
     struct Counting(AtomicU64);
 
-    // SAFETY: System's blocks.
+    // SAFETY: every call goes to System unchanged.
     unsafe impl GlobalAlloc for Counting {
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
             self.0.fetch_add(1, Relaxed);
-            // SAFETY: the caller's promise.
+            // SAFETY: `GlobalAlloc::alloc` has its caller promise a size other than 0.
             unsafe { System.alloc(layout) }
         }
 
         unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
             self.0.fetch_add(1, Relaxed);
-            // SAFETY: the caller's promise.
+            // SAFETY: `GlobalAlloc::dealloc` has its caller promise a live block of this allocator,
+            // all of which are System's, with its layout.
             unsafe { System.dealloc(block, layout) }
         }
     }
