@@ -1,24 +1,27 @@
-//! The machine layer of theap: what is worth writing for one processor.
+//! The machine layer of theap: code that is worth writing for one processor.
 //!
 //! Every path has a plain twin in [`portable`] with the same signature. Where tuned code is at
-//! least as fast it stands in [`x86_64`], and this crate's root exports it; where it is not, the
-//! tuned code is gone, its module says by how much it lost, and the root exports the twin. Other
-//! machines get the twins. The test `twins` holds each pair together on the same inputs; the
+//! least as fast as its twin, it stands in [`x86_64`] and this crate's root exports it. Where it is
+//! not, the tuned code is gone: its module says by how much it lost, and the root exports the twin.
+//! Other machines get the twins. The test `twins` compares each pair on the same inputs; the
 //! benchmark `twins` times both in interleaved rounds. No function here allocates or asks the
 //! system for anything.
 //!
-//! | path | exported | twin's time / tuned time (AMD EPYC, medians) |
+//! The last column is the twin's time divided by the tuned code's (AMD EPYC, medians).
+//!
+//! | path | exported | ratio |
 //! |---|---|---|
 //! | [`thread_slot!`] in a library | TLS object by assembly | 1.8 to 2.0 |
 //! | [`thread_slot!`] in an executable | TLS object by assembly | 1.0 |
-//! | [`class_of`], sizes above 1 KiB | through a double | 1.9 to 2.6; one waiting for the other 1.0; whole allocation and free 1.3 to 1.5 |
+//! | [`class_of`], sizes above 1 KiB | through a double | 1.9 to 2.6, see its module |
 //! | [`class_of_tiny`] | twin (a table) | |
 //! | [`pop`], [`push`] | twins | assembly had 0.77 to 1.00, see [`x86_64::magazine`] |
 //! | [`expand_full`] | AVX2 at run time | 4.9 to 5.4 |
-//! | [`expand`] | POPCNT, from 36 bits on AVX2, at run time | 1 bit 1.3, 16 bits 1.05, 35 bits 1.0, 36 bits 1.4, 64 bits 2.7 |
+//! | [`expand`] of 1, 16, 35 bits | POPCNT at run time | 1.3, 1.05, 1.0 |
+//! | [`expand`] of 36, 64 bits | AVX2 at run time | 1.4, 2.7 |
 //! | [`clear`] of 16 to 128 bytes | SSE2, inline | 3.3 to 1.2 |
 //! | [`clear`] of other lengths | twin (`memset`) | 1.0 |
-//! | [`cpu_number`] | rseq's thread area | the twin knows nothing; `sched_getcpu` 1.0 |
+//! | [`cpu_number`] | rseq's thread area | the twin always answers `None`; `sched_getcpu` has 1.0 |
 #![no_std]
 
 /// The plain twins.

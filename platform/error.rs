@@ -1,4 +1,4 @@
-//! What the operating system answers when it refuses.
+//! The errors of the operating system.
 
 use core::fmt;
 
@@ -9,9 +9,10 @@ pub enum Error {
     NoMemory,
     /// The hugetlb pool (or the cgroup's share of it) cannot serve the range.
     NoHugepages,
-    /// This kernel cannot do it.
+    /// This kernel does not have the function.
     Unsupported,
-    /// The addresses are no longer ours: never touch or pass them again.
+    /// Somebody else has the addresses now: never touch them, and never pass them to this crate
+    /// again.
     Lost,
     /// Any other `errno`.
     Other(i32),
@@ -35,7 +36,7 @@ impl From<rustix::io::Errno> for Error {
     fn from(errno: rustix::io::Errno) -> Error {
         use rustix::io::Errno;
         match errno {
-            // EAGAIN is what mmap answers over RLIMIT_MEMLOCK, when the process locks its memory.
+            // mmap answers EAGAIN over RLIMIT_MEMLOCK, when the process locks its memory.
             Errno::NOMEM | Errno::AGAIN => Error::NoMemory,
             Errno::NOSYS => Error::Unsupported,
             other => Error::Other(other.raw_os_error()),

@@ -1,18 +1,18 @@
-//! Linker arguments of `libtheap.so`: what it exports, and how it is loaded.
+//! Linker arguments of `libtheap.so`: its exports, and how the loader loads it.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=exports.map");
     let dir = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
     for argument in [
-        // rustc's own script lists the same symbols; ours makes the list one to read.
+        // rustc's own script lists the same symbols; this one is a list for people to read.
         &format!("--version-script={dir}/exports.map"),
         "-soname=libtheap.so",
-        // Its key destructor and its blocks outlive any dlclose.
+        // The destructor of its pthread key and its blocks must outlive any dlclose.
         "-z,nodelete",
-        // Its fork handlers are to be the first.
+        // Its fork handlers must be the first that the process registers.
         "-z,initfirst",
-        // Fewer mappings to set up in every short program.
+        // Every short program has fewer mappings to set up.
         "-z,noseparate-code",
         "--hash-style=gnu",
     ] {

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Builds libtheap.so and installs it with its header and its pkg-config file: install.sh [PREFIX [--features LIST]],
-# default /usr/local. DESTDIR goes before the prefix, as packagers want it.
+# Builds libtheap.so and installs it with its header and its pkg-config file:
+#   install.sh [PREFIX [--features LIST]]
+# The default PREFIX is /usr/local. DESTDIR goes before the prefix, as packagers want it.
 set -eu
 prefix=${1:-/usr/local}
 [ $# = 0 ] || shift

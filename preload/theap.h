@@ -1,5 +1,5 @@
-/* theap: what its shared library offers beyond malloc. Sizes are in bytes. All functions may be called from any
- * thread, at any time; the options are the environment's THEAP_* variables. */
+/* theap: the functions that its shared library offers beyond malloc. Sizes are in bytes. Every thread
+ * may call every function at any time. The environment's THEAP_* variables set the options. */
 #ifndef THEAP_H
 #define THEAP_H
 
@@ -12,40 +12,44 @@
 extern "C" {
 #endif
 
-/* The library's version, for instance "0.1.0". */
+/* Returns the library's version, for instance "0.1.0". */
 const char *theap_version(void);
 
-/* Prepares the calling thread's node so that `bytes` can be allocated without a page fault. Takes 50 to 200
- * microseconds for each 2 MiB. 0, or an error number as in errno.h, which is not set; what was prepared until then
- * stays. */
+/* Prepares memory of the calling thread's node, so that threads can allocate `bytes` bytes without a
+ * page fault. It takes 50 to 200 microseconds for each 2 MiB. Returns 0, or an error number of errno.h;
+ * it does not set errno. After an error the memory prepared until then stays prepared. */
 int theap_warm_up(size_t bytes);
 
-/* Prepares the calling thread so that it can allocate `count` blocks of `size` bytes (up to 256 KiB) without a page
- * fault or a system call, whatever other threads take meanwhile. Answers as theap_warm_up. */
+/* Prepares the calling thread so that it can allocate `count` blocks of `size` bytes (up to 256 KiB)
+ * without a page fault or a system call, whatever other threads take meanwhile. Returns 0, or an error
+ * number of errno.h; it does not set errno. */
 int theap_warm_up_class(size_t size, size_t count);
 
-/* Gives all free memory back to the system, but for what other threads cache. The bytes given back. */
+/* Gives all free memory back to the system, except the blocks that other threads cache. Returns the
+ * number of bytes given back. */
 size_t theap_purge(void);
 
-/* Returns the blocks that the calling thread caches, so that other threads and theap_purge can have their memory. */
+/* Returns the blocks that the calling thread caches to the heap, so that other threads and theap_purge
+ * can have their memory. */
 void theap_collect(void);
 
-/* From now on the allocator makes no system call: what would need one is refused, which means null, and counted in
- * theap_stats_json. To be called after theap_warm_up, when every thread has allocated once. theap_unseal ends it. */
+/* From now on the allocator makes no system call. An allocation that needs one returns null, and
+ * theap_stats_json counts it. Call this after theap_warm_up, when every thread has allocated once.
+ * theap_unseal ends it. */
 void theap_seal(void);
 void theap_unseal(void);
 
-/* The front that serves from now on: the magazines, or the classic one (the A/B of THEAP_FRONT). Every thread's heap
- * switches when it next takes or returns a batch of blocks. */
+/* Sets the front that serves from now on: the magazines, or the classic front (as THEAP_FRONT does).
+ * The heap of every thread switches when it next takes or returns a batch of blocks. */
 enum theap_front { THEAP_FRONT_CLASSIC = 0, THEAP_FRONT_THEAP = 1 };
 void theap_set_front(enum theap_front front);
 
-/* Whether the address lies in the heap's range. */
+/* Returns whether the address lies in the heap's range. */
 bool theap_owns(const void *address);
 
-/* Writes the statistics as one JSON object to `buffer`, zero-terminated and cut off at `size` bytes. Returns the
- * length of the whole text without the terminator: it was complete if that is below `size`. `buffer` may be null if
- * `size` is 0. 16384 bytes are enough. */
+/* Writes the statistics as one JSON object with a terminating zero to `buffer`, at most `size` bytes in
+ * all. Returns the length of the whole text without the zero: the text is complete if that is below
+ * `size`. `buffer` may be null if `size` is 0. 16384 bytes are enough. */
 size_t theap_stats_json(char *buffer, size_t size);
 
 #ifdef __cplusplus

@@ -530,16 +530,18 @@ impl Config {
     /// These options with the environment's on top. Wrong values are reported in one line each and ignored.
     pub(crate) fn with_environment(mut self, os: Os) -> Self {
         // The row that silences messages is the last; what it says counts for the others too.
-        if os.env(b"THEAP_MESSAGES") == Some(b"0") {
+        if os.env(b"THEAP_MESSAGES", |value| value == Some(b"0")) {
             self.messages = false;
         }
         for row in OPTIONS {
-            if let Some(value) = os.env(row.variable.as_bytes())
-                && !(row.set)(&mut self, value)
-                && self.messages
-            {
-                fatal::wrong_option(os, row, value);
-            }
+            os.env(row.variable.as_bytes(), |value| {
+                if let Some(value) = value
+                    && !(row.set)(&mut self, value)
+                    && self.messages
+                {
+                    fatal::wrong_option(os, row, value);
+                }
+            });
         }
         self
     }

@@ -1,9 +1,9 @@
 //! Times each tuned path against its plain twin, in interleaved rounds of one process.
 //!
-//! A round times one side and then the other, the next round the other way about. Printed are the
-//! medians of both in nanoseconds a call, and the median over the rounds of `twin / tuned`: above
-//! 1, the tuned path is faster. `cargo bench -p theap-arch [-- PART_OF_A_NAME]`; without `--bench`
-//! (under `cargo test --benches`) every pair runs once and nothing is printed.
+//! A round times one side and then the other, the next round in the other order. The benchmark
+//! prints the medians of both in nanoseconds a call, and the median over the rounds of `twin /
+//! tuned`: above 1, the tuned path is faster. `cargo bench -p theap-arch [-- PART_OF_A_NAME]`;
+//! without `--bench` (under `cargo test --benches`) every pair runs once and nothing is printed.
 #![allow(unsafe_code)] // calls functions on raw memory
 
 #[path = "../tests/probe/mod.rs"]
@@ -15,7 +15,7 @@ use std::ptr::null_mut;
 use std::time::{Duration, Instant};
 use theap_arch::{self as tuned, portable};
 
-/// Which pairs to run, and how many rounds.
+/// The pairs to run (`only` is a part of their names), and the number of rounds.
 struct Bench {
     only: Option<String>,
     rounds: usize,
@@ -35,7 +35,8 @@ impl Bench {
         }
     }
 
-    /// `calls`: how many calls of the function under test one run of a side makes.
+    /// Times both sides and prints the result. `calls` is the number of calls of the function under
+    /// test in one run of a side.
     fn pair(&self, name: &str, calls: usize, mut tuned: impl FnMut(), mut twin: impl FnMut()) {
         if self
             .only

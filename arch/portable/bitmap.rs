@@ -1,7 +1,7 @@
 //! Bits of a word to block addresses, in plain Rust.
 //!
-//! Both functions write in descending order, the lowest address last: a stack that takes the
-//! output as its newest part hands the blocks out in ascending address order.
+//! Both functions write in descending order, the lowest address last: a stack that takes these
+//! addresses as its newest part hands the blocks out in ascending order of addresses.
 #![allow(unsafe_code)] // writes through a raw destination
 
 use core::ptr::with_exposed_provenance_mut;
@@ -14,7 +14,7 @@ use core::ptr::with_exposed_provenance_mut;
 pub unsafe fn expand_full(base: usize, stride: usize, dst: *mut *mut u8) {
     for i in 0..64 {
         let block = with_exposed_provenance_mut(base.wrapping_add(stride.wrapping_mul(i)));
-        // SAFETY: 63 - i is below 64, and the caller vouches for 64 entries.
+        // SAFETY: 63 - i is below 64, and `dst` has room for 64 pointers (`# Safety`).
         unsafe { dst.add(63 - i).write(block) };
     }
 }
@@ -26,14 +26,14 @@ pub unsafe fn expand_full(base: usize, stride: usize, dst: *mut *mut u8) {
 /// `dst` is valid for writing as many pointers as `word` has set bits.
 #[inline]
 pub unsafe fn expand(word: u64, base: usize, stride: usize, dst: *mut *mut u8) -> usize {
-    // SAFETY: handed on to the caller.
+    // SAFETY: `dst` has room for as many pointers as the word has set bits (`# Safety`).
     unsafe { expand_counted(word, word.count_ones() as usize, base, stride, dst) }
 }
 
-/// [`expand`] with the number of set bits known.
+/// Does the work of [`expand`] for a caller that has counted the set bits.
 ///
 /// # Safety
-/// As [`expand`]; `word` has `count` set bits.
+/// As for [`expand`]; `word` has `count` set bits.
 #[inline(always)]
 pub(crate) unsafe fn expand_counted(
     word: u64,
@@ -47,7 +47,8 @@ pub(crate) unsafe fn expand_counted(
         let i = rest.trailing_zeros() as usize;
         rest &= rest.wrapping_sub(1);
         let block = with_exposed_provenance_mut(base.wrapping_add(stride.wrapping_mul(i)));
-        // SAFETY: `place` is below the number of set bits, for which the caller vouches.
+        // SAFETY: `place` is below the number of set bits, and `dst` has room for that many (`#
+        // Safety`).
         unsafe { dst.add(place).write(block) };
     }
     count

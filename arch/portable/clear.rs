@@ -7,6 +7,6 @@
 /// `p` is valid for writing `len` bytes.
 #[inline]
 pub unsafe fn clear(p: *mut u8, len: usize) {
-    // SAFETY: handed on to the caller.
+    // SAFETY: `p` is valid for writing `len` bytes (`# Safety`).
     unsafe { p.write_bytes(0, len) };
 }

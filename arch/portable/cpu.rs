@@ -1,7 +1,7 @@
-//! The current CPU, where no thread area tells it.
+//! The current CPU, where no thread area has its number.
 
-/// Always `None`: plain Rust has no way to ask without a system call, which is the platform
-/// layer's business.
+/// The current CPU, which is always `None`: plain Rust cannot find out without a system call, and
+/// only the platform layer makes these.
 #[inline]
 pub fn cpu_number() -> Option<u32> {
     None

@@ -12,7 +12,7 @@ pub const CLASSED_MAX: usize = 256 << 10;
 /// Number of classes.
 pub const CLASSES: usize = 52;
 
-/// Class of `16 * index` bytes.
+/// The class of `16 * index` bytes.
 static TINY: [u8; TINY_MAX / 16 + 1] = {
     let mut table = [0; TINY_MAX / 16 + 1];
     let mut index = 0;
@@ -23,9 +23,9 @@ static TINY: [u8; TINY_MAX / 16 + 1] = {
     table
 };
 
-/// Class of `size` bytes by table; size 0 is class 0.
+/// The class of `size` bytes, by a table; size 0 is class 0.
 ///
-/// Inlined behind a comparison with [`TINY_MAX`] it has no bounds check.
+/// Where the compiler inlines this behind a comparison with [`TINY_MAX`], there is no bounds check.
 ///
 /// # Panics
 /// If `size` is greater than [`TINY_MAX`].
@@ -34,7 +34,7 @@ pub const fn class_of_tiny(size: usize) -> usize {
     TINY[(size + 15) >> 4] as usize
 }
 
-/// Class of `size` bytes by arithmetic, without a branch; size 0 is class 0.
+/// The class of `size` bytes, by arithmetic without a branch; size 0 is class 0.
 ///
 /// Above [`CLASSED_MAX`] the result is at least [`CLASSES`].
 #[inline(always)]

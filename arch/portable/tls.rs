@@ -1,10 +1,11 @@
 //! The thread slot as a `thread_local!` of the standard library.
 //!
 //! The value is constant-initialized and has no destructor, so an access never allocates, never
-//! registers anything and never fails, also during thread exit. In a library the access is a call
-//! of `__tls_get_addr`; that is what the tuned twin avoids.
+//! registers anything and never fails, also while the thread ends. In a library the access is a
+//! call of `__tls_get_addr`, which the tuned twin avoids.
 
-/// The slot of [`thread_slot!`](crate::thread_slot), with the same usage, on the standard library.
+/// Defines the slot of [`thread_slot!`](crate::thread_slot) on the standard library, with the same
+/// usage.
 #[macro_export]
 macro_rules! portable_thread_slot {
     ($(#[$meta:meta])* $vis:vis mod $name:ident: $type:ty = $empty:path;) => {

@@ -1,14 +1,14 @@
-//! What a build without the feature `valgrind` tells valgrind's tools: nothing.
+//! The messages to valgrind's tools in a build without the feature `valgrind`, which do nothing.
 
-/// A block begins here.
+/// Says that a block begins here.
 #[inline(always)]
 pub fn allocated(_block: *mut u8, _size: usize, _whole: usize, _zero: bool) {}
 
-/// The block is gone.
+/// Says that the block is free.
 #[inline(always)]
 pub fn freed(_block: *mut u8) {}
 
-/// The block has another size.
+/// Says that the block has another size.
 #[inline(always)]
 pub fn resized(_block: *mut u8, _old: usize, _new: usize, _whole: usize) {}
 

@@ -1,9 +1,9 @@
 //! The one runner that holds each pair of twins together on the same inputs.
 //!
-//! A pair is the function that the crate chose for this machine and the plain one of `portable`;
-//! where both are the same code the plain one is checked alone, twice. Outputs go between guard
-//! values, so writing too much shows. The thread slot is also tried in a shared library, loaded at
-//! run time and preloaded.
+//! A pair is the function that the crate chose for this machine and the plain one of `portable`.
+//! Where both are the same code, the tests check the plain one twice. Outputs go between guard
+//! values, so that a write beyond the end shows. The tests also try the thread slot in a shared
+//! library, loaded at run time and preloaded.
 #![allow(unsafe_code)] // calls functions on raw memory, and loads a library
 
 mod probe;
@@ -98,13 +98,13 @@ proptest! {
                 match *step {
                     Some(value) => {
                         let room = model.len() < capacity;
-                        // SAFETY: a valid magazine of this thread's.
+                        // SAFETY: a valid magazine that only this thread uses.
                         prop_assert_eq!(unsafe { push(header, without_provenance_mut(value)) }, room);
                         if room {
                             model.push(value);
                         }
                     }
-                    // SAFETY: as above.
+                    // SAFETY: a valid magazine that only this thread uses.
                     None => prop_assert_eq!(unsafe { pop(header) }.addr(), model.pop().unwrap_or(0)),
                 }
                 prop_assert!(stack.entries[0].is_null());

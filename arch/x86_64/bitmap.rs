@@ -1,13 +1,14 @@
 //! Bits of a word to block addresses, by vector stores.
 //!
-//! A full word is an arithmetic sequence: sixteen stores of four addresses. A word with many bits
-//! goes byte by byte from the top: a table tells the positions of a byte's set bits, eight
-//! addresses are computed and stored whatever their number, and the next byte's overwrite the
-//! surplus. Where eight more would pass the end the twin's loop takes over. Words with few bits go
-//! through that loop from the start; for them only the count is tuned, by `popcnt`.
+//! The addresses of a full word are an arithmetic sequence: sixteen stores of four addresses. A
+//! word with many bits goes byte by byte from the top: a table has the positions of a byte's set
+//! bits. The code computes and stores eight addresses whatever the number of set bits, and the
+//! addresses of the next byte overwrite the surplus. Where eight more would pass the end, the
+//! twin's loop takes over. Words with few bits go through that loop from the start; for them only
+//! the count is tuned, by `popcnt`.
 //!
-//! Order and contract are the twins' ([`crate::portable::bitmap`]), which also serve CPUs without
-//! AVX2; the choice is made at run time.
+//! Order and contract are the same as for the twins ([`crate::portable::bitmap`]), which also serve
+//! CPUs without AVX2. The code chooses at run time.
 #![allow(unsafe_code)] // vector stores through a raw destination
 
 use super::cpu;
@@ -18,11 +19,12 @@ use core::arch::x86_64::{
     _mm256_set_epi64x, _mm256_set1_epi64x, _mm256_storeu_si256, _mm256_sub_epi64,
 };
 
-/// Number of set bits from which the vector code is used. Below, down to 24, which one is faster
+/// The number of set bits from which the vector code serves. From 24 to here the faster code
 /// changed from build to build; from here on it was always the vector code.
 const MANY: usize = 36;
 
-/// Positions of a byte's set bits, one a byte, the highest position in the lowest byte.
+/// The positions of the set bits of each byte, one position in a byte, the highest in the lowest
+/// byte.
 static POSITIONS: [u64; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;
@@ -46,10 +48,10 @@ static POSITIONS: [u64; 256] = {
 #[inline]
 pub unsafe fn expand_full(base: usize, stride: usize, dst: *mut *mut u8) {
     if cpu::has_avx2() {
-        // SAFETY: the CPU has AVX2; `dst` is the caller's promise.
+        // SAFETY: the CPU has AVX2, and `dst` has room for 64 pointers (`# Safety`).
         unsafe { expand_full_avx2(base, stride, dst) }
     } else {
-        // SAFETY: handed on to the caller.
+        // SAFETY: `dst` has room for 64 pointers (`# Safety`).
         unsafe { plain::expand_full(base, stride, dst) }
     }
 }
@@ -62,16 +64,17 @@ pub unsafe fn expand_full(base: usize, stride: usize, dst: *mut *mut u8) {
 #[inline]
 pub unsafe fn expand(word: u64, base: usize, stride: usize, dst: *mut *mut u8) -> usize {
     if !cpu::has_avx2() {
-        // SAFETY: handed on to the caller.
+        // SAFETY: `dst` has room for as many pointers as the word has set bits (`# Safety`).
         return unsafe { plain::expand(word, base, stride, dst) };
     }
     let count: usize;
-    // SAFETY: the CPU has POPCNT (`has_avx2` says so), which only computes.
+    // SAFETY: the CPU has POPCNT, as `has_avx2` checks; the instruction only computes.
     unsafe {
         asm!("popcnt {count}, {word}", count = lateout(reg) count, word = in(reg) word,
             options(pure, nomem, nostack));
     }
-    // SAFETY: the CPU has AVX2, BMI1 and POPCNT; `dst` is the caller's promise.
+    // SAFETY: the CPU has AVX2, BMI1 and POPCNT, as `has_avx2` checks; the word has `count` set
+    // bits, and `dst` has room for as many pointers (`# Safety`).
     unsafe {
         if count >= MANY {
             expand_avx2(word, count, base, stride, dst)
@@ -81,22 +84,27 @@ pub unsafe fn expand(word: u64, base: usize, stride: usize, dst: *mut *mut u8) -
     }
 }
 
+/// Does the work of [`expand_full`] with AVX2.
+///
 /// # Safety
-/// As [`expand_full`], and the CPU has AVX2.
+/// As for [`expand_full`], and the CPU has AVX2.
 #[target_feature(enable = "avx2")]
 unsafe fn expand_full_avx2(base: usize, stride: usize, dst: *mut *mut u8) {
     let address = |i: usize| base.wrapping_add(stride.wrapping_mul(i)) as i64;
     let step = _mm256_set1_epi64x(stride.wrapping_mul(4) as i64);
     let mut four = _mm256_set_epi64x(address(60), address(61), address(62), address(63));
     for place in (0..64).step_by(4) {
-        // SAFETY: four of the 64 entries for which the caller vouches; the store is unaligned.
+        // SAFETY: `dst` has room for 64 pointers (`# Safety`), of which these are four; the store
+        // may be unaligned.
         unsafe { _mm256_storeu_si256(dst.add(place).cast::<__m256i>(), four) };
         four = _mm256_sub_epi64(four, step);
     }
 }
 
+/// Does the work of [`expand`] with AVX2.
+///
 /// # Safety
-/// As [`expand`]; `word` has `count` set bits; the CPU has AVX2, BMI1 and POPCNT.
+/// As for [`expand`]; `word` has `count` set bits; the CPU has AVX2, BMI1 and POPCNT.
 #[target_feature(enable = "avx2,bmi1,popcnt")]
 unsafe fn expand_avx2(
     word: u64,
@@ -118,8 +126,8 @@ unsafe fn expand_avx2(
         for half in 0..2 {
             let four = _mm_cvtsi64_si128((positions >> (32 * half)) as i64);
             let offsets = _mm256_mul_epu32(_mm256_cvtepu8_epi64(four), strides);
-            // SAFETY: `place + 8` is at most the number of set bits, for which the caller
-            // vouches; the store is unaligned.
+            // SAFETY: `place + 8` is at most the number of set bits, and `dst` has room for that
+            // many (`# Safety`); the store may be unaligned.
             unsafe {
                 let to = dst.add(place + 4 * half).cast::<__m256i>();
                 _mm256_storeu_si256(to, _mm256_add_epi64(first, offsets));
@@ -128,6 +136,7 @@ unsafe fn expand_avx2(
         place += bits.count_ones() as usize;
         rest ^= (bits as u64) << (8 * byte);
     }
-    // SAFETY: `rest` holds the bits of the entries from `place` on.
+    // SAFETY: `rest` has the bits of the entries from `place` on, for which `dst` has room (`#
+    // Safety`).
     place + unsafe { plain::expand_counted(rest, count - place, base, stride, dst.add(place)) }
 }

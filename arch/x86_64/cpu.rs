@@ -1,8 +1,8 @@
-//! The current CPU from rseq's thread area, and what the CPU can do.
+//! The current CPU from rseq's thread area, and the instructions that the CPU has.
 //!
-//! glibc registers every thread with the kernel's rseq since 2.35 and tells where its area is:
-//! `__rseq_offset` from the thread pointer; the kernel keeps the CPU number in it. The symbols are
-//! weak here, so programs link and run with C libraries that lack them, and get `None`.
+//! Since version 2.35 glibc registers every thread with the kernel's rseq. The thread's area lies
+//! `__rseq_offset` from the thread pointer, and the kernel keeps the CPU number in it. The symbols
+//! are weak here, so programs also link and run with C libraries that lack them, and get `None`.
 #![allow(unsafe_code)] // reads the thread area and asks cpuid
 
 use core::arch::asm;
@@ -14,8 +14,8 @@ use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 #[inline]
 pub fn cpu_number() -> Option<u32> {
     let (offset, size): (*const isize, *const u32);
-    // SAFETY: reads two addresses out of the global offset table; an undefined weak symbol's
-    // entry is 0.
+    // SAFETY: reads two entries of the global offset table; the entry of an undefined weak symbol
+    // is 0.
     unsafe {
         asm!(
             ".weak __rseq_offset",
@@ -27,13 +27,15 @@ pub fn cpu_number() -> Option<u32> {
             options(pure, nomem, nostack, preserves_flags)
         );
     }
-    // SAFETY: addresses that are not null are glibc's constants, set before any other code runs.
+    // SAFETY: addresses that are not null are those of glibc's constants, which glibc sets before
+    // any other code runs.
     if offset.is_null() || size.is_null() || unsafe { size.read() } == 0 {
         return None;
     }
     let cpu: i32;
-    // SAFETY: a size above 0 says that the thread has an area at this offset; `cpu_id` is its
-    // second word. The kernel changes it at any time, which one load of 4 bytes tolerates.
+    // SAFETY: a size above 0 says that the thread has an area at this offset, whose second word is
+    // `cpu_id`. The kernel changes that word at any time, and one load of 4 bytes gets the old or
+    // the new one.
     unsafe {
         asm!(
             "mov {cpu:e}, dword ptr fs:[{offset} + 4]",
@@ -45,7 +47,7 @@ pub fn cpu_number() -> Option<u32> {
     u32::try_from(cpu).ok()
 }
 
-/// What [`detect`] found: 0 means that it has not run.
+/// The answer of [`detect`]: 0 means that it has not run.
 static VECTORS: AtomicU8 = AtomicU8::new(0);
 const PLAIN: u8 = 1;
 const AVX2: u8 = 2;
@@ -59,7 +61,7 @@ pub(super) fn has_avx2() -> bool {
     }
 }
 
-/// Asks the CPU. Racing callers find the same.
+/// Asks the CPU which of the two it is. Threads that ask at the same time find the same.
 #[cold]
 #[inline(never)]
 fn detect() -> u8 {
@@ -69,17 +71,21 @@ fn detect() -> u8 {
     let vectors = __cpuid(0).eax >= 7
         && all(__cpuid(1).ecx, POPCNT_OSXSAVE_AVX)
         && all(__cpuid_count(7, 0).ebx, BMI1_AVX2)
-        && saves_ymm();
+        // SAFETY: the bits above say that the CPU has OSXSAVE.
+        && unsafe { saves_ymm() };
     let found = if vectors { AVX2 } else { PLAIN };
     VECTORS.store(found, Relaxed);
     found
 }
 
-/// Whether the operating system saves the ymm registers; only for CPUs with OSXSAVE.
-fn saves_ymm() -> bool {
+/// Whether the operating system saves the ymm registers.
+///
+/// # Safety
+/// The CPU has OSXSAVE.
+unsafe fn saves_ymm() -> bool {
     const XMM_YMM: u32 = 0b110;
     let low: u32;
-    // SAFETY: OSXSAVE says that xgetbv exists; register 0 always does.
+    // SAFETY: a CPU with OSXSAVE (`# Safety`) has xgetbv, and register 0 always exists.
     unsafe {
         asm!(
             "xgetbv",

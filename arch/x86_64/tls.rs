@@ -1,10 +1,10 @@
 //! The thread slot by initial-exec TLS.
 //!
 //! On stable Rust a `thread_local!` in a shared library is reached by calling `__tls_get_addr`.
-//! Here the slot is an object that assembly defines in `.tdata`, and it is read with `@GOTTPOFF`:
-//! one load of the slot's offset, one load relative to `fs`; in an executable the linker turns the
-//! first load into a constant. A library loaded by `dlopen` takes its 8 bytes from the reserve
-//! that the C library keeps for this.
+//! Here the slot is an object that assembly defines in `.tdata`. A read with `@GOTTPOFF` is one
+//! load of the slot's offset and one load relative to `fs`; in an executable the linker turns the
+//! first load into a constant. A library loaded by `dlopen` takes its 8 bytes from the reserve that
+//! the C library keeps for this.
 //!
 //! The symbol is hidden and carries the invoking crate's name and version and the module's name,
 //! so two versions of a crate can be linked into one program; one crate may use a module name only
@@ -60,7 +60,7 @@ macro_rules! x86_64_thread_slot {
                 empty = sym $empty,
             );
 
-            /// Where the slot lies from the thread pointer: the same in all threads, so the
+            /// The slot's distance from the thread pointer. It is the same in all threads, so the
             /// compiler may keep it in a register.
             #[inline(always)]
             fn offset() -> usize {

@@ -1,20 +1,20 @@
 //! A fake in front of the real system, for tests.
 //!
-//! Failures are injected before the real call is made, so memory is always real and a refused call has
-//! changed nothing. Everything is off until a test turns it on. Nothing here allocates, so that a fake
-//! may stand behind the allocator of the test itself.
-#![allow(unsafe_code)] // Forwards the contract's unsafe functions.
+//! The fake injects a failure before it makes the real call, so memory is always real and a refused
+//! call has changed nothing. Everything is off until a test turns it on. Nothing here allocates, so
+//! that a fake may stand behind the allocator of the test itself.
 
+mod map;
 mod script;
 
 use core::cell::Cell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::linux::{map, topology::Topology};
-use crate::{Cpu, Error, NodeId, PageMode};
+use crate::{Cpu, Error, NodeId, PageMode, Topology};
 use script::Script;
 
-/// The failable calls of [`crate::Os`]. [`crate::Os::map`] counts as `Map` and, if it binds, as `Bind`.
+/// The failable calls of [`crate::Os`]. [`crate::Os::map`] counts as `Map` and, if it binds, as
+/// `Bind`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[expect(missing_docs, reason = "each names the function it stands for")]
 pub enum Call {
@@ -33,14 +33,14 @@ pub enum Call {
     Bind,
 }
 
-/// A variable and its value, or that it is not set.
+/// A variable's name, and its value if the variable is set.
 type Variable = (&'static [u8], Option<&'static [u8]>);
 
 const MAX_VARIABLES: usize = 32;
 const MAX_BINDINGS: usize = 512;
 const MAX_CAPTURED: usize = 16 << 10;
 
-/// What the fake has been told and what it has seen.
+/// The orders of a test, and what the allocator has asked for.
 pub struct Fake {
     script: Mutex<Script>,
     topology: Mutex<Option<Topology>>,
@@ -50,7 +50,7 @@ pub struct Fake {
     stderr: Mutex<([u8; MAX_CAPTURED], usize)>,
 }
 
-/// `node` is `None` once the range was unmapped.
+/// A range and the node to which it was bound last; `None` once the range was unmapped.
 #[derive(Clone, Copy)]
 struct Binding {
     addr: usize,
@@ -95,7 +95,8 @@ pub(crate) fn current_place() -> Option<(Cpu, NodeId)> {
     Some((current_cpu()?, NodeId(NODE.get())))
 }
 
-/// A test that panicked while it held a lock leaves nothing half-done here.
+/// Locks a mutex, also after a test that panicked while it held the lock: it leaves nothing
+/// half-done.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -134,7 +135,8 @@ impl Fake {
         lock(&self.script).error = Some(error);
     }
 
-    /// Refuses every `map` in this mode, with the error that the real system gives where it lacks it.
+    /// Refuses every `map` in this mode, with the error that the real system gives where it lacks
+    /// it.
     pub fn refuse(&self, mode: PageMode) {
         lock(&self.script).refused |= 1 << mode as u8;
     }
@@ -144,17 +146,18 @@ impl Fake {
         lock(&self.script).heal();
     }
 
-    /// The failable calls so far, including those that were made to fail.
+    /// The number of failable calls so far, including the calls that failed by order.
     pub fn calls(&self) -> u64 {
         lock(&self.script).calls
     }
 
-    /// The failures injected so far, refusals included, since the start or [`Fake::heal`].
+    /// The number of injected failures, refusals included, since the start or [`Fake::heal`].
     pub fn failed(&self) -> u64 {
         lock(&self.script).failed
     }
 
-    /// What `topology` answers. With several nodes, bindings are recorded and no longer made.
+    /// The answer of [`crate::Os::topology`]. With several nodes, the fake records bindings, and
+    /// the kernel no longer gets them.
     pub fn set_topology(&self, topology: Topology) {
         *lock(&self.topology) = Some(topology);
     }
@@ -164,7 +167,8 @@ impl Fake {
         CPU.set(Some(cpu));
     }
 
-    /// As [`Fake::set_cpu`], with the kernel's node that is told for a CPU that the topology does not know.
+    /// The CPU that the calling thread claims to run on, and that CPU's node by the kernel's
+    /// number, for a CPU that the topology does not know.
     pub fn set_place(&self, cpu: u32, node: u8) {
         CPU.set(Some(cpu));
         NODE.set(node);
@@ -195,8 +199,8 @@ impl Fake {
         around.next().and_then(|b| b.node)
     }
 
-    /// Copies what was written to standard error to `buffer` and returns the part used; the first 16 KiB
-    /// are kept.
+    /// Copies what the allocator wrote to standard error to `buffer` and answers the part in use.
+    /// The fake keeps the first 16 KiB.
     pub fn read_stderr<'a>(&self, buffer: &'a mut [u8]) -> &'a [u8] {
         let captured = lock(&self.stderr);
         let len = captured.1.min(buffer.len());
@@ -204,35 +208,13 @@ impl Fake {
         &buffer[..len]
     }
 
-    /// Forgets what was written to standard error.
+    /// Forgets what the allocator wrote to standard error.
     pub fn clear_stderr(&self) {
         lock(&self.stderr).1 = 0;
     }
 
     pub(crate) fn check(&self, call: Call) -> Result<(), Error> {
         lock(&self.script).check(call)
-    }
-
-    /// [`map::map`] with refusals and recorded bindings.
-    ///
-    /// # Safety
-    /// As [`crate::Os::map`].
-    pub(crate) unsafe fn map(
-        &self,
-        addr: usize,
-        len: usize,
-        mode: PageMode,
-        bind: Option<NodeId>,
-    ) -> Result<(), Error> {
-        lock(&self.script).check_mode(mode)?;
-        if bind.is_some() {
-            self.check(Call::Bind)?;
-        }
-        let pretended = self.pretends_nodes();
-        // SAFETY: the caller's precondition is the same.
-        unsafe { map::map(addr, len, mode, bind.filter(|_| !pretended)) }?;
-        self.note_binding(addr, len, bind);
-        Ok(())
     }
 
     pub(crate) fn forget(&self, addr: usize, len: usize) {
@@ -243,7 +225,7 @@ impl Fake {
         lock(&self.bindings).push(Binding { addr, len, node });
     }
 
-    /// `None` where the real node is to be asked for.
+    /// The recorded node of an address; `None` if the kernel is to be asked.
     pub(crate) fn node_of(&self, addr: usize) -> Option<NodeId> {
         if !self.pretends_nodes() {
             return None;
@@ -251,7 +233,7 @@ impl Fake {
         Some(self.bound(addr).unwrap_or(NodeId(0)))
     }
 
-    /// Whether the topology has nodes that the machine has not.
+    /// Whether the topology has nodes that the machine does not have.
     pub(crate) fn pretends_nodes(&self) -> bool {
         lock(&self.topology).as_ref().is_some_and(|t| t.nodes() > 1)
     }
@@ -264,7 +246,7 @@ impl Fake {
         *lock(&self.now)
     }
 
-    /// The outer `None` where the real environment is to be asked.
+    /// The overridden value of a variable; the outer `None` if the real environment is to be asked.
     pub(crate) fn env(&self, name: &[u8]) -> Option<Option<&'static [u8]>> {
         let env = lock(&self.env);
         env.newest_first()

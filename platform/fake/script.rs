@@ -1,9 +1,10 @@
-//! Which calls are made to fail.
+//! The calls that a test has ordered to fail.
 
 use super::Call;
 use crate::{Error, PageMode};
 
-/// Calls are counted twice: all of them, and those that `only` lets through since the script was armed.
+/// The orders, and two counts of calls: of all calls, and of the calls of the kind `only` since a
+/// test gave the last order.
 pub(super) struct Script {
     pub calls: u64,
     pub failed: u64,

@@ -1,22 +1,27 @@
-//! How much memory, and how many hugetlb pages, the control groups of this process leave it.
+//! The memory, and the hugetlb pages, that the control groups of this process leave it.
 //!
-//! A limit holds for a group and all below it, so the least on the way up counts. In a container the path that the
-//! kernel tells may lie beyond what is mounted; then the mount's root is the container's group.
+//! A limit holds for a group and all groups below it, so the lowest limit on the way up counts. In
+//! a container the path that the kernel tells may lie outside of the mounted tree; then the mount's
+//! root is the container's group.
 
 use super::file;
 
-/// A controller: its name, where it is mounted on every system that mounts it in version 1, and its files in version 1
-/// and 2.
+/// A controller of control groups.
 struct Controller {
     name: &'static [u8],
+    /// Where every system with version 1 mounts it.
     mount: &'static [u8],
+    /// Its files in version 1.
     first: Files,
+    /// Its files in version 2.
     second: Files,
 }
 
-/// The file of the limit, and the one of what is used; without that nothing is.
+/// The files of a group.
 struct Files {
+    /// The file with the limit.
     limit: &'static [u8],
+    /// The file with the bytes in use; without one they count as 0.
     used: Option<&'static [u8]>,
 }
 
@@ -46,21 +51,23 @@ const HUGETLB: Controller = Controller {
     },
 };
 
-/// The least limit of memory in bytes; `u64::MAX` without one.
+/// The lowest limit of memory in bytes; `u64::MAX` without a limit.
 pub fn memory_limit() -> u64 {
     left(&MEMORY)
 }
 
-/// Bytes of hugetlb pages of 2 MiB that may still be taken; `u64::MAX` without a limit.
+/// Bytes of hugetlb pages of 2 MiB that the process may still take; `u64::MAX` without a limit.
 pub fn hugetlb_left() -> u64 {
     left(&HUGETLB)
 }
 
+/// The bytes that the groups of this process leave it, by one controller; `u64::MAX` without a
+/// limit.
 fn left(controller: &Controller) -> u64 {
     let mut buffer = [0; 4096];
     let groups = file::read(b"/proc/self/cgroup", &mut buffer).unwrap_or(&[]);
     let limits = groups.split(|&byte| byte == b'\n').filter_map(|line| {
-        // A number, the controllers, the path; of version 2 without controllers.
+        // A line has a number, the controllers and the path; in version 2 it has no controllers.
         let mut fields = line.splitn(3, |&byte| byte == b':').skip(1);
         let (controllers, path) = (fields.next()?, fields.next()?);
         let mut names = controllers.split(|&byte| byte == b',');
@@ -75,7 +82,7 @@ fn left(controller: &Controller) -> u64 {
     limits.min().unwrap_or(u64::MAX)
 }
 
-/// The least that a group and those above it leave.
+/// The fewest bytes that a group or one of the groups above it leaves.
 fn least(root: &[u8], files: &Files, mut path: &[u8]) -> u64 {
     let mut least = u64::MAX;
     loop {
@@ -91,7 +98,8 @@ fn least(root: &[u8], files: &Files, mut path: &[u8]) -> u64 {
     }
 }
 
-/// The number in a file, whose path is these parts; `None` if there is no such file, or "max" in it.
+/// The number in the file whose path has these parts; `None` if there is no such file, or if it
+/// says "max".
 fn number_in(parts: [&[u8]; 3]) -> Option<u64> {
     let (mut path, mut len) = ([0; 1024], 0);
     for part in parts {

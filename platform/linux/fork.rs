@@ -3,9 +3,9 @@
 
 use crate::Error;
 
-/// From now on every `fork` of the process runs `prepare` before, and `parent` or `child` after.
-/// `prepare` hooks run in reverse order of registration, the others in order. The call itself may
-/// allocate. Hooks of a library that is unloaded are removed by the C library.
+/// From now on every `fork` of the process runs `prepare` before it, and `parent` or `child` after
+/// it. `prepare` hooks run in reverse order of registration, the others in order. The call itself
+/// may allocate. When a library is unloaded, the C library removes its hooks.
 ///
 /// # Errors
 /// [`Error::NoMemory`]: nothing is registered.
@@ -14,7 +14,7 @@ pub fn register(
     parent: extern "C" fn(),
     child: extern "C" fn(),
 ) -> Result<(), Error> {
-    // SAFETY: the hooks are functions that any thread may call at any time.
+    // SAFETY: the hooks are safe functions: any thread may call them at any time.
     match unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) } {
         0 => Ok(()),
         _ => Err(Error::NoMemory),

@@ -1,15 +1,16 @@
-//! Reservations and what is mapped into them.
+//! Reservations, and the memory that is mapped into them.
 //!
 //! Small and thp memory never replaces a mapping: `mprotect` opens the reserved range and closes it
-//! again, so a failing call leaves it as it was. Hugetlb memory must replace one. It is built and
-//! populated elsewhere (a pool or cgroup that cannot serve it shows there as an error, where a fault
-//! would be SIGBUS) and moved into place by `mremap`, whose failure is rare and handled by
-//! [`close_hole`].
+//! again, so a failing call leaves the range as it was. Hugetlb memory must replace a mapping. This
+//! module builds and populates it elsewhere: a pool or control group that cannot serve it shows
+//! there as an error, where a page fault would be SIGBUS. Then `mremap` moves it into place; a
+//! failure of that is rare, and [`close_hole`] handles it.
 #![allow(unsafe_code)] // The memory system calls.
 
 use core::ffi::c_void;
 use core::ptr;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mm::{self, Advice, MapFlags, MlockFlags, MprotectFlags, MremapFlags, ProtFlags};
 
@@ -19,9 +20,11 @@ use crate::{Error, HUGE, NodeId, PAGE, PageMode};
 /// A reservation: private, without access, and not charged against the commit limit.
 const RESERVED: MapFlags = MapFlags::PRIVATE.union(MapFlags::NORESERVE);
 const READ_WRITE: MprotectFlags = MprotectFlags::READ.union(MprotectFlags::WRITE);
-/// EAGAIN is transient, but a kernel that always answers it must not hang the process.
+/// Times that a call is repeated after EAGAIN, which is transient: a kernel that always answers it
+/// must not hang the process.
 const EAGAIN_LIMIT: u32 = 64;
 
+/// A pointer to an address of a mapping.
 pub(super) fn pointer(addr: usize) -> *mut c_void {
     ptr::with_exposed_provenance_mut(addr)
 }
@@ -29,7 +32,7 @@ pub(super) fn pointer(addr: usize) -> *mut c_void {
 /// See [`crate::Os::reserve`].
 pub fn reserve(len: usize, align: usize) -> Result<usize, Error> {
     let padded = len.checked_add(align - PAGE).ok_or(Error::NoMemory)?;
-    // SAFETY: the kernel chooses the place, so no existing mapping is touched.
+    // SAFETY: the kernel chooses the place, so this touches no existing mapping.
     let start =
         unsafe { mm::mmap_anonymous(ptr::null_mut(), padded, ProtFlags::empty(), RESERVED) }?
             .expose_provenance();
@@ -37,7 +40,7 @@ pub fn reserve(len: usize, align: usize) -> Result<usize, Error> {
     let (head, tail) = (addr - start, start + padded - (addr + len));
     for (addr, len) in [(start, head), (addr + len, tail)] {
         if len != 0 {
-            // SAFETY: this is the part of the fresh mapping outside what is returned.
+            // SAFETY: a part of the fresh mapping that the caller does not get to know.
             unsafe { unreserve(addr, len) };
         }
     }
@@ -47,33 +50,34 @@ pub fn reserve(len: usize, align: usize) -> Result<usize, Error> {
 /// See [`crate::Os::unreserve`].
 ///
 /// # Safety
-/// As there.
+/// As [`crate::Os::unreserve`] says.
 pub unsafe fn unreserve(addr: usize, len: usize) {
-    // SAFETY: the caller owns the range and nothing refers to it. munmap fails only when it would have
-    // to split a mapping and there are too many; then the addresses stay reserved, which harms nobody.
+    // SAFETY: the caller owns the range and nothing refers to it (`# Safety`). munmap fails only
+    // when it would have to split a mapping and there are too many; then the addresses stay
+    // reserved, which harms nobody.
     let _ = unsafe { mm::munmap(pointer(addr), len) };
 }
 
 /// See [`crate::Os::commit`].
 ///
 /// # Safety
-/// As there.
+/// As [`crate::Os::commit`] says.
 pub unsafe fn commit(addr: usize, len: usize) -> Result<(), Error> {
-    // SAFETY: the range is ours; opening it invalidates nothing.
+    // SAFETY: the range is part of a reservation (`# Safety`); to open it invalidates nothing.
     Ok(unsafe { mm::mprotect(pointer(addr), len, READ_WRITE) }?)
 }
 
 /// See [`crate::Os::map`].
 ///
 /// # Safety
-/// As there.
+/// As [`crate::Os::map`] says.
 pub unsafe fn map(
     addr: usize,
     len: usize,
     mode: PageMode,
     bind: Option<NodeId>,
 ) -> Result<(), Error> {
-    // SAFETY: the caller's precondition is the same for both.
+    // SAFETY: the range is aligned and only reserved (`# Safety`), which both functions ask for.
     unsafe {
         match mode {
             PageMode::Small => map_pages(addr, len, Advice::LinuxNoHugepage, bind),
@@ -90,7 +94,7 @@ pub unsafe fn map(
 /// reserved.
 ///
 /// # Safety
-/// As [`map`].
+/// As for [`map`].
 unsafe fn map_pages(
     addr: usize,
     len: usize,
@@ -100,7 +104,8 @@ unsafe fn map_pages(
     // SAFETY: the advice concerns only future pages of a range that has none.
     match unsafe { mm::madvise(pointer(addr), len, advice) } {
         Ok(()) => {}
-        // A kernel without transparent hugepages: small pages need no advice there.
+        // A kernel without transparent hugepages does not know the advice; small pages need none
+        // there.
         Err(Errno::INVAL) if advice == Advice::LinuxNoHugepage => {}
         Err(Errno::INVAL) => return Err(Error::Unsupported),
         Err(errno) => return Err(errno.into()),
@@ -108,14 +113,14 @@ unsafe fn map_pages(
     if let Some(node) = bind {
         numa::bind(addr, len, node)?;
     }
-    // SAFETY: the caller's precondition is the same.
+    // SAFETY: the range is page-aligned and reserved (`# Safety`).
     unsafe { commit(addr, len) }
 }
 
 /// Puts populated hugetlb pages in the place of a reserved range.
 ///
 /// # Safety
-/// As [`map`].
+/// As for [`map`].
 unsafe fn map_hugetlb(
     addr: usize,
     len: usize,
@@ -123,7 +128,7 @@ unsafe fn map_hugetlb(
     bind: Option<NodeId>,
 ) -> Result<(), Error> {
     let flags = MapFlags::PRIVATE | MapFlags::HUGETLB | size;
-    // SAFETY: the kernel chooses the place, so no existing mapping is touched.
+    // SAFETY: the kernel chooses the place, so this touches no existing mapping.
     let built = unsafe {
         mm::mmap_anonymous(
             ptr::null_mut(),
@@ -134,13 +139,16 @@ unsafe fn map_hugetlb(
     };
     let built = match built {
         Ok(built) => built.expose_provenance(),
-        // No support compiled in, or no pool of this page size: to the caller both are an empty pool.
+        // The kernel has no hugetlb pages, or no pool of this size: to the caller both are an empty
+        // pool.
         Err(_) => return Err(Error::NoHugepages),
     };
-    // SAFETY: `built` is the fresh mapping, and `addr` is the caller's.
+    // SAFETY: `built` is a fresh hugetlb mapping that nobody else knows of, and the range at `addr`
+    // is aligned and only reserved (`# Safety`).
     let placed = unsafe { fill_and_place(built, addr, len, bind) };
     if placed.is_err() {
-        // SAFETY: whatever failed, the pages are still at `built` and nobody knows of them.
+        // SAFETY: after every failure the pages are still at `built`, and nobody else knows of
+        // them.
         unsafe { unreserve(built, len) };
     }
     placed
@@ -149,7 +157,8 @@ unsafe fn map_hugetlb(
 /// Binds and populates the hugetlb mapping at `built` and moves it to `addr`.
 ///
 /// # Safety
-/// `built` is a hugetlb mapping of `len` bytes that only the caller knows of; `addr` as in [`map`].
+/// `built` is a hugetlb mapping of `len` bytes that only the caller knows of; the range at `addr`
+/// is as for [`map`].
 unsafe fn fill_and_place(
     built: usize,
     addr: usize,
@@ -159,14 +168,15 @@ unsafe fn fill_and_place(
     if let Some(node) = bind {
         numa::bind(built, len, node)?;
     }
-    // SAFETY: `built` is mapped and only ours.
+    // SAFETY: `built` is mapped, and only the caller knows of it (`# Safety`).
     unsafe { populate(built, len) }.map_err(|_| Error::NoHugepages)?;
     let flags = MremapFlags::MAYMOVE;
-    // SAFETY: the target is a reserved range of the caller's, in which nothing lives.
+    // SAFETY: the target is reserved (`# Safety`), so the pages replace nothing of value.
     match unsafe { mm::mremap_fixed(pointer(built), len, len, flags, pointer(addr)) } {
         Ok(_) => Ok(()),
         Err(errno) => {
-            // SAFETY: the range is the caller's and holds nothing.
+            // SAFETY: the range is reserved (`# Safety`), so it holds nothing of value; `built` can
+            // be read.
             unsafe { close_hole_unless_refused(errno, addr, len, built) }?;
             // Before Linux 5.16 hugetlb mappings could not be moved.
             Err(if errno == Errno::INVAL {
@@ -181,26 +191,28 @@ unsafe fn fill_and_place(
 /// See [`crate::Os::prefer_huge`].
 ///
 /// # Safety
-/// The range is page-aligned and committed.
+/// As [`crate::Os::prefer_huge`] says.
 pub unsafe fn prefer_huge(addr: usize, len: usize) {
-    // A kernel that can do neither refuses, which changes nothing.
-    // SAFETY: the caller's precondition is the same.
+    // A kernel that knows neither advice refuses, which changes nothing.
+    // SAFETY: the range is page-aligned and committed (`# Safety`), which is enough: the kernel
+    // leaves hugepages at the ends that are not whole alone.
     let _ = unsafe { collapse(addr, len) };
 }
 
 /// See [`crate::Os::collapse`].
 ///
 /// # Safety
-/// As there.
+/// As [`crate::Os::collapse`] says.
 pub unsafe fn collapse(addr: usize, len: usize) -> Result<(), Error> {
-    // SAFETY: advice about the caller's own range, and collapsing keeps contents. rustix does not know the advice; errno
-    // is the program's.
+    // SAFETY: the range is mapped (`# Safety`), and the advice keeps its contents. rustix does not
+    // know MADV_COLLAPSE, and libc changes `errno`, which is this thread's own and the program's:
+    // it gets its value back.
     unsafe {
         mm::madvise(pointer(addr), len, Advice::LinuxHugepage)?;
         let errno = libc::__errno_location();
         let before = *errno;
         let done = libc::madvise(pointer(addr), len, libc::MADV_COLLAPSE);
-        match core::mem::replace(&mut *errno, before) {
+        match errno.replace(before) {
             _ if done == 0 => Ok(()),
             error => Err(Errno::from_raw_os_error(error).into()),
         }
@@ -210,22 +222,24 @@ pub unsafe fn collapse(addr: usize, len: usize) -> Result<(), Error> {
 /// See [`crate::Os::populate`].
 ///
 /// # Safety
-/// As there.
+/// As [`crate::Os::populate`] says.
 pub unsafe fn populate(addr: usize, len: usize) -> Result<(), Error> {
-    // Piece by piece, as whoever changes a mapping of the process waits for each call.
+    // Piece by piece: each call makes other threads wait that change a mapping of the process.
     (addr..addr + len).step_by(HUGE).try_for_each(|at| {
-        // SAFETY: a part of the caller's range.
+        // SAFETY: a part of the range, which is committed or mapped (`# Safety`).
         unsafe { populate_piece(at, HUGE.min(addr + len - at)) }
     })
 }
 
+/// Populates a range by one call, which it repeats when the kernel was interrupted.
+///
 /// # Safety
 /// As for [`populate`].
 unsafe fn populate_piece(addr: usize, len: usize) -> Result<(), Error> {
     let mut again = 0;
     loop {
-        // SAFETY: populating keeps the contents of a range that the caller owns. A repetition passes
-        // over the pages that are already there.
+        // SAFETY: the range is committed or mapped (`# Safety`), and populating keeps its contents.
+        // A repetition passes over the pages that are already there.
         match unsafe { mm::madvise(pointer(addr), len, Advice::LinuxPopulateWrite) } {
             Ok(()) => return Ok(()),
             Err(Errno::INTR) => {}
@@ -239,22 +253,22 @@ unsafe fn populate_piece(addr: usize, len: usize) -> Result<(), Error> {
 /// See [`crate::Os::lock`].
 ///
 /// # Safety
-/// As there.
+/// As [`crate::Os::lock`] says.
 pub unsafe fn lock(addr: usize, len: usize) -> Result<(), Error> {
-    // SAFETY: locking changes nothing that is seen in the range.
+    // SAFETY: the range is committed or mapped (`# Safety`), and to lock it keeps its contents.
     Ok(unsafe { mm::mlock_with(pointer(addr), len, MlockFlags::ONFAULT) }?)
 }
 
 /// See [`crate::Os::purge`].
 ///
 /// # Safety
-/// As there.
+/// As [`crate::Os::purge`] says.
 pub unsafe fn purge(addr: usize, len: usize) -> Result<(), Error> {
-    // SAFETY: the caller gives up the contents.
+    // SAFETY: nobody accesses the range, and the caller gives up its contents (`# Safety`).
     let purged = unsafe { mm::madvise(pointer(addr), len, Advice::LinuxDontNeed) };
     if purged == Err(Errno::INVAL) {
-        // A process that locks its memory (mlockall) must say that it means locked pages too.
-        // SAFETY: as above.
+        // Locked pages, in a process that locks its memory (mlockall), need an advice of their own.
+        // SAFETY: nobody accesses the range, and the caller gives up its contents (`# Safety`).
         return Ok(unsafe { mm::madvise(pointer(addr), len, Advice::LinuxDontneedLocked) }?);
     }
     Ok(purged?)
@@ -263,18 +277,18 @@ pub unsafe fn purge(addr: usize, len: usize) -> Result<(), Error> {
 /// See [`crate::Os::unmap`].
 ///
 /// # Safety
-/// As there.
+/// As [`crate::Os::unmap`] says.
 pub unsafe fn unmap(addr: usize, len: usize, mode: PageMode) -> Result<(), Error> {
     if mode.is_hugetlb() {
         let flags = RESERVED | MapFlags::FIXED;
-        // SAFETY: the caller gives up the range; it is replaced by a reservation.
+        // SAFETY: nothing refers to the range (`# Safety`); a reservation replaces it.
         return match unsafe { mm::mmap_anonymous(pointer(addr), len, ProtFlags::empty(), flags) } {
             Ok(_) => Ok(()),
-            // SAFETY: the range is the caller's and is given up.
+            // SAFETY: the range is the caller's, and nothing refers to it (`# Safety`).
             Err(_) => unsafe { close_hole(addr, len) },
         };
     }
-    // SAFETY: the caller gives up the contents, and nobody accesses the range any more.
+    // SAFETY: nothing refers to the range any more (`# Safety`).
     unsafe {
         purge(addr, len)?;
         Ok(mm::mprotect(pointer(addr), len, MprotectFlags::empty())?)
@@ -284,19 +298,21 @@ pub unsafe fn unmap(addr: usize, len: usize, mode: PageMode) -> Result<(), Error
 /// See [`crate::Os::move_pages`].
 ///
 /// # Safety
-/// As there.
+/// As [`crate::Os::move_pages`] says.
 pub unsafe fn move_pages(from: usize, to: usize, len: usize) -> Result<(), Error> {
     let flags = MremapFlags::MAYMOVE | MremapFlags::DONTUNMAP;
-    // So that it can be told whether the kernel removed it.
-    // SAFETY: the caller owns `to` and gives up its contents.
+    // Without access a range that the kernel has not removed can be told from a foreign one.
+    // SAFETY: nobody accesses `to`, and the caller gives up its contents (`# Safety`).
     if unsafe { mm::mprotect(pointer(to), len, MprotectFlags::empty()) }.is_err() {
         return Err(Error::Unsupported);
     }
-    // SAFETY: the caller owns both ranges, gives up the contents of `to` and lends those of `from`.
+    // SAFETY: both ranges are mapped, apart, and accessed by nobody (`# Safety`); the contents of
+    // `to` are given up.
     match unsafe { mm::mremap_fixed(pointer(from), len, len, flags, pointer(to)) } {
         Ok(_) => Ok(()),
         Err(errno) => {
-            // SAFETY: the caller owns `to` and gave up its contents; in the end it can be used again, if it is there.
+            // SAFETY: the caller owns `to` and gives up its contents (`# Safety`), and `from` can
+            // still be read. At the end `to` can be used again, if it is there.
             unsafe {
                 if errno != Errno::INVAL {
                     close_hole_unless_refused(errno, to, len, from)?;
@@ -308,13 +324,13 @@ pub unsafe fn move_pages(from: usize, to: usize, len: usize) -> Result<(), Error
     }
 }
 
-/// After a call that may or may not have removed the mappings of a range: reserves it again.
+/// Reserves a range again, after a call that may or may not have removed its mappings.
 ///
 /// The kernel cannot say whether a mapping that is found there now is the old one or a foreign one
-/// that was faster, so both count as lost; what is given up in the first case is addresses only.
+/// that was faster, so both count as lost; in the first case this gives up nothing but addresses.
 ///
 /// # Safety
-/// The range is the caller's and holds nothing of value.
+/// The range is page-aligned, the caller's, and holds nothing of value.
 pub(super) unsafe fn close_hole(addr: usize, len: usize) -> Result<(), Error> {
     let flags = RESERVED | MapFlags::FIXED_NOREPLACE;
     // SAFETY: NOREPLACE touches no existing mapping.
@@ -322,7 +338,7 @@ pub(super) unsafe fn close_hole(addr: usize, len: usize) -> Result<(), Error> {
         Ok(start) if start.addr() == addr => Ok(()),
         Ok(start) => {
             // A kernel before 4.17 takes the address as a wish.
-            // SAFETY: this mapping was made just now and is known to nobody.
+            // SAFETY: the kernel made this mapping just now, and nobody else knows of it.
             unsafe { unreserve(start.addr(), len) };
             Err(Error::Lost)
         }
@@ -330,8 +346,9 @@ pub(super) unsafe fn close_hole(addr: usize, len: usize) -> Result<(), Error> {
     }
 }
 
-/// As [`close_hole`] after a move to a range without access that failed with `errno`, but also right where the range is
-/// still there: near the limit of mappings (vm.max_map_count) the kernel refuses before it removes anything.
+/// Reserves a range again, after a move to it that failed with `errno`; the range had no access
+/// before the move. Unlike [`close_hole`] this is content if the range is still there: near the
+/// limit of mappings (vm.max_map_count) the kernel refuses before it removes anything.
 ///
 /// # Safety
 /// As for [`close_hole`]; `readable` is a page that can be read.
@@ -341,10 +358,10 @@ unsafe fn close_hole_unless_refused(
     len: usize,
     readable: usize,
 ) -> Result<(), Error> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the range is the caller's and holds nothing of value (`# Safety`).
     unsafe { close_hole(addr, len) }.or_else(|lost| {
-        // A kernel that failed in the middle would have to be out of memory for itself, and somebody else would have to
-        // have reserved all of these addresses since.
+        // The range could be a foreign one only if the kernel had failed in the middle for want of
+        // memory, and somebody else had reserved all of these addresses since.
         if errno == Errno::NOMEM && is_reserved(addr, len, readable) {
             Ok(())
         } else {
@@ -353,13 +370,34 @@ unsafe fn close_hole_unless_refused(
     })
 }
 
-/// Whether the first and the last page of a range are mapped without access, as reservations are. Where the kernel does
-/// not know the question (before 5.14), they are not.
+/// Whether the first and the last page of a range are mapped without access, as reservations are.
+/// The answer is false where the kernel does not know the question (before 5.14).
 fn is_reserved(addr: usize, len: usize, readable: usize) -> bool {
-    // SAFETY: populating changes no contents, whoever the page belongs to.
+    // SAFETY: the advice changes no contents, whoever the page belongs to.
     let ask = |page| unsafe { mm::madvise(pointer(page), PAGE, Advice::LinuxPopulateRead) };
     ask(readable) == Ok(())
         && [addr, addr + len - PAGE].map(ask) == [Err(Errno::INVAL), Err(Errno::INVAL)]
+}
+
+/// See [`crate::Os::is_shared`].
+pub fn is_shared(addr: usize) -> bool {
+    const EXCLUSIVE: u64 = 1 << 56;
+    const PRESENT: u64 = 1 << 63;
+    let Ok(file) = rustix::fs::open(
+        c"/proc/self/pagemap",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    ) else {
+        return true;
+    };
+    let mut entry = [0; 8];
+    match rustix::io::pread(&file, &mut entry, (addr / PAGE * 8) as u64) {
+        Ok(8) => {
+            let entry = u64::from_ne_bytes(entry);
+            entry & PRESENT != 0 && entry & EXCLUSIVE == 0
+        }
+        _ => true,
+    }
 }
 
 #[cfg(test)]
@@ -369,7 +407,7 @@ mod tests {
     #[test]
     fn what_is_reserved_is_known() {
         let addr = reserve(3 * HUGE, HUGE).unwrap();
-        // SAFETY: all within the reservation, which nobody else knows of.
+        // SAFETY: all of this lies within the reservation, which nobody else knows of.
         unsafe {
             let next = addr + HUGE;
             assert!(!is_reserved(next, HUGE, addr), "nothing can be read");
@@ -386,8 +424,8 @@ mod tests {
     #[test]
     fn a_hole_is_closed_and_an_occupied_place_is_lost() {
         let addr = reserve(3 * HUGE, HUGE).unwrap();
-        // SAFETY: all within the reservation, which nobody else knows of. (Another thread could take
-        // the hole; this crate's other unit tests map nothing.)
+        // SAFETY: all of this lies within the reservation, which nobody else knows of. (Another
+        // thread could take the hole; this crate's other unit tests map nothing.)
         unsafe {
             assert_eq!(close_hole(addr + HUGE, HUGE), Err(Error::Lost));
             unreserve(addr + HUGE, HUGE);

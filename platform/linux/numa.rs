@@ -1,20 +1,21 @@
-//! Where memory comes from on machines with several nodes.
+//! The nodes from which memory comes, on machines with several.
 //!
-//! rustix has none of these calls and libc's `syscall` reports errors in `errno`, which an allocator
-//! must not change: [`policy_call`] saves and restores it.
+//! rustix has none of these calls and libc's `syscall` reports errors in `errno`, which an
+//! allocator must not change: [`policy_call`] saves and restores it.
 #![allow(unsafe_code)] // Raw system calls.
 
 use libc::{c_int, c_long};
 
-use super::topology::NodeSet;
+use crate::topology::NodeSet;
 use crate::{Cpu, Error, NodeId};
 
 /// A set of nodes as the kernel takes it: one bit for every value of [`NodeId`].
 const MASK_WORDS: usize = 4;
-/// The kernel reads one bit less than it is told.
+/// The length of such a set that the kernel is told; it reads one bit less.
 const MASK_BITS: usize = MASK_WORDS * 64 + 1;
 
-/// What the kernel writes must have room for all nodes that it was built for, 1024 at most.
+/// Words of a set that the kernel writes: it needs room for all nodes that the kernel was built
+/// for, at most 1024.
 const ANSWER_WORDS: usize = 16;
 
 const MPOL_F_NODE: c_int = 1;
@@ -23,32 +24,33 @@ const MPOL_F_MEMS_ALLOWED: c_int = 4;
 /// Flags in the upper bits of a policy's mode.
 const MPOL_MODE: c_int = 0xff;
 
-/// Pages that one call of move_pages is asked about.
+/// Pages about which one call of move_pages asks.
 const BATCH: usize = 64;
 
 /// Runs a libc system call and returns its error, leaving `errno` as it was.
 fn policy_call(call: impl FnOnce() -> c_long) -> Result<(), Error> {
-    // SAFETY: the location is this thread's and always valid.
-    let errno = unsafe { &mut *libc::__errno_location() };
-    let before = *errno;
-    if call() == 0 {
-        return Ok(());
+    // SAFETY: the C library's `errno` of this thread is valid as long as the thread runs, and only
+    // this thread, here and in `call`, accesses it.
+    unsafe {
+        let errno = libc::__errno_location();
+        let before = *errno;
+        if call() == 0 {
+            return Ok(());
+        }
+        Err(match errno.replace(before) {
+            libc::ENOMEM => Error::NoMemory,
+            other => Error::Other(other),
+        })
     }
-    Err(match core::mem::replace(errno, before) {
-        libc::ENOMEM => Error::NoMemory,
-        other => Error::Other(other),
-    })
 }
 
-/// Makes a range prefer the memory of `node` for the pages that it does not have yet.
-///
-/// # Errors
-/// [`Error::Other`] when the kernel, or a filter in front of it, refuses.
+/// See [`crate::Os::bind`].
 pub fn bind(addr: usize, len: usize, node: NodeId) -> Result<(), Error> {
     let mut mask = [0u64; MASK_WORDS];
     mask[usize::from(node.0 / 64)] = 1 << (node.0 % 64);
     policy_call(|| {
-        // SAFETY: a policy changes no contents; the mask outlives the call and has the stated length.
+        // SAFETY: a policy changes no contents, whose range it ever is; the kernel reads the mask,
+        // which outlives the call and has the stated length.
         unsafe {
             libc::syscall(
                 libc::SYS_mbind,
@@ -88,8 +90,8 @@ pub fn node_of(addr: usize) -> Result<NodeId, Error> {
     }
 }
 
-/// The nodes whose memory this thread may use: those of its cpuset, and of its policy if that is MPOL_BIND. All where
-/// the kernel does not say.
+/// The nodes whose memory this thread may use: the nodes of its cpuset that are also in its policy,
+/// if that is MPOL_BIND. All nodes where the kernel does not say.
 pub fn allowed() -> NodeSet {
     let Some((_, cpuset)) = policy(MPOL_F_MEMS_ALLOWED) else {
         return NodeSet::ALL;
@@ -102,7 +104,7 @@ pub fn allowed() -> NodeSet {
     }
 }
 
-/// What get_mempolicy answers for no address: a mode, and nodes.
+/// The answer of get_mempolicy for no address: a policy's mode and its nodes.
 fn policy(flags: c_int) -> Option<(c_int, NodeSet)> {
     let mut mode: c_int = 0;
     let mut mask = [0u64; ANSWER_WORDS];
@@ -129,7 +131,8 @@ pub fn nodes_of(addr: usize, step: usize, nodes: &mut [Option<NodeId>]) -> Resul
         let pages: [usize; BATCH] = core::array::from_fn(|i| addr + (batch * BATCH + i) * step);
         let mut status = [-1 as c_int; BATCH];
         let asked = policy_call(|| {
-            // SAFETY: without target nodes nothing is moved; both arrays have room for the stated number.
+            // SAFETY: without target nodes nothing is moved; both arrays have room for the stated
+            // number.
             unsafe {
                 libc::syscall(
                     libc::SYS_move_pages,

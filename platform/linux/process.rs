@@ -1,4 +1,4 @@
-//! What concerns the process as a whole: clock, environment, messages, end.
+//! The process as a whole: its clocks, environment, memory, messages and end.
 #![allow(unsafe_code)] // `environ` and libc calls.
 
 use core::ffi::CStr;
@@ -21,7 +21,7 @@ pub fn total_memory() -> u64 {
     info.totalram.saturating_mul(u64::from(info.mem_unit))
 }
 
-/// Bytes that the process has resident, hugetlb pages not among them; 0 where the kernel does not say.
+/// Bytes of the process's resident memory without hugetlb pages; 0 where the kernel does not say.
 pub fn resident() -> u64 {
     let mut buffer = [0; 256];
     let text = file::read(b"/proc/self/statm", &mut buffer).unwrap_or_default();
@@ -51,7 +51,7 @@ pub fn thread_time() -> u64 {
 /// See [`crate::Os::random`].
 pub fn random() -> u64 {
     let mut bytes = [0; 8];
-    // Early in a boot the kernel would make us wait.
+    // Early in a boot the kernel would make the caller wait without this flag.
     match rustix::rand::getrandom(&mut bytes, GetRandomFlags::NONBLOCK) {
         Ok(8) => u64::from_ne_bytes(bytes),
         _ => {
@@ -63,31 +63,25 @@ pub fn random() -> u64 {
 }
 
 /// See [`crate::Os::env`].
-pub fn env(name: &[u8]) -> Option<&'static [u8]> {
-    // SAFETY: getauxval only reads; every kernel provides this entry.
+pub fn env<R>(name: &[u8], read: impl FnOnce(Option<&[u8]>) -> R) -> R {
+    // SAFETY: getauxval has no precondition; it only reads, and every kernel provides this entry.
     if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
-        return None;
+        return read(None);
     }
-    // SAFETY: `environ` is null (before libc has started) or a null-terminated array of strings, and
-    // the caller reads it before the program can change it.
-    let mut entry = unsafe { libc::environ };
-    if entry.is_null() {
-        return None;
-    }
-    loop {
-        // SAFETY: the array's end has not been passed.
-        let string = unsafe { *entry };
-        if string.is_null() {
-            return None;
+    // SAFETY: `environ` is null before libc has started, else a null-terminated array of C strings.
+    // Code that changes it while others read it (`setenv`, `set_var`) breaks that function's own
+    // contract.
+    unsafe {
+        let mut entry = libc::environ;
+        while !entry.is_null() && !(*entry).is_null() {
+            let bytes = CStr::from_ptr(*entry).to_bytes();
+            if let Some([b'=', value @ ..]) = bytes.strip_prefix(name) {
+                return read(Some(value));
+            }
+            entry = entry.add(1);
         }
-        // SAFETY: an entry of the environment is a C string.
-        let bytes = unsafe { CStr::from_ptr(string) }.to_bytes();
-        if let Some([b'=', value @ ..]) = bytes.strip_prefix(name) {
-            return Some(value);
-        }
-        // SAFETY: this entry was not the terminator, so there is a next one.
-        entry = unsafe { entry.add(1) };
     }
+    read(None)
 }
 
 /// See [`crate::Os::stderr`].

@@ -1,9 +1,11 @@
-//! Memory of this process that other processes may look at: a file in memory (memfd) in the place of a reservation.
+//! Memory of this process that other processes may read: a file in memory (memfd) in the place of a
+//! reservation.
 //!
-//! The file has no name that somebody could take, and goes with the last process that maps it. Who may look into the
-//! process finds it under `/proc/PID/fd`; its mode is 0600. It is sealed against a change of its size, so no access
-//! to the mapping can fail. The descriptor is kept open only to be found; a program that closes descriptors which it
-//! did not open loses nothing but that.
+//! The file has no name that somebody could take, and disappears with the last process that maps
+//! it. A process that may look into this one finds the file under `/proc/PID/fd`; its mode is 0600.
+//! The file is sealed against a change of its size, so no access to the mapping can fail. This
+//! module keeps the descriptor open only so that others find the file; a program that closes
+//! descriptors which it did not open loses nothing but that.
 #![allow(unsafe_code)] // Replaces mappings.
 
 use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
@@ -16,15 +18,16 @@ use rustix::mm::{self, MapFlags, MremapFlags, ProtFlags};
 use super::map::{close_hole, pointer, unreserve};
 use crate::Error;
 
-/// Descriptors below are left to the program: some are used by number.
+/// The lowest number of the file's descriptor: programs use some of the lower ones by number.
 const FIRST_DESCRIPTOR: i32 = 200;
 
-/// The file behind a shared range, or none.
+/// The file behind a shared range, or no file.
 #[derive(Debug)]
 pub struct Shared {
-    /// Where the file was opened, or -1. The program may have closed it and opened something else there.
+    /// The file's descriptor, or -1. The program may have closed it, and opened another file under
+    /// the same number.
     descriptor: AtomicI32,
-    /// What the file is known by, together.
+    /// Device and inode together tell the file from others.
     device: AtomicU64,
     inode: AtomicU64,
 }
@@ -52,19 +55,24 @@ impl Shared {
     }
 
     /// Closes the descriptor if it is still the file's.
-    fn close(&self) {
+    ///
+    /// # Safety
+    /// No other thread of this process runs, which could close or open descriptors meanwhile.
+    unsafe fn close(&self) {
         let descriptor = self.descriptor.swap(-1, Ordering::Relaxed);
         if descriptor < 0 {
             return;
         }
-        // SAFETY: only asked what it is; if it is closed, the answer is an error.
+        // SAFETY: nobody closes or opens descriptors meanwhile (`# Safety`). The borrowed one is
+        // only asked for its file; if it is closed, the answer is an error.
         let file = unsafe { BorrowedFd::borrow_raw(descriptor) };
         let ours = (
             self.device.load(Ordering::Relaxed),
             self.inode.load(Ordering::Relaxed),
         );
         if fs::fstat(file).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == ours) {
-            // SAFETY: it is the file that `set` took, and nobody else closes it.
+            // SAFETY: it is the file that `set` took over, and no other thread runs that could
+            // close it.
             drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
         }
     }
@@ -73,11 +81,12 @@ impl Shared {
 /// See [`crate::Os::share`].
 ///
 /// # Safety
-/// As there.
+/// As [`crate::Os::share`] says.
 pub unsafe fn share(addr: usize, len: usize) -> Result<Shared, Error> {
     let file = create(len)?;
     let flags = MapFlags::SHARED | MapFlags::NORESERVE | MapFlags::FIXED;
-    // SAFETY: the range is the caller's, and nothing lives there.
+    // SAFETY: the range is page-aligned and reserved (`# Safety`), so the file replaces nothing of
+    // value.
     let mapped = unsafe {
         mm::mmap(
             pointer(addr),
@@ -89,7 +98,7 @@ pub unsafe fn share(addr: usize, len: usize) -> Result<Shared, Error> {
         )
     };
     if let Err(errno) = mapped {
-        // SAFETY: as above.
+        // SAFETY: the range is the caller's and reserved, so it holds nothing of value.
         unsafe { close_hole(addr, len) }?;
         return Err(errno.into());
     }
@@ -101,14 +110,16 @@ pub unsafe fn share(addr: usize, len: usize) -> Result<Shared, Error> {
 /// See [`crate::Os::share_anew`].
 ///
 /// # Safety
-/// As there.
+/// As [`crate::Os::share_anew`] says.
 pub unsafe fn share_anew(shared: &Shared, addr: usize, len: usize, used: usize) -> bool {
-    shared.close();
+    // SAFETY: no other thread of this process runs (`# Safety`).
+    unsafe { shared.close() };
     let file = create(len).ok();
     let access = ProtFlags::READ | ProtFlags::WRITE;
     let flags = MapFlags::NORESERVE;
-    // SAFETY: the kernel chooses the place; then `used` bytes are copied from a range that can be read, and the new
-    // mapping takes the place of the old one, in which nobody relies on more than these bytes.
+    // SAFETY: the kernel chooses the place of the new mapping. `used` bytes of the old range are
+    // committed and can be read (`# Safety`). The new mapping takes the place of the old one, and
+    // no other thread runs that could notice.
     unsafe {
         let built = match &file {
             Some(file) => {
@@ -134,27 +145,27 @@ pub unsafe fn share_anew(shared: &Shared, addr: usize, len: usize, used: usize) 
     true
 }
 
-/// An empty file of `len` bytes.
+/// Creates a file of `len` zero bytes.
 fn create(len: usize) -> Result<OwnedFd, Error> {
-    // Beyond this limit the kernel would send a signal.
+    // The kernel sends a signal to a process whose file grows beyond this limit.
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
-    // SAFETY: writes the structure it is given.
+    // SAFETY: the call writes the structure that it is given.
     unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
     if limit.rlim_cur < len as u64 {
         return Err(Error::Other(libc::EFBIG));
     }
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let file = match fs::memfd_create(c"theap-stats", flags | MemfdFlags::NOEXEC_SEAL) {
-        // Before Linux 6.3.
+        // Linux before 6.3 does not know NOEXEC_SEAL.
         Err(Errno::INVAL) => fs::memfd_create(c"theap-stats", flags),
         answer => answer,
     }?;
     fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?;
     fs::ftruncate(&file, len as u64)?;
     fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-    // Where the limit of descriptors is lower, it stays where it is.
+    // Where the limit of descriptors is lower, the file keeps its first descriptor.
     Ok(io::fcntl_dupfd_cloexec(&file, FIRST_DESCRIPTOR).unwrap_or(file))
 }

@@ -1,23 +1,25 @@
-//! A thread of the allocator's own, started without the C library: `pthread_create` allocates, and the thread is wanted
-//! in the middle of an allocation.
+//! A thread of the allocator's own, started without the C library: `pthread_create` allocates, and
+//! the allocator starts the thread in the middle of an allocation.
 //!
-//! The kernel is asked directly (`clone`), with memory of ours:
+//! This module asks the kernel directly (`clone`), and gives the thread memory of its own:
 //!
 //! ```text
 //! | guard page | stack | thread-local block | thread control block |
 //!                      ^ stack grows down    ^ %fs
 //! ```
 //!
-//! The C library does not know the thread. Its block is zero but for the words by which `%fs` points to itself, which
-//! is enough for the stack protector and for `errno`: the block reaches down to where `errno` lies in every thread. So
-//! the thread must use no other thread-local variable: no `std::thread_local!`, no lock with a rank in debug builds,
-//! no allocation. All its signals are blocked. It ends by returning; the kernel then clears its number and wakes who
-//! waits for it, after its last use of the memory, which the next start uses again.
+//! The C library does not know the thread. The thread-local block is zero but for the words by
+//! which `%fs` points to itself. That is enough for the stack protector and for `errno`: the block
+//! reaches down to where `errno` lies in every thread. So the thread must use no other thread-local
+//! variable: no `std::thread_local!`, no lock with a rank in debug builds, no allocation. All its
+//! signals are blocked. The thread ends by returning. After its last use of the memory the kernel
+//! clears the thread's number and wakes the thread that waits for this. The next start uses the
+//! same memory again.
 #![allow(unsafe_code)] // clone, and the memory of a thread.
 
-use core::ffi::{c_int, c_void};
+use core::ffi::{CStr, c_int, c_void};
 use core::ptr;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 use rustix::mm::{self, MapFlags, MprotectFlags, ProtFlags};
 use rustix::thread::futex;
@@ -26,21 +28,23 @@ use super::map::pointer;
 use crate::{Error, PAGE};
 
 const STACK: usize = 128 << 10;
-/// Room for what the C library keeps above `%fs`: its descriptor of a thread, less than 2.5 KiB.
+/// Bytes for the C library's descriptor of a thread, which lies above `%fs` and has less than 2.5
+/// KiB.
 const CONTROL: usize = PAGE;
-/// Room below `errno`, for what lies next to it.
+/// Bytes below `errno`, for the thread-local variables next to it.
 const MARGIN: usize = PAGE;
 const ARCH_GET_FS: c_int = 0x1003;
 
-/// A thread that runs, or may be started. All-zero is one that never ran.
+/// A thread that runs, or that [`Os::start_worker`](crate::Os::start_worker) may start. All-zero
+/// memory is a worker that never ran.
 #[derive(Debug)]
 pub struct Worker {
     /// The kernel's number of the thread, 0 when there is none. The kernel writes it.
     pub(crate) tid: AtomicU32,
-    /// Its memory, once there is one; never unmapped.
+    /// The address of the thread's memory once it has some, which nobody ever unmaps; else 0.
     memory: AtomicUsize,
-    /// What it runs, and with what.
-    body: AtomicUsize,
+    /// The thread's function, a `fn(usize)`, and its argument.
+    body: AtomicPtr<()>,
     argument: AtomicUsize,
 }
 
@@ -50,19 +54,18 @@ impl Worker {
         Worker {
             tid: AtomicU32::new(0),
             memory: AtomicUsize::new(0),
-            body: AtomicUsize::new(0),
+            body: AtomicPtr::new(ptr::null_mut()),
             argument: AtomicUsize::new(0),
         }
     }
-}
 
-impl Worker {
-    /// Whether it is one of the process's threads.
+    /// Whether the worker's thread runs.
     pub fn exists(&self) -> bool {
         self.tid.load(Ordering::Acquire) != 0
     }
 
-    /// In a forked child: its thread was the parent's.
+    /// In a forked child: notes that the worker's thread was the parent's, and that there is none
+    /// here.
     pub fn forget(&self) {
         self.tid.store(0, Ordering::Relaxed);
     }
@@ -77,16 +80,14 @@ impl Default for Worker {
 /// See [`crate::Os::start_worker`].
 ///
 /// # Safety
-/// As there.
+/// As [`crate::Os::start_worker`] says.
 pub unsafe fn start(
     worker: &'static Worker,
     body: fn(usize),
     argument: usize,
 ) -> Result<(), Error> {
-    // SAFETY: errno is this thread's, and is the program's: it keeps its value.
+    // SAFETY: the call has no precondition.
     let errno = unsafe { libc::__errno_location() };
-    // SAFETY: as above.
-    let before = unsafe { *errno };
     let below = thread_pointer()? - errno as usize;
     let block = (below + MARGIN).next_multiple_of(PAGE);
     let memory = match worker.memory.load(Ordering::Relaxed) {
@@ -94,9 +95,25 @@ pub unsafe fn start(
         memory => memory,
     };
     worker.memory.store(memory, Ordering::Relaxed);
-    worker.body.store(body as usize, Ordering::Relaxed);
+    worker.body.store(body as *mut (), Ordering::Relaxed);
     worker.argument.store(argument, Ordering::Relaxed);
-    let stack = memory + PAGE + STACK;
+    // SAFETY: `memory` is mapped with a block of this size, and no thread uses it: the worker has
+    // no thread (`# Safety`).
+    unsafe { spawn(worker, memory + PAGE + STACK, block, errno) }
+}
+
+/// Starts the worker's thread with a stack that ends at `stack` and a thread-local block of `block`
+/// bytes above it. Keeps `errno`, which is the program's.
+///
+/// # Safety
+/// The stack, the block and the control block above are mapped as this module's header shows, and
+/// no thread uses them. `errno` is this thread's.
+unsafe fn spawn(
+    worker: &'static Worker,
+    stack: usize,
+    block: usize,
+    errno: *mut c_int,
+) -> Result<(), Error> {
     let control = stack + block;
     let flags = libc::CLONE_VM
         | libc::CLONE_FS
@@ -108,10 +125,12 @@ pub unsafe fn start(
         | libc::CLONE_PARENT_SETTID
         | libc::CLONE_CHILD_CLEARTID;
     let tid = worker.tid.as_ptr();
-    // SAFETY: the memory is ours, mapped, and no thread's (the caller's promise); the control block points to itself,
-    // at the two places where the ABI and the C library expect it. The thread starts with this thread's mask of
-    // signals, all of them, which this thread gives back at once.
+    // SAFETY: the memory is mapped and no thread uses it (`# Safety`). The control block points to
+    // itself, at the two places where the ABI and the C library expect it. `run` gets a worker that
+    // lives for ever. The new thread inherits this thread's mask of signals, which blocks all until
+    // this thread restores its own.
     let started = unsafe {
+        let before = *errno;
         pointer(control).cast::<usize>().write(control);
         pointer(control + 16).cast::<usize>().write(control);
         let mask = set_signal_mask(!0);
@@ -134,16 +153,18 @@ pub unsafe fn start(
 
 /// The thread's first and last function.
 extern "C" fn run(worker: *mut c_void) -> c_int {
-    // SAFETY: `start` passes a worker that lives for ever, with a function of this type in it.
+    // SAFETY: only `spawn` names this function. It passes a worker that lives for ever, in which
+    // `start` has put a function of this type.
     unsafe {
         let worker = &*worker.cast::<Worker>();
-        let body: fn(usize) = core::mem::transmute(worker.body.load(Ordering::Relaxed));
+        let body: *mut () = worker.body.load(Ordering::Relaxed);
+        let body: fn(usize) = core::mem::transmute(body);
         body(worker.argument.load(Ordering::Relaxed));
     }
     0
 }
 
-/// The memory of a thread whose thread-local block has so many bytes.
+/// Maps the memory of a thread whose thread-local block has `block` bytes, and answers its address.
 fn memory(block: usize) -> Result<usize, Error> {
     let len = PAGE + STACK + block + CONTROL;
     let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::STACK;
@@ -151,20 +172,22 @@ fn memory(block: usize) -> Result<usize, Error> {
     let memory = unsafe { mm::mmap_anonymous(ptr::null_mut(), len, ProtFlags::empty(), flags) }?
         .expose_provenance();
     let rights = MprotectFlags::READ | MprotectFlags::WRITE;
-    // SAFETY: the mapping is ours; its first page stays closed.
+    // SAFETY: this function made the mapping just now; its first page stays closed.
     let opened = unsafe { mm::mprotect(pointer(memory + PAGE), len - PAGE, rights) };
     if let Err(errno) = opened {
-        // SAFETY: nobody else knows of the mapping.
+        // SAFETY: this function made the mapping just now, and nobody else knows of it.
         let _ = unsafe { mm::munmap(pointer(memory), len) };
         return Err(errno.into());
     }
     Ok(memory)
 }
 
-/// Sets the signals that this thread blocks, those of the C library too; those that it blocked before.
+/// Sets the mask of signals that this thread blocks, also of those that the C library keeps for
+/// itself, and answers the mask before.
 pub(super) fn set_signal_mask(mask: u64) -> u64 {
     let mut before = 0u64;
-    // SAFETY: the kernel reads and writes one word each. It cannot fail with these arguments.
+    // SAFETY: the kernel reads `mask` and writes `before`, one word each. The call cannot fail with
+    // these arguments.
     unsafe {
         libc::syscall(
             libc::SYS_rt_sigprocmask,
@@ -177,11 +200,11 @@ pub(super) fn set_signal_mask(mask: u64) -> u64 {
     before
 }
 
-/// What `%fs` points to in this thread.
+/// The address to which `%fs` points in this thread.
 fn thread_pointer() -> Result<usize, Error> {
     let mut at = 0usize;
-    // SAFETY: the kernel writes one word to `at`. An error would go to errno, of which a caller that never saw this
-    // call fail since Linux 2.6 need not know.
+    // SAFETY: the kernel writes one word to `at`. An error would change errno; since Linux 2.6 this
+    // call does not fail.
     match unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_GET_FS, &raw mut at) } {
         0 => Ok(at),
         _ => Err(Error::Unsupported),
@@ -195,7 +218,7 @@ pub fn join(worker: &Worker) {
         if tid == 0 {
             return;
         }
-        // The kernel wakes across processes, so the word is no private one.
+        // The kernel wakes across processes, so the futex must not be a private one.
         let _ = futex::wait(&worker.tid, futex::Flags::empty(), tid, None);
     }
 }
@@ -208,7 +231,8 @@ pub fn run_idle(idle: bool) -> bool {
         libc::SCHED_OTHER
     };
     let parameter = libc::sched_param { sched_priority: 0 };
-    // SAFETY: reads the parameter. errno is the worker's own, which nobody reads.
+    // SAFETY: the kernel reads `parameter`. An error goes to the errno of the worker's thread,
+    // which nobody reads.
     let answer = unsafe {
         libc::syscall(
             libc::SYS_sched_setscheduler,
@@ -220,17 +244,7 @@ pub fn run_idle(idle: bool) -> bool {
     answer == 0
 }
 
-/// See [`crate::Os::sleep`].
-pub fn sleep(word: &AtomicU32, value: u32, ns: u64) {
-    let timeout = futex::Timespec {
-        tv_sec: (ns / 1_000_000_000) as i64,
-        tv_nsec: (ns % 1_000_000_000) as _,
-    };
-    // However it ends, the caller looks.
-    let _ = futex::wait(word, futex::Flags::PRIVATE, value, Some(&timeout));
-}
-
-/// See [`crate::Os::wake`].
-pub fn wake(word: &AtomicU32) {
-    let _ = futex::wake(word, futex::Flags::PRIVATE, 1);
+/// See [`crate::Os::name_thread`].
+pub fn name_thread(name: &CStr) {
+    let _ = rustix::thread::set_name(name);
 }

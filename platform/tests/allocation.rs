@@ -12,16 +12,18 @@ thread_local! {
     static COUNT: Cell<u64> = const { Cell::new(0) };
 }
 
-// SAFETY: everything is the system allocator's.
+// SAFETY: every function forwards to the system allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         COUNT.set(COUNT.get() + 1);
-        // SAFETY: the caller's precondition is the same.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`, which is also the system
+        // allocator's.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: the caller's precondition is the same.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`, which is also the system
+        // allocator's.
         unsafe { System.dealloc(ptr, layout) }
     }
 }
@@ -31,11 +33,11 @@ static COUNTING: Counting = Counting;
 
 unsafe extern "C" fn on_exit(_: *mut core::ffi::c_void) {}
 
-/// Every function of the contract, with `os`.
+/// Calls the functions of the contract on `os`.
 fn use_everything(os: Os) -> Result<(), Error> {
-    static LOCK: Mutex<u32> = Mutex::new(Rank(1), 0);
+    static LOCK: Mutex<u32> = Mutex::new(Rank::Heaps, 0);
     let addr = os.reserve(8 * HUGE, HUGE)?;
-    // SAFETY: reserved above, used only here.
+    // SAFETY: this function reserved the range, and nobody else knows of it.
     unsafe {
         os.commit(addr, PAGE)?;
         os.map(addr + HUGE, 4 * HUGE, PageMode::Small, None)?;
@@ -48,7 +50,7 @@ fn use_everything(os: Os) -> Result<(), Error> {
         os.unreserve(addr, 8 * HUGE);
         thread_exit::arm(on_exit, addr as *mut _)?;
     }
-    let known = os.env(b"PATH").map_or(0, <[u8]>::len) + os.topology().nodes();
+    let known = os.env(b"PATH", |path| path.map_or(0, <[u8]>::len)) + os.topology().nodes();
     *LOCK.lock() += os.current_cpu().0;
     let line = Line::new()
         .str("theap: test: ")

@@ -1,7 +1,8 @@
-//! Hugetlb memory on the real kernel. The size of the pool is the machine's, so everything is in one
-//! test: it sets the pool if it may, and puts it back.
+//! Hugetlb memory on the real kernel. The whole machine has one pool, so everything is in one test,
+//! which sets the size of the pool if it may, and restores it.
 #![allow(unsafe_code, missing_docs)] // The contract's functions are unsafe.
 
+#[deny(unsafe_code)]
 mod maps;
 
 use std::fs::{self, File};
@@ -11,7 +12,7 @@ use theap_platform::{Error, HUGE, Os, PageMode};
 const OS: Os = Os::LINUX;
 const POOL: &str = "/proc/sys/vm/nr_hugepages";
 
-/// The pool as this test wants it, for as long as it lives.
+/// The size of the pool is this test's for as long as this value lives.
 struct Pool {
     before: String,
     /// Keeps other processes that run this test out.
@@ -19,7 +20,7 @@ struct Pool {
 }
 
 impl Pool {
-    /// `None` if the pool may not be changed.
+    /// Takes the pool; `None` if the test may not change it.
     fn take() -> Option<Pool> {
         let lock = File::create(std::env::temp_dir().join("theap-hugetlb.lock")).ok()?;
         lock.lock().ok()?;
@@ -30,7 +31,7 @@ impl Pool {
         fs::write(POOL, &pool.before).ok().map(|()| pool)
     }
 
-    /// Answers whether the kernel found that many pages.
+    /// Sets the size of the pool, and answers whether the kernel found that many pages.
     fn set(&self, pages: usize) -> bool {
         fs::write(POOL, pages.to_string()).unwrap();
         fs::read_to_string(POOL).unwrap().trim() == pages.to_string()
@@ -58,7 +59,8 @@ fn free_pages() -> usize {
 /// The range is reserved.
 unsafe fn map(addr: usize, pages: usize) -> Result<(), Error> {
     let bind = Some(OS.topology().kernel_node(0));
-    // SAFETY: the caller's precondition is the same.
+    // SAFETY: the range is reserved, as the caller promises in `# Safety`, and aligned as `hugetlb`
+    // reserved it.
     unsafe { OS.map(addr, pages * HUGE, PageMode::Hugetlb, bind) }
 }
 
@@ -87,9 +89,11 @@ fn hugetlb() {
     unsafe { OS.unreserve(addr, 16 * HUGE) };
 }
 
+/// # Safety
+/// The 16 hugepages at `addr` are reserved, and only this test uses them.
 unsafe fn mapped_memory_is_huge_and_zero(addr: usize) {
     for round in 1..=3 {
-        // SAFETY: the caller reserved it.
+        // SAFETY: the range is reserved (`# Safety`).
         unsafe { map(addr + HUGE, 4) }.unwrap();
         assert_eq!(free_pages(), 4, "populated");
         let mapping = maps::at(addr + HUGE).unwrap();
@@ -109,15 +113,19 @@ unsafe fn mapped_memory_is_huge_and_zero(addr: usize) {
     }
 }
 
+/// # Safety
+/// The 16 hugepages at `addr` are reserved, and only this test uses them.
 unsafe fn a_pool_too_small_takes_nothing(addr: usize) {
-    // SAFETY: the caller reserved it.
+    // SAFETY: the range is reserved (`# Safety`).
     assert_eq!(unsafe { map(addr, 9) }, Err(Error::NoHugepages));
     assert_eq!(free_pages(), 8);
     assert!(maps::reserved(addr, 16 * HUGE));
 }
 
+/// # Safety
+/// The 16 hugepages at `addr` are reserved, and only this test uses them.
 unsafe fn a_pool_used_up_by_earlier_maps_is_refused(addr: usize) {
-    // SAFETY: the caller reserved it.
+    // SAFETY: the ranges are reserved (`# Safety`), and nobody uses what is mapped.
     unsafe {
         map(addr, 6).unwrap();
         assert_eq!(map(addr + 6 * HUGE, 3), Err(Error::NoHugepages));

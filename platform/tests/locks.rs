@@ -9,7 +9,7 @@ use theap_platform::{Mutex, Rank, RawMutex};
 
 #[test]
 fn four_threads_exclude_each_other() {
-    static COUNT: Mutex<u64> = Mutex::new(Rank(1), 0);
+    static COUNT: Mutex<u64> = Mutex::new(Rank::Heaps, 0);
     const ROUNDS: u64 = 50_000;
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -35,22 +35,24 @@ fn waiting_threads_sleep_and_are_woken() {
                 assert!(!entered.swap(true, SeqCst));
                 std::thread::sleep(Duration::from_millis(5));
                 entered.store(false, SeqCst);
-                mutex.unlock();
+                // SAFETY: this thread took the lock above.
+                unsafe { mutex.unlock() };
             });
         }
         std::thread::sleep(Duration::from_millis(30));
         assert!(!mutex.try_lock());
-        mutex.unlock();
+        // SAFETY: this thread took the lock before it started the others.
+        unsafe { mutex.unlock() };
     });
     assert!(mutex.try_lock());
 }
 
 #[test]
 fn zeroed_memory_is_an_unlocked_mutex() {
-    // SAFETY: that is what the type promises.
+    // SAFETY: all-zero memory is an unlocked mutex, as `Mutex` promises, and a `u32`.
     let mut mutex: Mutex<u32> = unsafe { MaybeUninit::zeroed().assume_init() };
     *mutex.lock() = 5;
-    mutex.set_rank(Rank(9));
+    mutex.set_rank(Rank::Growth);
     let guard = mutex.try_lock().unwrap();
     assert!(mutex.try_lock().is_none());
     assert_eq!(*guard, 5);
@@ -60,13 +62,13 @@ fn zeroed_memory_is_an_unlocked_mutex() {
 
 #[test]
 fn locks_held_over_a_fork_are_released_without_guards() {
-    let nodes = [Mutex::new(Rank(7), 0), Mutex::new(Rank(7), 0)];
+    let nodes = [Mutex::new(Rank::Partial, 0), Mutex::new(Rank::Partial, 0)];
     nodes.iter().for_each(Mutex::lock_for_fork);
     assert!(nodes[0].try_lock().is_none() && nodes[1].try_lock().is_none());
-    // SAFETY: taken above, without guards.
+    // SAFETY: this thread took both locks above, without guards.
     nodes.iter().for_each(|node| unsafe { node.force_unlock() });
     mem::forget(nodes[0].lock());
-    // SAFETY: taken above, the guard is forgotten.
+    // SAFETY: this thread took the lock above and has forgotten the guard.
     unsafe { nodes[0].force_unlock() };
     drop(nodes[1].lock());
 }
@@ -74,9 +76,9 @@ fn locks_held_over_a_fork_are_released_without_guards() {
 #[test]
 fn ranks_may_rise_and_be_released_in_any_order() {
     let (outer, inner, free) = (
-        Mutex::new(Rank(1), ()),
-        Mutex::new(Rank(63), ()),
-        Mutex::new(Rank(0), ()),
+        Mutex::new(Rank::Heaps, ()),
+        Mutex::new(Rank::Events, ()),
+        Mutex::new(Rank::Unranked, ()),
     );
     let first = outer.lock();
     let second = inner.lock();
@@ -94,16 +96,15 @@ fn a_wrong_order_aborts_with_a_message() {
     use std::process::Command;
 
     const ROLE: &str = "THEAP_TEST_LOW_RANK";
+    let lows = [Rank::Growth, Rank::Partial, Rank::Heaps];
     if let Ok(low) = std::env::var(ROLE) {
-        let (high, low) = (
-            Mutex::new(Rank(5), ()),
-            Mutex::new(Rank(low.parse().unwrap()), ()),
-        );
+        let low = lows.into_iter().find(|rank| rank.name() == low).unwrap();
+        let (high, low) = (Mutex::new(Rank::Growth, ()), Mutex::new(low, ()));
         let _high = high.lock();
         let _low = low.lock();
         return;
     }
-    for low in ["5", "4", "1"] {
+    for low in lows.map(Rank::name) {
         let mut child = Command::new(std::env::current_exe().unwrap());
         child.args([
             "--exact",
@@ -112,7 +113,9 @@ fn a_wrong_order_aborts_with_a_message() {
         ]);
         let output = child.env(ROLE, low).output().unwrap();
         assert_eq!(output.status.signal(), Some(libc::SIGABRT));
-        let expected = format!("theap: lock order: rank {low} taken while holding ranks 0x20\n");
+        let expected = format!(
+            "theap: lock order: a thread takes the lock \"{low}\" while it holds \"growth\"\n"
+        );
         assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
     }
 }

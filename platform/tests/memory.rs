@@ -1,6 +1,7 @@
 //! The memory part of the contract on the real kernel, as `/proc/self/smaps` shows it.
 #![allow(unsafe_code, missing_docs)] // The contract's functions are unsafe.
 
+#[deny(unsafe_code)]
 mod maps;
 
 use std::slice;
@@ -9,8 +10,8 @@ use theap_platform::{Error, HUGE, NodeId, Os, PAGE, PageMode};
 
 const OS: Os = Os::LINUX;
 
-/// A reservation of this test, given back at its end. There is a reserved hugepage on either side, as
-/// the kernel would merge what neighbouring tests map.
+/// A reservation of this test, given back at its end. There is a reserved hugepage on either side,
+/// as the kernel would merge what neighbouring tests map.
 struct Range {
     addr: usize,
     len: usize,
@@ -79,6 +80,16 @@ fn reserve_of_the_impossible_fails() {
         OS.reserve(usize::MAX & !(PAGE - 1), HUGE),
         Err(Error::NoMemory)
     );
+    let wrong = Err(Error::Other(libc::EINVAL));
+    for (len, align) in [
+        (0, PAGE),
+        (100, PAGE),
+        (PAGE, 16),
+        (PAGE, 3 * PAGE),
+        (PAGE, 0),
+    ] {
+        assert_eq!(OS.reserve(len, align), wrong, "{len} bytes at {align}");
+    }
 }
 
 #[test]
@@ -222,8 +233,8 @@ fn a_failed_move_leaves_no_hole() {
     let range = Range::new(2 * HUGE);
     // SAFETY: reserved above.
     unsafe { OS.map(range.addr, HUGE, PageMode::Small, None) }.unwrap();
-    // SAFETY: nothing can be mapped at the source, so the kernel refuses, be it after it has cleared
-    // the target.
+    // SAFETY: nothing can be mapped at the source, so the kernel refuses, be it after it has
+    // cleared the target.
     let error = unsafe { OS.move_pages(PAGE, range.addr, HUGE) }.unwrap_err();
     assert_ne!(error, Error::Unsupported);
     let parts = maps::within(range.addr, HUGE);

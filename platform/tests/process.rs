@@ -1,6 +1,7 @@
 //! The rest of the contract on the real system: process, threads, topology, messages.
 //!
-//! Where a case needs a process of its own, the test starts its own executable again with `ROLE` set.
+//! Where a case needs a process of its own, the test starts its own executable again with `ROLE`
+//! set.
 #![allow(unsafe_code, missing_docs)] // Forks and thread hooks.
 
 use std::ffi::c_void;
@@ -14,7 +15,8 @@ use theap_platform::{
 const OS: Os = Os::LINUX;
 const ROLE: &str = "THEAP_TEST_ROLE";
 
-/// In the parent: runs `test` of this executable in a child and gives its output. In the child: `None`.
+/// In the parent: runs `test` of this executable in a child and gives its output. In the child:
+/// `None`.
 fn in_child(test: &str) -> Option<Output> {
     if std::env::var_os(ROLE).is_some() {
         return None;
@@ -39,10 +41,12 @@ fn assert_success(output: &Output) {
 #[test]
 fn the_environment_is_read() {
     let Some(output) = in_child("the_environment_is_read") else {
-        assert_eq!(OS.env(ROLE.as_bytes()), Some(&b"child"[..]));
-        assert_eq!(OS.env(b"THEAP_TEST_ROL"), None);
-        assert_eq!(OS.env(b"THEAP_TEST_ROLE_2"), None);
-        assert_eq!(OS.env(b""), None);
+        OS.env(ROLE.as_bytes(), |value| {
+            assert_eq!(value, Some(&b"child"[..]))
+        });
+        for unset in ["THEAP_TEST_ROL", "THEAP_TEST_ROLE_2", ""] {
+            OS.env(unset.as_bytes(), |value| assert_eq!(value, None));
+        }
         return;
     };
     assert_success(&output);
@@ -117,12 +121,14 @@ fn locked_memory_is_purged_too() {
 
 #[test]
 fn errno_is_kept() {
-    // SAFETY: the location is this thread's.
-    let errno = unsafe { &mut *libc::__errno_location() };
-    *errno = 77;
+    // SAFETY: the call has no precondition.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: `errno` is this thread's own and always valid.
+    unsafe { errno.write(77) };
     assert!(OS.node_of(PAGE).is_err());
     assert!(OS.reserve(1 << 50, HUGE).is_err());
-    assert_eq!(*errno, 77);
+    // SAFETY: `errno` is this thread's own and always valid.
+    assert_eq!(unsafe { errno.read() }, 77);
 }
 
 #[test]
@@ -171,7 +177,7 @@ fn pages_are_found_where_they_are() {
     let there: Vec<_> = (0..128).filter(|&i| nodes[i].is_some()).collect();
     assert_eq!(there, [3, 100], "asking touches nothing");
     assert_eq!(nodes[3], Some(OS.node_of(addr + 3 * PAGE).unwrap()));
-    // SAFETY: as above.
+    // SAFETY: nobody refers to the reservation any more.
     unsafe { OS.unreserve(addr, HUGE) };
     OS.nodes_of(addr, PAGE, &mut nodes).unwrap();
     assert_eq!(nodes, [None; 128]);

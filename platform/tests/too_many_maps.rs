@@ -1,10 +1,11 @@
-//! At the limit of mappings (vm.max_map_count) calls are refused, and no addresses are lost. A process of its own, as it
-//! uses up what the whole process may have.
+//! At the limit of mappings (vm.max_map_count) calls are refused, and no addresses are lost. A
+//! process of its own, as it uses up what the whole process may have.
 #![allow(unsafe_code, missing_docs)] // The contract's functions are unsafe.
 
 #[path = "../../tests/hugepages/mod.rs"]
 mod hugepages;
 #[allow(dead_code, reason = "no test uses all of it")]
+#[deny(unsafe_code)]
 mod maps;
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect};

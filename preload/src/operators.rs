@@ -1,15 +1,19 @@
 //! C++'s operators new and delete, by their mangled names.
 //!
-//! A failing `new` must run the program's new-handler and throw, which only the C++ runtime can do. So it is handed
-//! to the runtime's own operator: that calls `malloc` or `aligned_alloc` (ours), the handler, and throws or, in the
-//! nothrow form, catches. The throwing forms are assembly, for an exception must not pass through Rust frames: a
-//! call of Rust for the block, and in the cold case a jump, so that the runtime's operator returns to our caller.
+//! A failing `new` must run the program's new-handler and throw, which only the C++ runtime can do.
+//! So this file hands it to the runtime's own operator: that calls `malloc` or `aligned_alloc` (of
+//! this library), the handler, and throws or, in the nothrow form, catches. The throwing forms are
+//! assembly, for an exception must not pass through Rust frames: they call Rust for the block, and
+//! in the cold case jump, so that the runtime's operator returns to the program.
 //!
-//! A program may replace some operators, and C++ says which of the others call them (the sized, nothrow and array forms
-//! end in `new(size)`, `delete(block)`, or their aligned twins). Which function a name is bound to in this process stands
-//! in our global offset table, which is complete before anything of the program runs. `at_load` compares once; while all
-//! are ours every form goes to the heap directly, and a sized `delete` trusts the size, as C++ lets it. Otherwise, and
-//! before `at_load`, the derived forms go through that table.
+//! A program may replace some operators, and C++ says which of the others call them: the sized,
+//! nothrow and array forms end in `new(size)`, `delete(block)`, or their aligned twins. The
+//! function to which a name is bound in this process stands in this library's global offset table,
+//! which is complete before anything of the program runs. `at_load` compares once. While all
+//! operators are this library's, every form goes to the heap directly, and a sized `delete` trusts
+//! the size, as C++ lets it. Otherwise, and before `at_load`, the derived forms go through that
+//! table.
+#![allow(unsafe_code)] // C++ interfaces: exported names, assembly, functions by their names.
 
 use crate::text;
 use core::arch::{asm, naked_asm};
@@ -19,46 +23,46 @@ use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use theap::raw;
 
-/// Whether every operator that may make a block, or that another ends in, is ours in this process.
+/// Whether this library has every operator of this process that may make a block, or in which
+/// another one ends.
 static ALL_OURS: AtomicBool = AtomicBool::new(false);
 
 unsafe extern "C" {
-    /// Where this library begins in memory; the linker's.
+    /// The start of this library in memory, which the linker defines.
     static __ehdr_start: u8;
-    /// Where it ends.
+    /// The end of this library in memory, which the linker defines.
     static _end: u8;
 }
 
-/// The function that the operator's name is bound to in this process.
+/// The function to which the operator's name is bound in this process. For use in an unsafe block,
+/// which is sound everywhere: nobody writes to the global offset table after loading.
 macro_rules! bound {
     ($operator:path) => {{
         let function: *const c_void;
-        // SAFETY: reads an entry of the global offset table, which is never written to after loading.
-        unsafe {
-            asm!(
-                "mov {}, [rip + {}@GOTPCREL]",
-                out(reg) function,
-                sym $operator,
-                options(pure, readonly, nostack, preserves_flags),
-            );
-        }
+        asm!(
+            "mov {}, [rip + {}@GOTPCREL]",
+            out(reg) function,
+            sym $operator,
+            options(pure, readonly, nostack, preserves_flags),
+        );
         function
     }};
 }
 
-/// `$ours` if all operators are ours, else the operator that the program's name is bound to.
+/// `$ours` if all operators are this library's, else a call of the operator to which the name is
+/// bound. For use in an unsafe block of an operator whose caller vouches for the block.
 macro_rules! derived {
     ($ours:expr, $basic:ident($($argument:ident),+)) => {
         if all_ours() {
             $ours
         } else {
             let operator = bound!($basic);
-            // SAFETY: the name is that of a function of this type, and our caller vouches for the block.
-            unsafe { transmute::<*const c_void, delete_type!($($argument),+)>(operator)($($argument),+) }
+            transmute::<*const c_void, delete_type!($($argument),+)>(operator)($($argument),+)
         }
     };
 }
 
+/// The type of a basic `delete`.
 macro_rules! delete_type {
     ($block:ident) => { extern "C" fn(*mut c_void) };
     ($block:ident, $align:ident) => { extern "C" fn(*mut c_void, usize) };
@@ -69,23 +73,26 @@ fn all_ours() -> bool {
     ALL_OURS.load(Relaxed)
 }
 
-/// Looks whose the operators are.
+/// Finds out whether all operators are this library's.
 pub fn at_load() {
     let library = &raw const __ehdr_start as usize..&raw const _end as usize;
-    let operators = [
-        bound!(_Znwm),
-        bound!(_Znam),
-        bound!(_ZnwmRKSt9nothrow_t),
-        bound!(_ZnamRKSt9nothrow_t),
-        bound!(_ZnwmSt11align_val_t),
-        bound!(_ZnamSt11align_val_t),
-        bound!(_ZnwmSt11align_val_tRKSt9nothrow_t),
-        bound!(_ZnamSt11align_val_tRKSt9nothrow_t),
-        bound!(_ZdlPv),
-        bound!(_ZdaPv),
-        bound!(_ZdlPvSt11align_val_t),
-        bound!(_ZdaPvSt11align_val_t),
-    ];
+    // SAFETY: reads entries of the global offset table, which nobody writes to after loading.
+    let operators = unsafe {
+        [
+            bound!(_Znwm),
+            bound!(_Znam),
+            bound!(_ZnwmRKSt9nothrow_t),
+            bound!(_ZnamRKSt9nothrow_t),
+            bound!(_ZnwmSt11align_val_t),
+            bound!(_ZnamSt11align_val_t),
+            bound!(_ZnwmSt11align_val_tRKSt9nothrow_t),
+            bound!(_ZnamSt11align_val_tRKSt9nothrow_t),
+            bound!(_ZdlPv),
+            bound!(_ZdaPv),
+            bound!(_ZdlPvSt11align_val_t),
+            bound!(_ZdaPvSt11align_val_t),
+        ]
+    };
     let ours = operators.iter().all(|it| library.contains(&it.addr()));
     ALL_OURS.store(ours, Relaxed);
 }
@@ -93,17 +100,18 @@ pub fn at_load() {
 /// Libraries that may hold a C++ runtime's operators.
 const RUNTIMES: [&CStr; 3] = [c"libstdc++.so.6", c"libc++abi.so.1", c"libc++.so.1"];
 
-/// The C++ runtime's operator of this name; null if the process has none.
+/// The C++ runtime's operator of this name; null if the process has no such operator.
 #[cold]
 fn runtime_operator(name: &CStr) -> *mut c_void {
-    // SAFETY: both strings end with a zero. The operator of a library that is loaded now stays for good: nobody
-    // gives the handle back, and what stands behind this library in the program's own list is not unloaded.
+    // SAFETY: both strings end with a zero. The operator of a library that is loaded now stays for
+    // good: nobody gives the handle back, and the process never unloads the libraries that stand
+    // behind this one in the program's own list.
     unsafe {
         let next = libc::dlsym(libc::RTLD_NEXT, name.as_ptr());
         if !next.is_null() {
             return next;
         }
-        // A C program that has loaded a C++ library for that library's own use.
+        // A C program may have loaded a C++ library for that library's own use.
         for library in RUNTIMES {
             let handle = libc::dlopen(library.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
             if !handle.is_null() {
@@ -117,6 +125,7 @@ fn runtime_operator(name: &CStr) -> *mut c_void {
     null_mut()
 }
 
+/// The C++ runtime's throwing operator of this name; ends the process if there is none.
 fn throwing(name: &CStr) -> *mut c_void {
     let operator = runtime_operator(name);
     if operator.is_null() {
@@ -236,18 +245,23 @@ operator_new_aligned! {
         [all_ours = sym ALL_OURS, basic = sym _ZnwmSt11align_val_t,]
 }
 
-/// What the runtime's nothrow operator answers, which calls the throwing one and catches. Without a runtime: the answer
-/// of the program's own, or null if all are ours, for the heap has none.
+/// Allocates by the runtime's nothrow operator, which calls the throwing one and catches. Without a
+/// runtime it calls the program's own throwing operator; if all operators are this library's the
+/// answer is null, for the heap has no memory.
+///
+/// # Safety
+/// `name` is the name of the nothrow operator `new(size, tag)` or its array form, and `throwing` is
+/// a function `new(size)` of the same form.
 #[cold]
 #[inline(never)]
-fn nothrow_new(
+unsafe fn nothrow_new(
     name: &CStr,
     throwing: *const c_void,
     size: usize,
     tag: *const c_void,
 ) -> *mut c_void {
     let operator = runtime_operator(name);
-    // SAFETY: the names are those of functions of these types.
+    // SAFETY: both are functions of these types, as the caller promises in `# Safety`.
     unsafe {
         if !operator.is_null() {
             let operator: extern "C" fn(usize, *const c_void) -> *mut c_void = transmute(operator);
@@ -261,10 +275,14 @@ fn nothrow_new(
     }
 }
 
-/// As `nothrow_new`.
+/// Allocates like [`nothrow_new`], for an over-aligned type.
+///
+/// # Safety
+/// `name` is the name of the nothrow operator `new(size, align, tag)` or its array form, and
+/// `throwing` is a function `new(size, align)` of the same form.
 #[cold]
 #[inline(never)]
-fn nothrow_aligned_new(
+unsafe fn nothrow_aligned_new(
     name: &CStr,
     throwing: *const c_void,
     size: usize,
@@ -272,7 +290,7 @@ fn nothrow_aligned_new(
     tag: *const c_void,
 ) -> *mut c_void {
     let operator = runtime_operator(name);
-    // SAFETY: as in `nothrow_new`.
+    // SAFETY: both are functions of these types, as the caller promises in `# Safety`.
     unsafe {
         if !operator.is_null() {
             let operator: extern "C" fn(usize, usize, *const c_void) -> *mut c_void =
@@ -292,12 +310,14 @@ macro_rules! operators {
         /// An operator that does not throw.
         ///
         /// # Safety
-        /// `new`: `align` is a power of two. `delete`: `block` is null, or live and of this size and alignment where
-        /// they are given.
+        /// For `new`, `align` is a power of two. For `delete`, `block` is null, or live and of this
+        /// size and alignment where they are given.
         #[unsafe(no_mangle)]
         #[allow(non_snake_case, reason = "a mangled name")]
         pub unsafe extern "C" fn $name($($argument: $type),*) $(-> $result)? {
-            $body
+            // SAFETY: the caller vouches for the block, its size and its alignment (`# Safety`). A
+            // name in a body is that of a function of the type that the body gives it.
+            unsafe { $body }
         }
     )+};
 }
@@ -333,7 +353,8 @@ operators! {
     _ZdaPvSt11align_val_t(block: *mut c_void, align: usize) {
         derived!(delete(block), _ZdlPvSt11align_val_t(block, align))
     }
-    // The class of an aligned block follows from size and alignment by a search: the slot's byte is faster.
+    // Finding the class of an aligned block from size and alignment is a search: the slot's class
+    // byte is faster.
     _ZdlPvmSt11align_val_t(block: *mut c_void, _size: usize, align: usize) {
         derived!(delete(block), _ZdlPvSt11align_val_t(block, align))
     }
@@ -348,7 +369,7 @@ operators! {
     }
 }
 
-/// A block of the heap; none if that has none, or if the operators are not all ours.
+/// Allocates a block; `None` if the heap has no memory, or if not all operators are this library's.
 #[inline(always)]
 fn new(size: usize) -> Option<*mut c_void> {
     let block = if all_ours() {
@@ -359,7 +380,7 @@ fn new(size: usize) -> Option<*mut c_void> {
     (!block.is_null()).then_some(block.cast())
 }
 
-/// As `new`.
+/// Allocates like [`new`], for an over-aligned type.
 #[inline(always)]
 fn new_aligned(size: usize, align: usize) -> Option<*mut c_void> {
     let block = if all_ours() {
@@ -370,16 +391,24 @@ fn new_aligned(size: usize, align: usize) -> Option<*mut c_void> {
     (!block.is_null()).then_some(block.cast())
 }
 
+/// Frees a block.
+///
+/// # Safety
+/// `block` is null or live.
 #[inline(always)]
-fn delete(block: *mut c_void) {
-    // SAFETY: the operator's caller vouches for the block.
+unsafe fn delete(block: *mut c_void) {
+    // SAFETY: `block` is null or live, as the caller promises in `# Safety`.
     unsafe { raw::free(block.cast()) };
 }
 
+/// Frees a block of `size` bytes.
+///
+/// # Safety
+/// `block` is null, or live and allocated with this size.
 #[inline(always)]
-fn delete_sized(block: *mut c_void, size: usize) {
+unsafe fn delete_sized(block: *mut c_void, size: usize) {
     if !block.is_null() {
-        // SAFETY: the operator's caller vouches for the block and its size.
+        // SAFETY: `block` is live and of this size, as the caller promises in `# Safety`.
         unsafe { raw::free_sized(block.cast(), size) };
     }
 }

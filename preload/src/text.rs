@@ -1,8 +1,9 @@
-//! Text in a fixed buffer: what does not fit is cut off, but counted.
+//! Text in a fixed buffer. A text that does not fit ends early, but its whole length counts.
+#![allow(unsafe_code)] // Writes to standard error by the C library, and keeps `errno`.
 
 use core::fmt;
 
-/// A buffer and what was written to it.
+/// A buffer and the text in it.
 pub struct Text<'a> {
     buffer: &'a mut [u8],
     /// Bytes of the whole text, which may be more than the buffer takes.
@@ -10,7 +11,7 @@ pub struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
-    /// No text yet.
+    /// An empty text in a buffer.
     pub fn new(buffer: &'a mut [u8]) -> Self {
         Self { buffer, len: 0 }
     }
@@ -21,13 +22,13 @@ impl<'a> Text<'a> {
         let _ = fmt::write(self, text);
     }
 
-    /// What the buffer holds.
+    /// The part of the text that the buffer holds.
     pub fn held(&self) -> &[u8] {
         &self.buffer[..self.len.min(self.buffer.len())]
     }
 
-    /// Ends the text with a zero byte, over its last byte if it fills the buffer. The length of the whole text
-    /// without it.
+    /// Ends the text with a zero byte, which replaces the last byte if the text fills the buffer.
+    /// Answers the length of the whole text without the zero.
     pub fn terminate(self) -> usize {
         if let Some(last) = self.buffer.len().checked_sub(1) {
             self.buffer[self.len.min(last)] = 0;
@@ -35,10 +36,10 @@ impl<'a> Text<'a> {
         self.len
     }
 
-    /// Writes the text to standard error, as far as that takes it. Keeps `errno`.
+    /// Writes the text to standard error, or as much as standard error takes. Keeps `errno`.
     pub fn send(&self) {
         let mut rest = self.held();
-        // SAFETY: the thread's own `errno`; `rest` is readable.
+        // SAFETY: `errno` is this thread's own and always valid; `rest` is a slice.
         unsafe {
             let errno = libc::__errno_location();
             let kept = *errno;
@@ -54,14 +55,14 @@ impl<'a> Text<'a> {
     }
 }
 
-/// Says what happened, and ends the process.
+/// Writes what happened to standard error, and ends the process.
 #[cold]
 pub fn fatal(what: fmt::Arguments<'_>) -> ! {
     let mut buffer = [0; 512];
     let mut text = Text::new(&mut buffer);
     text.add(format_args!("theap: {what}\n"));
     text.send();
-    // SAFETY: no precondition.
+    // SAFETY: abort has no precondition.
     unsafe { libc::abort() }
 }
 

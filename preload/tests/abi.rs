@@ -1,4 +1,5 @@
-//! The library's interface: what it exports, how it is linked, and every entry by programs in C and C++.
+//! The library's interface: its exports, how programs link it, and every entry by programs in C and
+//! C++.
 #![allow(missing_docs)]
 
 mod library;
@@ -7,7 +8,7 @@ use library::{command, compile, library, prefix, preloaded, scratch, succeed, te
 use std::collections::BTreeSet;
 use std::process::Command;
 
-/// Most instructions of malloc's and free's hit path, `ret` included.
+/// The most instructions that the hit paths of malloc and free may have, `ret` included.
 const HIT_PATH: usize = 20;
 
 const EXPORTS: &str = "
@@ -36,7 +37,8 @@ fn exports_are_these() {
     assert_eq!(found, EXPORTS.split_whitespace().collect());
 }
 
-/// No library but libc, nothing bound lazily, thread-local storage by initial-exec, no unwinder.
+/// The library needs no library but libc, binds nothing lazily, has its thread-local storage by
+/// initial-exec, and has no unwinder.
 #[test]
 fn it_needs_little() {
     let dynamic = text(Command::new("readelf").arg("-dW").arg(library()));
@@ -83,7 +85,8 @@ fn disassemble(name: &str) -> Vec<String> {
         .collect()
 }
 
-/// The hit path falls through every branch: up to the first `ret` there is no call and no jump but conditional ones.
+/// The hit path falls through every branch: up to the first `ret` there is no call, and every jump
+/// is conditional.
 #[test]
 fn malloc_and_free_are_straight() {
     for name in ["malloc", "free"] {
@@ -119,7 +122,7 @@ fn every_c_function_in_every_page_mode() {
     }
 }
 
-/// Linked by what pkg-config says, with the header.
+/// A program with the header, linked with the flags of pkg-config.
 #[test]
 fn linked_by_pkg_config() {
     let flags = text(
@@ -133,7 +136,7 @@ fn linked_by_pkg_config() {
     succeed(&mut command(60, compile("abi.c", "abi-linked", &arguments)));
 }
 
-/// A relative PREFIX and DESTDIR are the caller's.
+/// A relative PREFIX and DESTDIR start at the caller's directory.
 #[test]
 fn installed_below_the_callers_directory() {
     let here = scratch("relative").canonicalize().unwrap();
@@ -161,7 +164,8 @@ fn every_operator() {
     ));
 }
 
-/// A program's own operators serve every form that C++ derives from them, and no size of a replaced new is trusted.
+/// A program's own operators serve every form that C++ derives from them, and no size of a replaced
+/// new is trusted.
 #[test]
 fn replaced_operators() {
     let runpath = format!("-Wl,-rpath,{}/lib", prefix().display());
@@ -197,7 +201,7 @@ fn operators_in_c_programs() {
     assert!(said.contains("theap: operator new failed"), "{said}");
 }
 
-/// Free of what is no block ends the process with one line.
+/// To free an address that is no block ends the process with one line.
 #[test]
 fn misuse_is_reported() {
     let source = scratch("misuse").join("misuse.c");

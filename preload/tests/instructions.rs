@@ -1,5 +1,5 @@
-//! The instructions that malloc and free take, counted by callgrind: a change that makes the paths longer fails here,
-//! on any machine and under any load.
+//! The instructions that malloc and free take, as callgrind counts them: a change that makes the
+//! paths longer fails here, on any machine and under any load.
 #![allow(missing_docs)]
 
 mod library;
@@ -7,13 +7,14 @@ mod library;
 use library::{compile, preloaded, succeed};
 use std::path::Path;
 
-/// Iterations by which two runs differ; what is the same in both (starting, the first refill) goes out.
+/// Iterations by which two runs differ; the work that both do (starting, the first refill) cancels
+/// out.
 const TURNS: u64 = 100_000;
 
-/// Of the callee itself in an allocator that does nothing: `lea, ret` and `ret`.
+/// Instructions of the callees in an allocator that does nothing: `lea, ret` and `ret`.
 const NOTHING: f64 = 3.0;
 
-/// Instructions a turn of `pattern`, the loop around the calls included.
+/// Instructions in a turn of `pattern`, the loop around the calls included.
 fn per_turn(program: &Path, pattern: &str, allocator: &str) -> f64 {
     let collected = |turns: u64| {
         let output = succeed(
@@ -30,7 +31,7 @@ fn per_turn(program: &Path, pattern: &str, allocator: &str) -> f64 {
     (collected(2 * TURNS) - collected(TURNS)) as f64 / TURNS as f64
 }
 
-/// Instructions that theap takes a turn of the pattern.
+/// Instructions that theap takes in a turn of the pattern.
 fn taken(pattern: &str) -> f64 {
     let program = compile("paths.c", pattern, &["-O2", "-fcf-protection=none"]);
     let count = per_turn(&program, pattern, "malloc") - per_turn(&program, pattern, "nothing");
@@ -45,7 +46,8 @@ fn a_pair_that_hits() {
     assert!((30.0..=37.5).contains(&count), "{count} instructions");
 }
 
-/// The random mix, a call a turn: nearly all calls hit, and what refills and drains cost beyond that shows here.
+/// The random mix, with one call in a turn: nearly all calls hit, and the cost of refills and
+/// drains shows here too.
 #[test]
 fn the_random_mix() {
     let count = taken("mixed") + NOTHING / 2.0;

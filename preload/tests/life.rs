@@ -1,5 +1,5 @@
-//! Odd moments of processes and threads: early and late calls, forks, and all of it at once. THEAP_STRESS_SECONDS
-//! is the length of the stress in each page mode (a release is held to 60).
+//! Odd moments of processes and threads: early and late calls, forks, and all of these at once.
+//! THEAP_STRESS_SECONDS is the length of the stress in each page mode (60 for a release).
 #![allow(missing_docs)]
 
 mod library;
@@ -25,7 +25,8 @@ fn calls_from_within_our_own_set_up() {
     ));
 }
 
-/// Page modes whose pages a child can always copy. A child of a process on hugetlb pages may find the pool empty.
+/// Page modes whose pages a child can always copy. A child of a process on hugetlb pages may find
+/// the pool empty.
 const FORKABLE: [&str; 2] = ["small", "thp"];
 
 #[test]

@@ -1,5 +1,6 @@
-//! Real programs, unmodified, on small, transparent and hugetlb pages: each must do what it does on the C library's
-//! allocator. A program that is not installed is skipped aloud, or in CI a failure; `tests/install.sh` installs all.
+//! Real programs, unmodified, on small, transparent and hugetlb pages: each must do what it does on
+//! the C library's allocator. Without one of the programs its test says that it skips, and fails in
+//! CI; `tests/install.sh` installs all programs.
 #![allow(missing_docs)]
 
 mod library;
@@ -17,7 +18,7 @@ use std::time::Duration;
 const PAGES: usize = 400;
 const DEADLINE: u32 = 240;
 
-/// How to run a program: on the system's allocator, or on ours.
+/// Runs a program on the system's allocator, or on theap in a page mode.
 #[derive(Clone, Copy)]
 struct Runner {
     mode: Option<&'static str>,
@@ -29,7 +30,8 @@ impl Runner {
             None => command(DEADLINE, program),
             Some(mode) => {
                 let mut command = preloaded(DEADLINE, program);
-                // What falls back says so; these programs' children read each other's standard error.
+                // A heap that falls back to other pages writes a message, and these programs'
+                // children read each other's standard error.
                 command.env("THEAP_PAGES", mode).env("THEAP_MESSAGES", "0");
                 command
             }
@@ -55,7 +57,8 @@ fn installed(programs: &[&str]) -> bool {
     missing.is_empty()
 }
 
-/// That the program's memory is ours: the first allocation complains about a wrong option.
+/// Checks that the program's memory is theap's: the first allocation writes a message about a wrong
+/// option.
 fn is_ours(program: &str, arguments: &[&str]) {
     let output = succeed(
         preloaded(DEADLINE, program)
@@ -69,13 +72,14 @@ fn is_ours(program: &str, arguments: &[&str]) {
     );
 }
 
-/// Runs `work` in a directory of its own on the system's allocator and on ours in every page mode, and compares.
+/// Runs `work` in a directory of its own on the system's allocator and on theap in every page mode,
+/// and compares the results.
 fn same_everywhere(name: &str, work: impl Fn(Runner, &Path) -> Vec<u8> + Sync) {
     let run = &|mode: Option<&'static str>| {
         let directory = scratch(&format!("{name}-{}", mode.unwrap_or("system")));
         work(Runner { mode }, &directory)
     };
-    // Side by side: some of the work is mostly waiting.
+    // These run side by side, as some of the work is mostly waiting.
     let (expected, small, thp) = thread::scope(|scope| {
         let [expected, small, thp] =
             [None, Some("small"), Some("thp")].map(|mode| scope.spawn(move || run(mode)));
@@ -99,7 +103,7 @@ fn excerpt(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(2000)]).into_owned()
 }
 
-/// The number of tests that ran, and how it ended.
+/// The number of tests that ran, and the result.
 fn verdict(output: &Output) -> Vec<u8> {
     let said = String::from_utf8_lossy(&output.stderr);
     let ran = said.lines().find_map(|line| line.strip_prefix("Ran "));
@@ -109,7 +113,8 @@ fn verdict(output: &Output) -> Vec<u8> {
     format!("{ran}, {}", said.lines().last().unwrap_or_default()).into_bytes()
 }
 
-/// Python's own tests of what is hard on an allocator: containers, threads, forks and mappings.
+/// Runs tests of Python's own that are hard on an allocator: containers, threads, forks and
+/// mappings.
 fn python(module: &str) {
     const PYTHON: &str = "/usr/bin/python3"; // the distribution's, with its test suite
     if !installed(&["python3"]) || !Path::new(PYTHON).exists() {
@@ -166,18 +171,19 @@ fn python_subprocess() {
     python("test.test_subprocess");
 }
 
-/// A server that ends with the test, whatever happens to that.
+/// A server that ends with the test, also if the test panics.
 struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // What watches its deadline passes the signal on.
+        // `timeout`, which started the server, passes the signal on.
         let _ = Command::new("kill").arg(self.0.id().to_string()).output();
         let _ = self.0.wait();
     }
 }
 
-/// Starts redis; it listens at `socket` in the directory, and for the benchmark on loopback at the port.
+/// Starts redis. It listens at `socket` in the directory, and on loopback at the port for the
+/// benchmark.
 fn start_redis(runner: Runner, directory: &Path, port: &str) -> Server {
     let socket = directory.join("socket");
     let log = fs::File::create(directory.join("log")).unwrap();
@@ -204,7 +210,8 @@ const REDIS_FILL: &str = "for i = 1, 20000 do redis.call('ZADD', 'z', i * 7 % 10
     redis.call('HSET', 'h' .. i % 50, i, i) redis.call('LPUSH', 'l', string.rep('x', i % 900)) end";
 const REDIS_THIN: &str = "for i = 0, 49999, 3 do redis.call('DEL', 'key:' .. i) end";
 
-/// The benchmark, then a known data set, a snapshot by a forked child, and its reload; the data's digest.
+/// Runs redis's benchmark, fills in a known data set, lets a forked child write a snapshot, reloads
+/// it, and answers the data's digest.
 #[test]
 fn redis() {
     if !installed(&["redis-server", "redis-cli", "redis-benchmark"]) {
@@ -234,7 +241,7 @@ fn redis() {
         assert!(order(&["INFO", "persistence"]).contains("rdb_last_bgsave_status:ok"));
         order(&["DEBUG", "RELOAD"]);
         let digest = order(&["DEBUG", "DIGEST"]);
-        // The answer to this is the end of the connection.
+        // The server answers this by closing the connection.
         let _ = command(60, "redis-cli")
             .arg("-s")
             .arg(directory.join("socket"))
@@ -271,7 +278,7 @@ fn sqlite() {
     });
 }
 
-/// A repository of 60 commits: cloned, packed, and its history shown.
+/// Makes a repository of 60 commits, clones and packs it, and shows its history.
 #[test]
 fn git() {
     if !installed(&["git"]) {
@@ -335,7 +342,7 @@ fn perl() {
     });
 }
 
-/// The compiler, on a file full of templates: the assembly code must be the same.
+/// Runs the compiler on a file full of templates: the assembly code must be the same.
 #[test]
 fn compiler() {
     if !installed(&["g++"]) {
@@ -349,7 +356,7 @@ fn compiler() {
     });
 }
 
-/// tar, and xz with two threads: the archive must be the same.
+/// Runs tar, and xz with two threads: the archive must be the same.
 #[test]
 fn archive() {
     if !installed(&["tar", "xz"]) {

@@ -1,5 +1,6 @@
-//! C programs that bring a sanitizer's malloc, with `libtheap.so` preloaded behind it: the sanitizer serves, finds what
-//! it finds without the library, and no block of one goes to the other.
+//! C programs with a sanitizer's malloc, and `libtheap.so` preloaded behind it: the sanitizer
+//! serves the program and finds the same faults as without the library, and no block of one goes to
+//! the other.
 #![allow(missing_docs)]
 
 mod library;
@@ -10,7 +11,7 @@ use std::process::{Command, Output};
 
 const DEADLINE: u32 = 60;
 
-/// The compiler's runtime of this name; `None`, said aloud, if it is not installed.
+/// The compiler's runtime of this name. If it is not installed it is `None`, and a message says so.
 fn runtime(name: &str) -> Option<PathBuf> {
     let said = Command::new("cc")
         .arg(format!("-print-file-name={name}"))
@@ -25,7 +26,8 @@ fn runtime(name: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-/// Runs the program with these libraries preloaded; a heap that is used complains about a wrong option.
+/// Runs the program with these libraries preloaded, and with a wrong option, about which theap's
+/// heap writes a message if the program uses it.
 fn run(program: &Path, what: &str, libraries: &[&Path]) -> (Output, String) {
     let list: Vec<_> = libraries
         .iter()
@@ -92,7 +94,7 @@ fn thread_sanitizer_before_the_library() {
     );
 }
 
-/// The wrong order: the sanitizer says so, where else blocks of its own would come to `free`.
+/// The sanitizer reports the wrong order, in which blocks of its own would come to theap's `free`.
 #[test]
 fn address_sanitizer_behind_the_library() {
     let Some(asan) = runtime("libasan.so") else {

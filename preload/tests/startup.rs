@@ -1,4 +1,4 @@
-//! What the library costs a short program.
+//! The library's cost for a short program.
 #![allow(missing_docs)]
 
 mod library;
@@ -6,11 +6,12 @@ mod library;
 use library::{command, compile, library, scratch, text};
 use std::path::Path;
 
-/// Most wall time, as a multiple, and most resident memory on top, in KiB.
+/// The most wall time that a program with the library may take, as a multiple of the time without.
 const MOST_TIME: f64 = 1.2;
+/// The most resident memory that the library may add, in KiB.
 const MOST_MEMORY: i64 = 1536;
 
-/// Ratio of the medians of the wall times, and the difference of the resident memory in KiB.
+/// The ratio of the medians of the wall times, and the difference of the resident memory in KiB.
 fn cost(spawn: &Path, rounds: &str, program: &Path) -> (f64, i64) {
     let said = text(command(120, spawn).arg(rounds).arg(library()).arg(program));
     let figures: Vec<i64> = said

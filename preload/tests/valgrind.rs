@@ -1,5 +1,6 @@
-//! Programs on a `libtheap.so` with the feature `valgrind`, under valgrind's tools: a program without faults is clean,
-//! and each fault is named as on the C library's allocator.
+//! Programs on a `libtheap.so` with the feature `valgrind`, under valgrind's tools: these report
+//! nothing about a program without faults, and name each fault as they do on the C library's
+//! allocator.
 #![allow(missing_docs)]
 
 mod library;
@@ -10,10 +11,11 @@ use std::process::Output;
 use std::sync::OnceLock;
 
 const DEADLINE: u32 = 120;
-/// How a run with an error ends.
+/// The exit code of a run in which the tool found an error.
 const ERROR: i32 = 99;
 
-/// The program of which each run does one thing wrong; `None`, said aloud, without valgrind.
+/// The program of which each run does one thing wrong. Without valgrind it is `None`, and a message
+/// says so.
 fn misuse() -> Option<&'static Path> {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     if !Path::new("/usr/bin/valgrind").exists() {
@@ -27,7 +29,7 @@ fn misuse() -> Option<&'static Path> {
     Some(PROGRAM.get_or_init(|| compile("misuse.c", "misuse", &["-O0", "-w"])))
 }
 
-/// Runs the program under a tool, on our malloc instead of valgrind's.
+/// Runs the program under a tool, on theap's malloc instead of valgrind's.
 fn run(
     program: &Path,
     what: &str,
@@ -54,7 +56,7 @@ const MEMCHECK: [&str; 2] = [
     "--errors-for-leak-kinds=definite,possible",
 ];
 
-/// That a run is clean, and that memcheck saw the blocks.
+/// Checks that memcheck reports nothing about a run, and that it saw the blocks.
 fn is_clean(variables: &[(&str, &str)]) {
     let Some(program) = misuse() else { return };
     let (output, said) = run(program, "clean", &MEMCHECK, variables);
@@ -84,67 +86,70 @@ fn clean_on_small_pages_that_are_given_back() {
     is_clean(&[("THEAP_PAGES", "small"), ("THEAP_RETAIN", "0")]);
 }
 
+/// The mistakes that the program makes, each with two lines that memcheck must write about it.
+const MISUSES: [(&str, [&str; 2]); 8] = [
+    (
+        "read-after-free",
+        [
+            "Invalid read of size 1",
+            "is 3 bytes inside a block of size 40 free'd",
+        ],
+    ),
+    (
+        "write-after-free",
+        [
+            "Invalid write of size 1",
+            "is 8 bytes inside a block of size 40 free'd",
+        ],
+    ),
+    (
+        "double-free",
+        [
+            "Invalid free()",
+            "is 0 bytes inside a block of size 40 free'd",
+        ],
+    ),
+    (
+        "uninitialised",
+        [
+            "Conditional jump or move depends on uninitialised value(s)",
+            "main (misuse.c",
+        ],
+    ),
+    (
+        "overflow",
+        [
+            "Invalid write of size 1",
+            "is 0 bytes after a block of size 40 alloc'd",
+        ],
+    ),
+    (
+        "overflow-of-class",
+        [
+            "Invalid write of size 1",
+            "is 0 bytes after a block of size 64 alloc'd",
+        ],
+    ),
+    (
+        "overflow-of-run",
+        [
+            "Invalid write of size 1",
+            "is 0 bytes after a block of size 1,048,576 alloc'd",
+        ],
+    ),
+    (
+        "overflow-of-shrunk",
+        [
+            "Invalid write of size 1",
+            "is 0 bytes after a block of size 38 alloc'd",
+        ],
+    ),
+];
+
 #[test]
 fn each_misuse_is_named() {
     let Some(program) = misuse() else { return };
-    for (what, lines) in [
-        (
-            "read-after-free",
-            [
-                "Invalid read of size 1",
-                "is 3 bytes inside a block of size 40 free'd",
-            ],
-        ),
-        (
-            "write-after-free",
-            [
-                "Invalid write of size 1",
-                "is 8 bytes inside a block of size 40 free'd",
-            ],
-        ),
-        (
-            "double-free",
-            [
-                "Invalid free()",
-                "is 0 bytes inside a block of size 40 free'd",
-            ],
-        ),
-        (
-            "uninitialised",
-            [
-                "Conditional jump or move depends on uninitialised value(s)",
-                "main (misuse.c",
-            ],
-        ),
-        (
-            "overflow",
-            [
-                "Invalid write of size 1",
-                "is 0 bytes after a block of size 40 alloc'd",
-            ],
-        ),
-        (
-            "overflow-of-class",
-            [
-                "Invalid write of size 1",
-                "is 0 bytes after a block of size 64 alloc'd",
-            ],
-        ),
-        (
-            "overflow-of-run",
-            [
-                "Invalid write of size 1",
-                "is 0 bytes after a block of size 1,048,576 alloc'd",
-            ],
-        ),
-        (
-            "overflow-of-shrunk",
-            [
-                "Invalid write of size 1",
-                "is 0 bytes after a block of size 38 alloc'd",
-            ],
-        ),
-    ] {
+    for (what, lines) in MISUSES {
         // The classic front has links in free blocks.
         let fronts = if what == "write-after-free" {
             &["theap", "classic"][..]
@@ -183,8 +188,8 @@ fn leaks_are_named() {
     }
 }
 
-/// That a tool finds the program's race, and none where there is none: neither in the heap, nor in blocks that another
-/// thread had before.
+/// Checks that a tool finds the program's race, and finds none where there is none: neither in the
+/// heap, nor in blocks that another thread had before.
 fn races_are_told_apart(tool: &[&str], race: &str) {
     let Some(program) = misuse() else { return };
     for front in ["theap", "classic"] {

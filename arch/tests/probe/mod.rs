@@ -1,4 +1,5 @@
 //! Builds the probe library with cargo in a directory of its own, and loads it.
+#![allow(unsafe_code)] // Loads a library and calls its functions.
 
 use std::ffi::{CStr, CString, c_void};
 use std::path::{Path, PathBuf};

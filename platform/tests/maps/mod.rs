@@ -16,7 +16,8 @@ impl Mapping {
         self.text(field).split(' ').next().unwrap().parse().unwrap()
     }
 
-    /// Whether the kernel has set this two-letter flag (`hg`: huge, `nh`: never huge, `ht`: hugetlb).
+    /// Whether the kernel has set this two-letter flag (`hg`: huge, `nh`: never huge, `ht`:
+    /// hugetlb).
     pub fn flag(&self, flag: &str) -> bool {
         self.text("VmFlags").split(' ').any(|f| f == flag)
     }

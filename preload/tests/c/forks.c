@@ -1,5 +1,7 @@
-/* fork in a process whose threads allocate: forks ROUNDS. Parent and children must be able to allocate and to free,
- * also each other's blocks, and end; fork handlers that were registered before the first allocation may allocate. Then vfork, posix_spawn, system, and a fork by a thread that ends. */
+/* fork in a process whose threads allocate: forks ROUNDS. Parent and children must be able to
+ * allocate, to free each other's blocks, and to end. Fork handlers that the process registered before
+ * the first allocation may allocate. Then the program calls vfork, posix_spawn, and system, and a thread
+ * that ends forks. */
 #define _GNU_SOURCE
 #include "check.h"
 #include <pthread.h>

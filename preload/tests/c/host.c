@@ -1,5 +1,5 @@
-/* A C program that loads a C++ library for that library's own use: host PLUGIN. Without a plugin it calls
- * operator new itself, which cannot throw here and must say so. */
+/* A C program that loads a C++ library for that library's own use: host PLUGIN. Without a plugin it
+ * calls operator new itself, which cannot throw here and must say so. */
 #include "check.h"
 #include <dlfcn.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-/* malloc at every odd moment of a process's and a thread's life: life MODULE. */
+/* Calls malloc at every odd moment in the life of a process and of a thread: life MODULE. */
 #define _GNU_SOURCE
 #include "check.h"
 #include <dlfcn.h>
@@ -57,7 +57,7 @@ static void late(void *block) {
     use(4);
 }
 
-/* Sets its value again for as long as it is asked, with a block that it may never get back. */
+/* Sets its value again as often as it is called, with a block that it may never get back. */
 static void again(void *block) {
     size_t left = *(size_t *)block;
     free(block);
@@ -77,7 +77,8 @@ static void *thread(void *module) {
     size_t *left = malloc(sizeof *left);
     *left = 2;
     pthread_setspecific(keys[0], left);
-    CHECK(dlsym(RTLD_DEFAULT, "no such symbol") == NULL); /* leaves a message, freed after all destructors */
+    /* This leaves a message, which the C library frees after all destructors. */
+    CHECK(dlsym(RTLD_DEFAULT, "no such symbol") == NULL);
     __cxa_thread_atexit_impl(late, malloc(10), &__dso_handle);
     return malloc(500);
 }

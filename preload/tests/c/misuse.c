@@ -1,5 +1,5 @@
-/* Programs that do one thing wrong each, or none: misuse WHAT. What the tools must say of each is in tests/valgrind.rs
- * and tests/sanitizers.rs. */
+/* A program that makes one mistake in each run, or none: misuse WHAT. tests/valgrind.rs and
+ * tests/sanitizers.rs have the messages of the tools about each mistake. */
 #include "check.h"
 #include <malloc.h>
 #include <pthread.h>
@@ -24,7 +24,7 @@ static void *work(void *shared) {
             CHECK(block && (size == 1 || block[size / 2 - 1] == turn));
             blocks[i] = block;
         }
-        /* A block for the other thread, and one of its. */
+        /* Makes a block for the other thread, and frees one of that thread. */
         free(__atomic_exchange_n((char **)shared, blocks[0], __ATOMIC_ACQ_REL));
         for (int i = 1; i < 300; i++)
             free(blocks[i]);
@@ -75,7 +75,7 @@ static void overflow(size_t size) {
 }
 
 static void leak(void) {
-    /* More than a magazine, twice: blocks that were handed out before too. */
+    /* Allocates more than a magazine holds, twice: also blocks that were live before. */
     static char *all[600];
     for (int turn = 0; turn < 2; turn++)
         for (int i = 0; i < 600; i++) {

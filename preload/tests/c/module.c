@@ -1,5 +1,6 @@
-/* A library that is loaded and unloaded: allocates in its constructor and destructor and uses thread-local storage,
- * too large for what the C library keeps in reserve, so that each thread's part comes from malloc. */
+/* A library that a program loads and unloads. It allocates in its constructor and destructor. Its
+ * thread-local storage is too large for the C library's reserve, so each thread's part comes from
+ * malloc. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,4 +1,4 @@
-// Every form of operator new and delete, and what happens when new fails.
+// Every form of operator new and delete, and failures of new.
 #include "check.h"
 #include <cstddef>
 #include <cstdint>
@@ -30,7 +30,7 @@ static void throws() {
     throw 42;
 }
 
-// The answer of `make`: 0 a block, 1 null, 2 bad_alloc, 3 the handler's own exception.
+// The answer of `make`: 0 for a block, 1 for null, 2 for bad_alloc, 3 for the handler's own exception.
 template <class Make> static int outcome(void (*handler)(), Make make) {
     struct Frame { // unwinding runs destructors on its way
         ~Frame() { std::set_new_handler(nullptr); }

@@ -1,5 +1,6 @@
-/* Calls malloc and free in the patterns whose instructions tests/instructions.rs counts: PATTERN ALLOCATOR TURNS.
-   The pointers are read again for each call, so that ALLOCATOR "nothing" runs the same loop around nothing. */
+/* Calls malloc and free in the patterns whose instructions tests/instructions.rs counts:
+ * paths PATTERN ALLOCATOR TURNS. The program reads the pointers again for each call, so that with the
+ * ALLOCATOR "nothing" the same loop runs around nothing. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-// A C++ library for a C program: 0 if a failing new throws and can be caught here.
+// A C++ library for a C program: it answers 0 if a failing new throws, and it can catch that here.
 #include <cstddef>
 #include <cstdint>
 #include <new>

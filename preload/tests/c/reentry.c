@@ -1,4 +1,4 @@
-/* The C library's functions that the allocator calls while it sets itself or a thread up, allocating themselves. */
+/* C library functions that the allocator calls while it sets up itself or a thread; here they allocate. */
 #define _GNU_SOURCE
 #include "check.h"
 #include <dlfcn.h>

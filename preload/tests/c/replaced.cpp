@@ -1,5 +1,5 @@
-// A program that replaces some operators: what C++ says that the others call must be the program's own. Every block of
-// a replaced new has its mark in front, which the replaced delete wants to see.
+// A program that replaces some operators: where C++ says that other operators call these, they must call
+// the program's own. Every block of a replaced new has a mark in front, which the replaced delete checks.
 #include "check.h"
 #include <cstddef>
 #include <cstdint>
@@ -48,7 +48,7 @@ void *operator new(std::size_t size, std::align_val_t a) { return mark(size, sta
 void operator delete(void *block, std::align_val_t a) noexcept { unmark(block, static_cast<std::size_t>(a)); }
 #endif
 #ifdef LARGER
-// Deletes are not replaced: no block has the size that was asked for.
+// The deletes are not replaced: no block has the size that the program asked for.
 void *operator new(std::size_t size) { return malloc(size + 5000); }
 #endif
 
@@ -59,7 +59,7 @@ template <class New, class Delete> static void pair(bool marked, New make, Delet
         memset(block, 0xa5, size);
         end(block, size);
         CHECK(live == 0);
-        // What went to a wrong list would be handed out for another size.
+        // The heap would hand out a block on a wrong list for another size.
         void *other = malloc(size);
         memset(other, 0x5a, size);
         free(other);

@@ -1,6 +1,6 @@
-/* spawn ROUNDS LIBRARY PROGRAM: runs the program without and with the library in LD_PRELOAD, in turns, and prints
- * "plain_ns preloaded_ns plain_kib preloaded_kib": medians of the wall time, maxima of the resident memory. Small
- * itself, since a child's maximum counts its parent's memory until exec. */
+/* spawn ROUNDS LIBRARY PROGRAM: runs the program without and with the library in LD_PRELOAD, in turns,
+ * and prints "plain_ns preloaded_ns plain_kib preloaded_kib": medians of the wall time, maxima of the
+ * resident memory. It is small itself, since a child's maximum counts its parent's memory until exec. */
 #define _GNU_SOURCE
 #include <spawn.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
-/* Threads, forks, dlopen and dlclose, and signals at once: stress MODULE SECONDS. Ends with 0 if nothing crashed,
- * hung or grew. */
+/* Threads, forks, dlopen and dlclose, and signals at once: stress MODULE SECONDS. Ends with 0 if nothing
+ * crashed, hung or grew. */
 #define _GNU_SOURCE
 #include "check.h"
 #include <dlfcn.h>
@@ -31,7 +31,7 @@ static size_t pick(unsigned random) {
     }
 }
 
-/* A block says its size at its start, and whose it is at its end. */
+/* A block has its size at its start, and its owner at its end. */
 static unsigned char *make(size_t size) {
     size += sizeof size;
     unsigned char *block = size % 5 ? malloc(size) : size % 2 ? aligned_alloc(64, size) : calloc(1, size);
@@ -152,7 +152,7 @@ static long resident_kib(void) {
     return resident * 4;
 }
 
-/* The most memory seen in this time. */
+/* The most resident memory in this time. */
 static long watch(double seconds) {
     struct timespec pause = {0, 20000000};
     long most = 0;

@@ -1,4 +1,5 @@
-// Much work for a compiler: templates that instantiate each other, and the standard library's large headers.
+// Much work for a compiler: templates that instantiate each other, and large headers of the standard
+// library.
 #include <algorithm>
 #include <functional>
 #include <map>

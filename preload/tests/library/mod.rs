@@ -1,4 +1,5 @@
-//! Builds `libtheap.so`, compiles the programs in `tests/c`, and runs programs with the library and with a deadline.
+//! Builds `libtheap.so`, compiles the programs in `tests/c`, and runs programs with the library and
+//! with a deadline.
 #![allow(dead_code, reason = "each test program uses a part")]
 
 use std::fs::{self, File};
@@ -15,19 +16,21 @@ pub fn prefix() -> &'static Path {
     PREFIX.get_or_init(|| install("build", &[]))
 }
 
-/// Where that library is built.
+/// The directory in which cargo builds the library of [`prefix`].
 pub fn build_directory() -> PathBuf {
     Path::new(TEMP).join("build")
 }
 
-/// Installs the library, built in a directory of this name with these arguments of cargo, into the prefix returned.
+/// Builds the library in a directory of this name with these arguments of cargo, installs it, and
+/// answers the prefix.
 fn install(build: &str, arguments: &[&str]) -> PathBuf {
     let prefix = scratch("prefix");
     let status = Command::new(format!("{HERE}/install.sh"))
         .arg(&prefix)
         .args(arguments)
         .env("CARGO", env!("CARGO"))
-        // A directory of its own: the outer cargo may hold the lock of the other.
+        // The build has a directory of its own, as the outer cargo may hold the lock of the usual
+        // one.
         .env("CARGO_TARGET_DIR", format!("{TEMP}/{build}"))
         .env_remove("DESTDIR")
         .status();
@@ -43,12 +46,12 @@ pub fn library_for_valgrind() -> &'static Path {
     })
 }
 
-/// The library.
+/// The library's path.
 pub fn library() -> PathBuf {
     prefix().join("lib/libtheap.so")
 }
 
-/// An empty directory of this name and test program.
+/// Makes an empty directory with this name for this test program.
 pub fn scratch(name: &str) -> PathBuf {
     let path = Path::new(TEMP).join(env!("CARGO_CRATE_NAME")).join(name);
     let _ = fs::remove_dir_all(&path);
@@ -56,14 +59,15 @@ pub fn scratch(name: &str) -> PathBuf {
     path
 }
 
-/// Compiles `tests/c/source`, with these arguments after it; `name` is the caller's own for the result.
+/// Compiles `tests/c/source`, with these arguments after it, to a file `name`, and answers its
+/// path. No two callers give the same name.
 pub fn compile(source: &str, name: &str, arguments: &[&str]) -> PathBuf {
     let compiler = match source.ends_with(".cpp") {
         true => ["c++", "-std=c++17"],
         false => ["cc", "-std=gnu11"],
     };
     let to = scratch(&format!("bin-{name}")).join(name);
-    // No knowledge of malloc: every call in the source is to be a call.
+    // The compiler must not know malloc: every call in the source is to be a call.
     let status = Command::new(compiler[0])
         .args([compiler[1], "-O1", "-g", "-fno-builtin", "-Wall", "-Wextra"])
         .arg("-Wno-alloc-size-larger-than")
@@ -77,17 +81,17 @@ pub fn compile(source: &str, name: &str, arguments: &[&str]) -> PathBuf {
     to
 }
 
-/// A command that is killed after `seconds`, with its own environment free of theap's options.
+/// A command that `timeout` kills after `seconds`, without theap's options in its environment.
 pub fn command(seconds: u32, program: impl AsRef<Path>) -> Command {
     within(seconds, program, None)
 }
 
-/// As `command`, with the library preloaded into the program (and not into what watches the time).
+/// A [`command`] with the library preloaded into the program, and not into `timeout`.
 pub fn preloaded(seconds: u32, program: impl AsRef<Path>) -> Command {
     preloading(seconds, program, &library())
 }
 
-/// As `preloaded`, with another build of the library.
+/// A [`command`] with this build of the library preloaded.
 pub fn preloading(seconds: u32, program: impl AsRef<Path>, library: &Path) -> Command {
     within(seconds, program, Some(library))
 }
@@ -107,7 +111,7 @@ fn within(seconds: u32, program: impl AsRef<Path>, library: Option<&Path>) -> Co
     command
 }
 
-/// Runs to success, or shows all that was said.
+/// Runs a command that must succeed; shows its whole output if it fails.
 pub fn succeed(command: &mut Command) -> Output {
     let output = command.output().unwrap();
     assert!(
@@ -120,12 +124,12 @@ pub fn succeed(command: &mut Command) -> Output {
     output
 }
 
-/// As `succeed`; standard output as text.
+/// Runs a command that must succeed, and answers its standard output.
 pub fn text(command: &mut Command) -> String {
     String::from_utf8(succeed(command).stdout).unwrap()
 }
 
-/// Hugetlb pages for as long as it lives; other tests that want the pool wait.
+/// Hugetlb pages for as long as this value lives; other tests that want the pool wait.
 pub struct Hugepages {
     before: String,
     _lock: File,
@@ -134,7 +138,8 @@ pub struct Hugepages {
 const POOL: &str = "/proc/sys/vm/nr_hugepages";
 
 impl Hugepages {
-    /// At least this many pages, or `None`, said aloud, if the pool may not be changed.
+    /// Makes the pool have at least this many pages. If nobody may change the pool it is `None`,
+    /// and a message says so.
     pub fn take(pages: usize) -> Option<Hugepages> {
         let lock = File::create(std::env::temp_dir().join("theap-hugetlb.lock")).unwrap();
         lock.lock().unwrap();

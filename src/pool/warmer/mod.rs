@@ -112,7 +112,8 @@ impl Node {
             };
             warmer.state.store(state, Ordering::Relaxed);
         }
-        warmer.life.unlock();
+        // SAFETY: `try_lock` above gave this thread the lock.
+        unsafe { warmer.life.unlock() };
     }
 
     fn start_thread(&self) -> Result<(), Error> {
@@ -139,7 +140,8 @@ impl Node {
             warmer.gate.store(GO_ON, Ordering::Relaxed);
         }
         warmer.state.store(PARKED, Ordering::Relaxed);
-        warmer.life.unlock();
+        // SAFETY: this thread took the lock above.
+        unsafe { warmer.life.unlock() };
     }
 
     /// Ends what `park_warmer` began.
@@ -158,9 +160,11 @@ impl Node {
     /// # Safety
     /// As for `Arena::unlock_all`.
     pub(super) unsafe fn unlock_warmer(&self) {
-        // SAFETY: the caller's promise.
-        unsafe { self.warmer.step.0.force_unlock() };
-        self.warmer.life.unlock();
+        // SAFETY: `lock_warmer` took both locks on this thread, as the caller promises.
+        unsafe {
+            self.warmer.step.0.force_unlock();
+            self.warmer.life.unlock();
+        }
     }
 
     /// Whether there is the thread.

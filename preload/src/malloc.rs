@@ -1,8 +1,10 @@
-//! malloc and its relatives, as glibc has them: where the standards leave a choice, an unmodified program finds what
-//! it finds in glibc (`realloc` to 0 frees and returns null, `memalign` rounds an odd alignment up).
+//! malloc and its relatives with glibc's behaviour: where the standards leave a choice, an
+//! unmodified program finds what it finds in glibc (`realloc` to 0 frees and returns null,
+//! `memalign` rounds an odd alignment up).
 //!
-//! A failing function sets `errno` to ENOMEM or EINVAL; nothing else here touches it, and the allocator below makes
-//! raw system calls only.
+//! A failing function sets `errno` to ENOMEM or EINVAL; nothing else here changes it, and the
+//! allocator below makes raw system calls only.
+#![allow(unsafe_code)] // C interfaces: exported names, raw pointers in and out.
 
 use core::ffi::{c_int, c_void};
 use core::ptr::null_mut;
@@ -10,15 +12,16 @@ use theap::raw;
 
 const PAGE: usize = 4096;
 
+/// Sets `errno` and answers null.
 #[cold]
 #[inline(never)]
 fn fail(error: c_int) -> *mut c_void {
-    // SAFETY: the calling thread's own `errno`.
+    // SAFETY: `errno` is the calling thread's own and always valid.
     unsafe { *libc::__errno_location() = error };
     null_mut()
 }
 
-/// The block, or null and ENOMEM.
+/// The block; if it is null, `errno` is ENOMEM.
 #[inline(always)]
 fn or_no_memory(block: *mut u8) -> *mut c_void {
     if block.is_null() {
@@ -27,7 +30,7 @@ fn or_no_memory(block: *mut u8) -> *mut c_void {
     block.cast()
 }
 
-/// At least `size` bytes at a multiple of 16; a block of its own for 0.
+/// Allocates at least `size` bytes at a multiple of 16, also for 0 bytes a block of its own.
 #[unsafe(no_mangle)]
 pub extern "C" fn malloc(size: usize) -> *mut c_void {
     let block = raw::alloc_cached(size);
@@ -37,33 +40,33 @@ pub extern "C" fn malloc(size: usize) -> *mut c_void {
     block.cast()
 }
 
-/// The rest of `malloc`, which leaves by a jump: so the hit path needs no stack.
+/// The rest of `malloc`, which jumps to it at its end: so the hit path needs no stack.
 #[inline(never)]
 extern "C" fn malloc_slow(size: usize) -> *mut c_void {
     or_no_memory(raw::alloc(size))
 }
 
-/// Frees a block; ignores null.
+/// Frees a block; does nothing for null.
 ///
 /// # Safety
-/// `block` is null or live.
+/// `block` is null or a live block of this library.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn free(block: *mut c_void) {
-    // SAFETY: the caller's promise.
+    // SAFETY: `block` is null or live, as the caller promises in `# Safety`.
     unsafe { raw::free(block.cast()) };
 }
 
-/// What `free` was called once; programs of then still ask for it.
+/// Frees a block, by the old name of `free`: old programs still use it.
 ///
 /// # Safety
-/// As `free`.
+/// As for [`free`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cfree(block: *mut c_void) {
-    // SAFETY: the caller's promise.
+    // SAFETY: `block` is null or live, as the caller promises in `# Safety`.
     unsafe { raw::free(block.cast()) };
 }
 
-/// `count` zeroed members of `size` bytes.
+/// Allocates `count` zeroed members of `size` bytes each.
 #[unsafe(no_mangle)]
 pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
     match count.checked_mul(size) {
@@ -72,26 +75,27 @@ pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
     }
 }
 
-/// Changes a block's size. Null allocates; 0 frees and returns null.
+/// Changes a block's size to `size` bytes. For a null `block` it allocates; for size 0 it frees the
+/// block and returns null.
 ///
 /// # Safety
-/// `block` is null or live; it is gone if the answer is not null, or `size` is 0.
+/// `block` is null or live. If the answer is not null, or `size` is 0, it is live no more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void {
-    // SAFETY: the caller's promise.
+    // SAFETY: `block` is null or live, as the caller promises in `# Safety`.
     unsafe { resize(block, size) }
 }
 
-/// As `realloc`, for calls from here.
+/// Does the work of [`realloc`] and [`reallocarray`].
 ///
 /// # Safety
-/// As there.
+/// As for [`realloc`].
 #[inline(always)]
 unsafe fn resize(block: *mut c_void, size: usize) -> *mut c_void {
     if block.is_null() {
         return or_no_memory(raw::alloc(size));
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: `block` is not null, so it is live (`# Safety`).
     unsafe {
         if size == 0 {
             raw::free(block.cast());
@@ -101,10 +105,10 @@ unsafe fn resize(block: *mut c_void, size: usize) -> *mut c_void {
     }
 }
 
-/// As `realloc` to `count * size` bytes.
+/// Changes a block's size to `count * size` bytes, like [`realloc`].
 ///
 /// # Safety
-/// As `realloc`.
+/// As for [`realloc`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn reallocarray(
     block: *mut c_void,
@@ -112,13 +116,13 @@ pub unsafe extern "C" fn reallocarray(
     size: usize,
 ) -> *mut c_void {
     match count.checked_mul(size) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `block` is null or live, as the caller promises in `# Safety`.
         Some(bytes) => unsafe { resize(block, bytes) },
         None => fail(libc::ENOMEM),
     }
 }
 
-/// `size` bytes at a multiple of `align`, a power of two (EINVAL if it is none).
+/// Allocates `size` bytes at a multiple of `align`, a power of two (EINVAL if it is none).
 #[unsafe(no_mangle)]
 pub extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
     if !align.is_power_of_two() {
@@ -127,7 +131,8 @@ pub extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
     or_no_memory(raw::alloc_aligned(size, align))
 }
 
-/// `size` bytes at a multiple of `align`, which is rounded up to a power of two (EINVAL if there is none).
+/// Allocates `size` bytes at a multiple of `align`, which it rounds up to a power of two (EINVAL if
+/// there is none).
 #[unsafe(no_mangle)]
 pub extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
     match align.checked_next_power_of_two() {
@@ -136,11 +141,12 @@ pub extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
     }
 }
 
-/// `size` bytes at a multiple of `align`, a power of two and at least a pointer's size, into `*place`. 0, EINVAL or
-/// ENOMEM; `errno` and, on failure, `*place` are kept.
+/// Allocates `size` bytes at a multiple of `align`, a power of two and at least a pointer's size,
+/// and writes the block's address to `*place`. Answers 0, EINVAL or ENOMEM, and does not change
+/// `errno`; on failure it does not change `*place` either.
 ///
 /// # Safety
-/// `place` may be written to.
+/// `place` is valid for writing a pointer.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn posix_memalign(
     place: *mut *mut c_void,
@@ -154,18 +160,18 @@ pub unsafe extern "C" fn posix_memalign(
     if block.is_null() {
         return libc::ENOMEM;
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: `place` is valid for writing, as the caller promises in `# Safety`.
     unsafe { place.write(block.cast()) };
     0
 }
 
-/// `size` bytes at a page's start.
+/// Allocates `size` bytes at a page's start.
 #[unsafe(no_mangle)]
 pub extern "C" fn valloc(size: usize) -> *mut c_void {
     or_no_memory(raw::alloc_aligned(size, PAGE))
 }
 
-/// Whole pages for `size` bytes.
+/// Allocates whole pages for `size` bytes.
 #[unsafe(no_mangle)]
 pub extern "C" fn pvalloc(size: usize) -> *mut c_void {
     match size.checked_next_multiple_of(PAGE) {
@@ -174,7 +180,7 @@ pub extern "C" fn pvalloc(size: usize) -> *mut c_void {
     }
 }
 
-/// Bytes that may be used at `block`; 0 for null.
+/// The number of bytes that the caller may use at `block`; 0 for null.
 ///
 /// # Safety
 /// `block` is null or live.

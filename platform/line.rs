@@ -4,8 +4,8 @@ use core::fmt;
 
 use crate::Os;
 
-/// One line of text of at most `N` bytes, built by chained calls and sent with [`Line::send`]. What
-/// does not fit is cut off.
+/// One line of text of at most `N` bytes, built by chained calls and sent with [`Line::send`]. The
+/// line ends early if the text does not fit.
 ///
 /// ```
 /// use theap_platform::{Line, Os};
@@ -74,12 +74,12 @@ impl<const N: usize> Line<N> {
 
     /// Adds anything printable whose `fmt` does not allocate, such as [`crate::Error`].
     pub fn show(mut self, value: impl fmt::Display) -> Self {
-        // Only `value` itself can fail; its text then ends early.
+        // Only the `fmt` of `value` can fail; the text of `value` then ends early.
         let _ = fmt::write(&mut self, format_args!("{value}"));
         self
     }
 
-    /// What has been built so far.
+    /// The text so far.
     pub fn as_bytes(&self) -> &[u8] {
         &self.text[..self.len]
     }

@@ -1,10 +1,9 @@
-//! Sets of CPUs: what a thread may run on.
+//! Sets of CPUs.
 
-use rustix::thread::{self, CpuSet, Pid};
+use crate::Cpu;
 
-use crate::{Cpu, Error};
-
-const WORDS: usize = CpuSet::MAX_CPU / 64;
+/// Words of a set: the kernel's interface for a thread's CPUs, too, has room for 1024.
+const WORDS: usize = 1024 / 64;
 
 /// A set of CPUs with numbers below 1024.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,7 +15,7 @@ impl Cpus {
         Cpus([0; WORDS])
     }
 
-    /// A list like `2,4-7`; `None` if it is not one, names no CPU or one beyond 1023.
+    /// Reads a list like `2,4-7`. `None` if the text is no such list, or names a CPU beyond 1023.
     pub const fn parse(text: &[u8]) -> Option<Self> {
         let mut set = Self::none();
         let mut at = 0;
@@ -51,7 +50,7 @@ impl Cpus {
         }
     }
 
-    /// Adds a CPU; one beyond 1023 is left out.
+    /// Adds a CPU; a number beyond 1023 changes nothing.
     pub fn add(&mut self, cpu: Cpu) {
         if let Some(word) = self.0.get_mut(cpu.0 as usize / 64) {
             *word |= 1 << (cpu.0 % 64);
@@ -70,12 +69,12 @@ impl Cpus {
         self.0.iter().all(|&word| word == 0)
     }
 
-    /// Those that are in this set and in `other`.
+    /// The CPUs that are in this set and in `other`.
     pub fn and(&self, other: &Self) -> Self {
         Cpus(core::array::from_fn(|i| self.0[i] & other.0[i]))
     }
 
-    /// Those that are in this set and not in `other`.
+    /// The CPUs that are in this set and not in `other`.
     pub fn without(&self, other: &Self) -> Self {
         Cpus(core::array::from_fn(|i| self.0[i] & !other.0[i]))
     }
@@ -92,35 +91,6 @@ const fn number(text: &[u8], start: usize) -> Option<(usize, usize)> {
         at += 1;
     }
     if at == start { None } else { Some((value, at)) }
-}
-
-/// See [`crate::Os::run_on`].
-pub fn run_on(cpus: &Cpus) -> Result<(), Error> {
-    let mut set = CpuSet::new();
-    for cpu in (0..CpuSet::MAX_CPU as u32).filter(|&cpu| cpus.has(Cpu(cpu))) {
-        set.set(cpu as usize);
-    }
-    Ok(thread::sched_setaffinity(None, &set)?)
-}
-
-/// See [`crate::Os::pinned_to`].
-pub fn pinned_to() -> Cpus {
-    let main = rustix::process::getpid();
-    let mut all = Cpus::none();
-    for thread in [None, Some(main)] {
-        all = join(all, thread);
-    }
-    all
-}
-
-/// Adds the CPUs that a thread (`None`: the caller) may run on.
-fn join(mut cpus: Cpus, thread: Option<Pid>) -> Cpus {
-    if let Ok(set) = thread::sched_getaffinity(thread) {
-        for cpu in (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)) {
-            cpus.add(Cpu(cpu as u32));
-        }
-    }
-    cpus
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 //! The functions of `theap.h`.
+#![allow(unsafe_code)] // C interfaces: exported names, raw pointers in and out.
 
 use crate::text::Text;
 use core::ffi::{c_char, c_int, c_void};
@@ -11,18 +12,20 @@ pub extern "C" fn theap_version() -> *const c_char {
     VERSION.as_ptr().cast()
 }
 
-/// Prepares memory so that `bytes` can be allocated without a page fault. 0, or an error number.
+/// Prepares memory so that the calling thread can allocate `bytes` bytes without a page fault.
+/// Answers 0, or an error number.
 #[unsafe(no_mangle)]
 pub extern "C" fn theap_warm_up(bytes: usize) -> c_int {
     number(theap::warm_up(bytes))
 }
 
-/// Prepares the calling thread for `count` blocks of `size` bytes. 0, or an error number.
+/// Prepares the calling thread for `count` blocks of `size` bytes. Answers 0, or an error number.
 #[unsafe(no_mangle)]
 pub extern "C" fn theap_warm_up_class(size: usize, count: usize) -> c_int {
     number(theap::warm_up_class(size, count))
 }
 
+/// The error number of an answer; 0 for success.
 fn number(done: Result<(), Error>) -> c_int {
     match done {
         Ok(()) => 0,
@@ -32,7 +35,7 @@ fn number(done: Result<(), Error>) -> c_int {
     }
 }
 
-/// Gives free memory back to the system; the bytes given back.
+/// Gives free memory back to the system, and answers the number of bytes given back.
 #[unsafe(no_mangle)]
 pub extern "C" fn theap_purge() -> usize {
     theap::purge()
@@ -44,19 +47,19 @@ pub extern "C" fn theap_collect() {
     theap::collect();
 }
 
-/// No system call from now on: what would need one is refused.
+/// From now on the allocator makes no system call; an allocation that needs one fails.
 #[unsafe(no_mangle)]
 pub extern "C" fn theap_seal() {
     theap::seal();
 }
 
-/// Ends what `theap_seal` began.
+/// Ends the effect of [`theap_seal`].
 #[unsafe(no_mangle)]
 pub extern "C" fn theap_unseal() {
     theap::unseal();
 }
 
-/// Sets the front: 0 is the classic one, anything else the magazines.
+/// Sets the front: 0 is the classic one, any other number the magazines.
 #[unsafe(no_mangle)]
 pub extern "C" fn theap_set_front(front: c_int) {
     theap::set_front(if front == 0 {
@@ -72,17 +75,19 @@ pub extern "C" fn theap_owns(address: *const c_void) -> bool {
     theap::owns(address.cast())
 }
 
-/// Writes the statistics as one JSON object, zero-terminated and cut off at `size` bytes. The length of the whole
-/// text without the terminator, as `snprintf`.
+/// Writes the statistics as one JSON object with a terminating zero, at most `size` bytes in all.
+/// Answers the length of the whole text without the zero, like `snprintf`.
 ///
 /// # Safety
-/// `size` bytes may be written at `buffer`, which may be null if `size` is 0.
+/// `buffer` is valid for writing `size` bytes, and nobody else accesses them meanwhile; it may be
+/// null if `size` is 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn theap_stats_json(buffer: *mut c_char, size: usize) -> usize {
     let buffer = if size == 0 {
         &mut []
     } else {
-        // SAFETY: the caller's promise.
+        // SAFETY: the buffer is valid and this function's alone, as the caller promises in `#
+        // Safety`; bytes of any value are initialized once C has them.
         unsafe { core::slice::from_raw_parts_mut(buffer.cast(), size) }
     };
     let mut text = Text::new(buffer);

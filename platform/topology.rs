@@ -1,31 +1,33 @@
-//! Which NUMA nodes the process can be at home on and which CPU belongs to which, as the kernel lists them under
-//! `/sys/devices/system`.
+//! The NUMA nodes on which the process can be at home, and the home of each CPU, as the kernel
+//! lists them under `/sys/devices/system`.
 //!
-//! A node is a home if it has memory that this process may use (its cpuset and a `MPOL_BIND` policy count), and CPUs.
-//! Every other node's CPUs are at home on the nearest home by the kernel's table of distances. A node without CPUs is
-//! nobody's home, and its memory is still used, since bindings are a preference; only where all CPUs are on nodes
-//! without usable memory, the nodes with memory are the homes.
+//! A node is a home if it has CPUs, and memory that this process may use (its cpuset and a
+//! `MPOL_BIND` policy count). The CPUs of every other node are at home on the nearest home by the
+//! kernel's table of distances. A node without CPUs is nobody's home; the process still uses its
+//! memory, since bindings are a preference. Only where all CPUs are on nodes without usable memory,
+//! the nodes with memory are the homes.
 //!
-//! The kernel lists the CPUs that are online now. One that comes online later is unknown here: its node is asked of
-//! the kernel when a thread is found on it, and [`Topology::home_of`] says where that node is at home.
+//! The kernel lists the CPUs that are online now. A CPU that comes online later is unknown here:
+//! when a thread is found on it, the allocator asks the kernel for its node, and
+//! [`Topology::home_of`] tells that node's home.
 
-use super::file;
-use super::numa;
+use crate::system::{file, numa};
 use crate::{Cpu, Line, NodeId};
 
 /// The most nodes that can be homes.
 pub const MAX_NODES: usize = 64;
 const MAX_CPUS: usize = 4096;
-/// Values of [`NodeId`].
+/// Number of values of [`NodeId`].
 const NODE_IDS: usize = 256;
+/// Stands for a home that is not known.
 const UNKNOWN: u8 = u8::MAX;
 
 /// Homes under dense indices, and the index of each CPU's home.
 #[derive(Clone)]
 pub struct Topology {
-    /// How many of `kernel` are in use, at least 1.
+    /// Number of homes, at least 1.
     nodes: usize,
-    /// The kernel's number of each home.
+    /// The kernel's number of each home; the first `nodes` count.
     kernel: [NodeId; MAX_NODES],
     /// Highest possible CPU number plus one, at least 1, at most `MAX_CPUS`.
     cpus: usize,
@@ -54,8 +56,8 @@ impl NodeSet {
         self.0[usize::from(node.0 / 64)] >> (node.0 % 64) & 1 == 1
     }
 
-    /// In ascending order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = NodeId> {
+    /// The nodes in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = NodeId> {
         (0..=u8::MAX).map(NodeId).filter(|&node| self.has(node))
     }
 }
@@ -72,8 +74,9 @@ impl Topology {
         }
     }
 
-    /// From `(first CPU, last CPU, kernel's node number)`; indices follow the first mention of a node, and CPUs that
-    /// are not mentioned are unknown. Parts beyond 64 nodes or 4096 CPUs are ignored.
+    /// A topology of parts `(first CPU, last CPU, kernel's node number)`. A node's index follows
+    /// from its first mention, and CPUs that no part mentions are unknown. Parts beyond 64 nodes or
+    /// 4096 CPUs do not count.
     pub fn from_parts(parts: &[(u32, u32, u8)]) -> Self {
         let mut topology = Topology::empty();
         for &(first, last, node) in parts {
@@ -91,13 +94,15 @@ impl Topology {
         self.nodes
     }
 
-    /// The dense index of a CPU's home; `None` if the CPU was not online when the topology was read.
+    /// The dense index of a CPU's home; `None` if the CPU was not online when the topology was
+    /// read.
     pub fn node_of_cpu(&self, cpu: Cpu) -> Option<usize> {
         let home = self.node_of_cpu.get(cpu.0 as usize).copied();
         home.filter(|&home| home != UNKNOWN).map(usize::from)
     }
 
-    /// The dense index of the home of the CPUs of one of the kernel's nodes; 0 if the node is unknown.
+    /// The dense index of the home of the CPUs of one of the kernel's nodes; 0 if the node is
+    /// unknown.
     pub fn home_of(&self, node: NodeId) -> usize {
         match self.home_of[usize::from(node.0)] {
             UNKNOWN => 0,
@@ -105,9 +110,12 @@ impl Topology {
         }
     }
 
-    /// The kernel's number of the home with a dense index below [`Topology::nodes`].
+    /// The kernel's number of the home with this dense index.
+    ///
+    /// # Panics
+    /// If the index is not below [`Topology::nodes`].
     pub fn kernel_node(&self, index: usize) -> NodeId {
-        self.kernel[index]
+        self.kernel[..self.nodes][index]
     }
 
     /// The highest possible CPU number plus one, at most 4096.
@@ -125,7 +133,7 @@ impl Topology {
         }
     }
 
-    /// The index of a node that is a home from now on; `None` if there are too many.
+    /// Makes a node a home and answers its index; `None` if there are too many homes.
     fn add_home(&mut self, node: NodeId) -> Option<u8> {
         let home = &mut self.home_of[usize::from(node.0)];
         if *home == UNKNOWN {
@@ -164,7 +172,7 @@ pub fn read() -> Topology {
 /// Reads the beginning of a file into the buffer.
 type ReadFile<'f> = &'f dyn for<'a> Fn(&[u8], &'a mut [u8]) -> Option<&'a [u8]>;
 
-/// The topology that the files tell to a process that may use the memory of these nodes.
+/// The topology that the files show to a process that may use the memory of these nodes.
 fn scan(read: ReadFile<'_>, allowed: NodeSet) -> Topology {
     let (mut online, mut memory) = (NodeSet::NONE, NodeSet::NONE);
     let add =
@@ -212,18 +220,21 @@ fn scan(read: ReadFile<'_>, allowed: NodeSet) -> Topology {
     topology
 }
 
-pub(super) fn node_file(node: NodeId, name: &str) -> Line<96> {
+/// The path of a node's file.
+pub fn node_file(node: NodeId, name: &str) -> Line<96> {
     Line::sized()
         .str("/sys/devices/system/node/node")
         .dec(node.0.into())
         .str(name)
 }
 
+/// Calls `each` with the first and the last CPU of every range of a node's CPUs.
 fn each_cpu(read: ReadFile<'_>, node: NodeId, each: impl FnMut(u32, u32)) {
     read_list(read, node_file(node, "/cpulist").as_bytes(), each);
 }
 
-/// The index of the home nearest to a node. The file has a distance for each online node, in their order.
+/// The index of the home nearest to a node. The node's file has a distance for each online node, in
+/// the order of their numbers.
 fn nearest(read: ReadFile<'_>, node: NodeId, online: &NodeSet, topology: &Topology) -> u8 {
     let mut buffer = [0; 4096];
     let text = read(node_file(node, "/distance").as_bytes(), &mut buffer).unwrap_or_default();
@@ -240,8 +251,8 @@ fn nearest(read: ReadFile<'_>, node: NodeId, online: &NodeSet, topology: &Topolo
     homes.min().map_or(0, |(_, home)| home)
 }
 
-/// Reads a file that holds a list like `0-3,8` and calls `each` with the ends of every range. Answers
-/// whether the file could be read.
+/// Reads a file that holds a list like `0-3,8` and calls `each` with the ends of every range.
+/// Answers whether the file could be read.
 fn read_list(read: ReadFile<'_>, path: &[u8], each: impl FnMut(u32, u32)) -> bool {
     let mut buffer = [0; 4096];
     let Some(text) = read(path, &mut buffer) else {
@@ -296,7 +307,7 @@ mod tests {
         ));
     }
 
-    /// What `scan` makes of files below `/sys/devices/system` with these contents.
+    /// The topology that `scan` reads from files below `/sys/devices/system` with these contents.
     fn scanned(files: &[(&str, &str)], allowed: &[(u32, u32)]) -> Topology {
         let mut set = NodeSet::NONE;
         allowed
@@ -326,7 +337,8 @@ mod tests {
         )
     }
 
-    /// Three nodes with odd numbers; node 4 has no memory and is nearer to node 9 than to node 2. CPU 6 is offline.
+    /// Three nodes with odd numbers; node 4 has no memory and is nearer to node 9 than to node 2.
+    /// CPU 6 is offline.
     const ODD: [(&str, &str); 9] = [
         ("node/online", "2,4,9\n"),
         ("node/has_memory", "2,9\n"),

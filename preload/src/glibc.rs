@@ -1,28 +1,32 @@
-//! glibc's windows into the allocator, and its knobs.
+//! glibc's functions that show the allocator's state, and those that tune it.
+#![allow(unsafe_code)] // C interfaces: exported names, raw pointers in and out.
 
 use crate::text::Text;
 use core::ffi::c_int;
 
+/// Bytes of the buffer for a text of all statistics.
 const TEXT: usize = 16 << 10;
 
-/// Accepted, without effect: glibc's parameters tune parts that this allocator does not have.
+/// Accepts every parameter without effect: glibc's tune parts that this allocator does not have.
 #[unsafe(no_mangle)]
 pub extern "C" fn mallopt(_parameter: c_int, _value: c_int) -> c_int {
     1
 }
 
-/// Gives free memory back to the system; 1 if there was any. `_pad`, how much to keep, does not count.
+/// Gives free memory back to the system; answers 1 if there was any, else 0. Does not heed `_pad`,
+/// the number of bytes to keep.
 #[unsafe(no_mangle)]
 pub extern "C" fn malloc_trim(_pad: usize) -> c_int {
     c_int::from(theap::purge() > 0)
 }
 
-/// Totals of the heap in bytes: mapped, in use (with what threads cache), free. The other fields are 0.
+/// Totals of the heap in bytes: `arena` is mapped, `uordblks` in use (also by blocks that threads
+/// cache), `fordblks` free, `keepcost` free and empty. The other fields are 0.
 #[unsafe(no_mangle)]
 pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
     let stats = theap::stats();
     libc::mallinfo2 {
-        arena: (stats.mapped()) as usize,
+        arena: stats.mapped() as usize,
         ordblks: 0,
         smblks: 0,
         hblks: 0,
@@ -35,7 +39,7 @@ pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
     }
 }
 
-/// As `mallinfo2`, in fields that end at 2 GiB.
+/// The totals of [`mallinfo2`], in fields that end at 2 GiB.
 #[unsafe(no_mangle)]
 pub extern "C" fn mallinfo() -> libc::mallinfo {
     let stats = theap::stats();
@@ -70,7 +74,8 @@ pub extern "C" fn malloc_stats() {
     text.send();
 }
 
-/// Writes the statistics as XML. 0, or EINVAL for options, of which there are none, or -1 if writing failed.
+/// Writes the statistics as XML. Answers 0; EINVAL if `options` is not 0, as there are no options;
+/// or -1 if writing failed.
 ///
 /// # Safety
 /// `file` is open for writing.
@@ -93,7 +98,8 @@ pub unsafe extern "C" fn malloc_info(options: c_int, file: *mut libc::FILE) -> c
     }
     text.add(format_args!("</malloc>\n"));
     let held = text.held();
-    // SAFETY: `held` is readable; the caller vouches for the file.
+    // SAFETY: `held` is a slice, and `file` is open for writing, as the caller promises in `#
+    // Safety`.
     match unsafe { libc::fwrite(held.as_ptr().cast(), 1, held.len(), file) } {
         written if written == held.len() => 0,
         _ => -1,

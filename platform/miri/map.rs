@@ -1,0 +1,161 @@
+//! Reservations as blocks of the standard library: a reserved range is zeroed memory from the
+//! start, so nothing is left to do when the allocator commits or maps it. A range that the
+//! allocator gives back is zeroed, so that it reads zero when it comes into use again.
+#![allow(unsafe_code)] // Allocates, zeroes and frees memory.
+
+use core::ptr;
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::sync::{Mutex, PoisonError};
+use std::vec::Vec;
+
+use crate::{Error, NodeId, PageMode};
+
+/// A reservation that nobody has given back.
+struct Reservation {
+    block: *mut u8,
+    layout: Layout,
+}
+
+// SAFETY: only the address and the layout are read, and the block is freed once, under the lock.
+unsafe impl Send for Reservation {}
+
+static RESERVATIONS: Mutex<Vec<Reservation>> = Mutex::new(Vec::new());
+
+/// See [`crate::Os::reserve`].
+pub fn reserve(len: usize, align: usize) -> Result<usize, Error> {
+    let layout = Layout::from_size_align(len, align).map_err(|_| Error::NoMemory)?;
+    // SAFETY: `Os::reserve` has checked that `len` is not 0.
+    let block = unsafe { alloc_zeroed(layout) };
+    if block.is_null() {
+        return Err(Error::NoMemory);
+    }
+    let mut all = RESERVATIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    all.push(Reservation { block, layout });
+    Ok(block.expose_provenance())
+}
+
+/// See [`crate::Os::unreserve`]. A part of a reservation stays allocated.
+///
+/// # Safety
+/// As [`crate::Os::unreserve`] says.
+pub unsafe fn unreserve(addr: usize, len: usize) {
+    let mut all = RESERVATIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    let whole = |one: &Reservation| one.block.addr() == addr && one.layout.size() == len;
+    if let Some(index) = all.iter().position(whole) {
+        let Reservation { block, layout } = all.swap_remove(index);
+        // SAFETY: `reserve` allocated the block with this layout, and nothing refers to it any more
+        // (`# Safety`).
+        unsafe { dealloc(block, layout) };
+    }
+}
+
+/// See [`crate::Os::commit`].
+///
+/// # Safety
+/// As [`crate::Os::commit`] says.
+pub unsafe fn commit(_addr: usize, _len: usize) -> Result<(), Error> {
+    Ok(())
+}
+
+/// See [`crate::Os::prefer_huge`].
+///
+/// # Safety
+/// As [`crate::Os::prefer_huge`] says.
+pub unsafe fn prefer_huge(_addr: usize, _len: usize) {}
+
+/// See [`crate::Os::map`]. There is no hugetlb pool.
+///
+/// # Safety
+/// As [`crate::Os::map`] says.
+pub unsafe fn map(
+    _addr: usize,
+    _len: usize,
+    mode: PageMode,
+    _bind: Option<NodeId>,
+) -> Result<(), Error> {
+    if mode.is_hugetlb() {
+        return Err(Error::NoHugepages);
+    }
+    Ok(())
+}
+
+/// See [`crate::Os::collapse`].
+///
+/// # Safety
+/// As [`crate::Os::collapse`] says.
+pub unsafe fn collapse(_addr: usize, _len: usize) -> Result<(), Error> {
+    Ok(())
+}
+
+/// See [`crate::Os::populate`].
+///
+/// # Safety
+/// As [`crate::Os::populate`] says.
+pub unsafe fn populate(_addr: usize, _len: usize) -> Result<(), Error> {
+    Ok(())
+}
+
+/// See [`crate::Os::lock`].
+///
+/// # Safety
+/// As [`crate::Os::lock`] says.
+pub unsafe fn lock(_addr: usize, _len: usize) -> Result<(), Error> {
+    Ok(())
+}
+
+/// See [`crate::Os::purge`].
+///
+/// # Safety
+/// As [`crate::Os::purge`] says.
+pub unsafe fn purge(addr: usize, len: usize) -> Result<(), Error> {
+    // SAFETY: the range is part of a block of `reserve`, and nobody accesses it (`# Safety`).
+    unsafe { ptr::with_exposed_provenance_mut::<u8>(addr).write_bytes(0, len) };
+    Ok(())
+}
+
+/// See [`crate::Os::unmap`].
+///
+/// # Safety
+/// As [`crate::Os::unmap`] says.
+pub unsafe fn unmap(addr: usize, len: usize, _mode: PageMode) -> Result<(), Error> {
+    // SAFETY: the range is mapped and nothing refers to it any more (`# Safety`).
+    unsafe { purge(addr, len) }
+}
+
+/// See [`crate::Os::move_pages`].
+///
+/// # Safety
+/// As [`crate::Os::move_pages`] says.
+pub unsafe fn move_pages(_from: usize, _to: usize, _len: usize) -> Result<(), Error> {
+    Err(Error::Unsupported)
+}
+
+/// See [`crate::Os::is_shared`].
+pub fn is_shared(_addr: usize) -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{HUGE, PAGE};
+
+    #[test]
+    fn what_comes_back_reads_zero() {
+        let addr = reserve(2 * HUGE, HUGE).unwrap();
+        let at = |offset: usize| ptr::with_exposed_provenance_mut::<u8>(addr + offset);
+        // SAFETY: all of this lies within the reservation, which nobody else knows of.
+        unsafe {
+            map(addr, HUGE, PageMode::Small, None).unwrap();
+            assert_eq!(at(PAGE).read(), 0);
+            at(PAGE).write(1);
+            at(2 * PAGE).write(1);
+            purge(addr, 2 * PAGE).unwrap();
+            assert_eq!((at(PAGE).read(), at(2 * PAGE).read()), (0, 1));
+            unmap(addr, HUGE, PageMode::Small).unwrap();
+            assert_eq!(at(2 * PAGE).read(), 0);
+            unreserve(addr + HUGE, HUGE);
+            unreserve(addr, 2 * HUGE);
+        }
+    }
+}

@@ -1,0 +1,522 @@
+//! [`Os`]: what the allocator asks of the operating system, on one page.
+//!
+//! A function asks the fake first, where a test has put one in front of the system, and then
+//! forwards to `linux/` (under Miri to `miri/`).
+#![allow(unsafe_code)] // Functions of the contract are unsafe, and forward to functions that are.
+
+use core::sync::atomic::AtomicU32;
+
+#[cfg(feature = "fake")]
+use crate::fake::{self, Call, Fake};
+use crate::{Cpu, Cpus, Error, NodeId, PAGE, PageMode, Shared, Topology, Worker};
+use crate::{system, topology};
+
+/// Handle to the operating system: zero-sized in products, may carry a fake in tests.
+#[derive(Clone, Copy)]
+pub struct Os {
+    #[cfg(feature = "fake")]
+    fake: Option<&'static Fake>,
+}
+
+#[cfg(not(feature = "fake"))]
+const _: () = assert!(size_of::<Os>() == 0);
+
+/// Lets the fake refuse a failable call before the kernel is asked.
+macro_rules! inject {
+    ($os:expr, $call:ident) => {
+        #[cfg(feature = "fake")]
+        if let Some(fake) = $os.fake {
+            fake.check(Call::$call)?;
+        }
+    };
+}
+
+impl Os {
+    /// The real system.
+    pub const LINUX: Os = Os {
+        #[cfg(feature = "fake")]
+        fake: None,
+    };
+
+    /// The real system behind `fake`.
+    #[cfg(feature = "fake")]
+    pub const fn faked(fake: &'static Fake) -> Os {
+        Os { fake: Some(fake) }
+    }
+
+    /// Reserves `len` bytes of addresses aligned to `align` bytes: they have no memory and no
+    /// access, and do not count against the commit limit. `len` is a non-zero multiple of [`PAGE`],
+    /// `align` a power of two of at least [`PAGE`].
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`] when the address space or its limit (RLIMIT_AS) has no room,
+    /// [`Error::Other`] with EINVAL when `len` or `align` is not as described.
+    pub fn reserve(self, len: usize, align: usize) -> Result<usize, Error> {
+        inject!(self, Reserve);
+        if len == 0 || !len.is_multiple_of(PAGE) || align < PAGE || !align.is_power_of_two() {
+            return Err(Error::Other(libc::EINVAL));
+        }
+        system::map::reserve(len, align)
+    }
+
+    /// Puts a file in memory in the place of a reserved range. Processes that may look into this
+    /// one can then read the range, and write to it. The range stays reserved until it is
+    /// committed. Nobody may purge or unmap it.
+    ///
+    /// # Errors
+    /// The range is reserved as before, unless the error is [`Error::Lost`].
+    ///
+    /// # Safety
+    /// The range is page-aligned and reserved.
+    pub unsafe fn share(self, addr: usize, len: usize) -> Result<Shared, Error> {
+        inject!(self, Share);
+        // SAFETY: the range is page-aligned and reserved, as the caller promises in `# Safety`.
+        unsafe { system::share::share(addr, len) }
+    }
+
+    /// In a forked child: gives a shared range a file of the child's own, committed, with the same
+    /// contents in its first `used` bytes and zero beyond. If the kernel gives no file, the range
+    /// gets private memory of the child instead. If it gives no memory either, the answer is false
+    /// and the child still shares the range with its parent.
+    ///
+    /// The parent may go on writing to the range meanwhile: the copy may have what it writes.
+    ///
+    /// # Safety
+    /// `shared` is the answer of [`Os::share`] for the same range, `used` bytes of the range are
+    /// committed, and no other thread of this process runs.
+    pub unsafe fn share_anew(self, shared: &Shared, addr: usize, len: usize, used: usize) -> bool {
+        // SAFETY: the caller promises in `# Safety` what this function asks for.
+        unsafe { system::share::share_anew(shared, addr, len, used) }
+    }
+
+    /// Gives the addresses of a range back to the system, and whatever is mapped there.
+    ///
+    /// # Safety
+    /// The range is page-aligned, came from [`Os::reserve`], and nothing refers to it any more.
+    pub unsafe fn unreserve(self, addr: usize, len: usize) {
+        // SAFETY: the caller gives the range up, as `# Safety` says.
+        unsafe { system::map::unreserve(addr, len) }
+    }
+
+    /// Makes a reserved range readable and writable. The range is zero and takes memory on first
+    /// touch, in pages of the system's choice. To commit it twice is harmless and keeps the
+    /// contents.
+    ///
+    /// In a process that has called `mlockall` the kernel populates each range when it is
+    /// committed, and `mlockall` populates all that is committed already: commit a large table in
+    /// pieces, as the pieces come into use.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`] (commit limit, number of mappings): the range is still reserved.
+    ///
+    /// # Safety
+    /// The range is page-aligned and part of a reservation, reserved or committed.
+    pub unsafe fn commit(self, addr: usize, len: usize) -> Result<(), Error> {
+        inject!(self, Commit);
+        // SAFETY: the range is part of a reservation, as the caller promises in `# Safety`.
+        unsafe { system::map::commit(addr, len) }
+    }
+
+    /// Asks for transparent hugepages in a committed range: at first touch, and at once where a
+    /// part of a hugepage was touched before (since Linux 6.1). This is advice and never fails.
+    ///
+    /// # Safety
+    /// The range is page-aligned and committed.
+    pub unsafe fn prefer_huge(self, addr: usize, len: usize) {
+        // SAFETY: the range is committed, as the caller promises in `# Safety`.
+        unsafe { system::map::prefer_huge(addr, len) }
+    }
+
+    /// Makes a reserved range usable in exactly `mode`, zeroed, and prefers the memory of node
+    /// `bind`. Without `bind` it prefers the memory of the CPU that touches the range first, or of
+    /// an earlier binding of the same range. Hugetlb pages come populated; the others take memory
+    /// on first touch. Neighbouring small or thp ranges become one mapping of the kernel; hugetlb
+    /// ranges each stay one.
+    ///
+    /// # Errors
+    /// The range is still reserved, and the caller may try another mode, unless the error is
+    /// [`Error::Lost`]. [`Error::NoHugepages`]: the pool cannot serve the whole range.
+    /// [`Error::Unsupported`]: the kernel lacks the mode (the THP switch `never` does not count: it
+    /// silently gives small pages). [`Error::NoMemory`]: commit limit or number of mappings.
+    /// [`Error::Other`]: the kernel refused the binding (EPERM where a container's filter blocks
+    /// it, ENOSYS): try again without.
+    ///
+    /// # Safety
+    /// The range is aligned to [`HUGE`](crate::HUGE) in address and length
+    /// ([`HUGE_1G`](crate::HUGE_1G) for pages of that size), and all of it is reserved and neither
+    /// committed nor mapped.
+    pub unsafe fn map(
+        self,
+        addr: usize,
+        len: usize,
+        mode: PageMode,
+        bind: Option<NodeId>,
+    ) -> Result<(), Error> {
+        inject!(self, Map);
+        #[cfg(feature = "fake")]
+        if let Some(fake) = self.fake {
+            // SAFETY: the range is aligned and only reserved, as the caller promises in `# Safety`.
+            return unsafe { fake.map(addr, len, mode, bind) };
+        }
+        // SAFETY: the range is aligned and only reserved, as the caller promises in `# Safety`.
+        unsafe { system::map::map(addr, len, mode, bind) }
+    }
+
+    /// Makes a committed range prefer the memory of `node` for the pages that it does not have yet.
+    ///
+    /// # Errors
+    /// [`Error::Other`] when the kernel, or a filter in front of it, refuses.
+    pub fn bind(self, addr: usize, len: usize, node: NodeId) -> Result<(), Error> {
+        inject!(self, Bind);
+        #[cfg(feature = "fake")]
+        if let Some(fake) = self.fake.filter(|fake| fake.pretends_nodes()) {
+            fake.note_binding(addr, len, Some(node));
+            return Ok(());
+        }
+        system::numa::bind(addr, len, node)
+    }
+
+    /// Makes the kernel provide all pages of a committed or mapped range now, as if somebody had
+    /// written to them; the contents stay. It costs 50–200 µs a hugepage.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`], [`Error::Unsupported`] (before Linux 5.14): some pages may be there.
+    ///
+    /// # Safety
+    /// The range is page-aligned and committed or mapped.
+    pub unsafe fn populate(self, addr: usize, len: usize) -> Result<(), Error> {
+        inject!(self, Populate);
+        // SAFETY: the range is committed or mapped, as the caller promises in `# Safety`.
+        unsafe { system::map::populate(addr, len) }
+    }
+
+    /// Puts the small pages of a range together to transparent hugepages now, whatever the system's
+    /// switch says, and asks for hugepages from now on. The contents stay, and a thread that
+    /// touches them meanwhile waits. It costs as much as copying.
+    ///
+    /// # Errors
+    /// Some hugepages may be there: the kernel has no more of them free, or cannot collapse pages
+    /// (before Linux 6.1).
+    ///
+    /// # Safety
+    /// The range is aligned to [`HUGE`](crate::HUGE) and mapped (small or thp).
+    pub unsafe fn collapse(self, addr: usize, len: usize) -> Result<(), Error> {
+        inject!(self, Collapse);
+        // SAFETY: the range is mapped, as the caller promises in `# Safety`.
+        unsafe { system::map::collapse(addr, len) }
+    }
+
+    /// Gives the memory of a range back; the range stays usable and reads zero again. Not for
+    /// hugetlb.
+    ///
+    /// # Errors
+    /// The contents are then unspecified: old or zero, page by page.
+    ///
+    /// # Safety
+    /// The range is page-aligned, committed or mapped (not hugetlb), and nobody accesses it
+    /// meanwhile.
+    pub unsafe fn purge(self, addr: usize, len: usize) -> Result<(), Error> {
+        inject!(self, Purge);
+        // SAFETY: the caller promises in `# Safety` that the range is usable and that nobody uses
+        // it.
+        unsafe { system::map::purge(addr, len) }
+    }
+
+    /// Turns a mapped range into a reservation again and gives its memory back to the system.
+    ///
+    /// # Errors
+    /// [`Error::Lost`]: never use the range again. Any other error (small and thp only): the range
+    /// is still mapped, as after [`Os::purge`].
+    ///
+    /// # Safety
+    /// [`Os::map`] mapped the range in this `mode` (whole pages, if hugetlb), and nothing refers to
+    /// the range any more.
+    pub unsafe fn unmap(self, addr: usize, len: usize, mode: PageMode) -> Result<(), Error> {
+        inject!(self, Unmap);
+        // SAFETY: the range is mapped in `mode` and given up, as the caller promises in `# Safety`.
+        let done = unsafe { system::map::unmap(addr, len, mode) };
+        #[cfg(feature = "fake")]
+        if let (Some(fake), Ok(())) = (self.fake, done) {
+            fake.forget(addr, len);
+        }
+        done
+    }
+
+    /// Moves the pages of `from` to `to` without copying: `to` then has the contents, and the mode
+    /// and binding, of `from`; `from` stays mapped and reads zero. The old contents of `to` are
+    /// gone.
+    ///
+    /// # Errors
+    /// Nothing moved, `from` is as before. [`Error::Unsupported`] (before Linux 5.7, or there are
+    /// too many mappings): `to` is mapped too. [`Error::Lost`]: never use `to` again. Any other
+    /// error: `to` is only reserved now.
+    ///
+    /// # Safety
+    /// Both ranges are page-aligned, mapped (small or thp), lie each inside one mapped range, do
+    /// not overlap, and nobody accesses them meanwhile.
+    pub unsafe fn move_pages(self, from: usize, to: usize, len: usize) -> Result<(), Error> {
+        inject!(self, MovePages);
+        // SAFETY: both ranges are mapped, apart and unused, as the caller promises in `# Safety`.
+        unsafe { system::map::move_pages(from, to, len) }
+    }
+
+    /// Moves a range off hugetlb pages, to transparent hugepages or small ones: addresses and
+    /// contents stay, also where other threads write meanwhile. The hugetlb pages go back to their
+    /// pool. The new pages are those of the node `bind` as far as it has any. It costs about as
+    /// much as copying.
+    ///
+    /// # Errors
+    /// Nothing has changed. [`Error::NoMemory`]; [`Error::Unsupported`] if other threads run and
+    /// the kernel does not let this process use userfaultfd.
+    ///
+    /// # Safety
+    /// The range is whole hugetlb pages, mapped so, and nobody unmaps it meanwhile. The process has
+    /// `workers` threads that do not write to it.
+    pub unsafe fn demote(
+        self,
+        addr: usize,
+        len: usize,
+        bind: Option<NodeId>,
+        workers: usize,
+    ) -> Result<(), Error> {
+        inject!(self, Demote);
+        // SAFETY: the caller promises in `# Safety` what this function asks for.
+        unsafe { system::demote::demote(addr, len, bind, workers) }
+    }
+
+    /// Free pages of the system's hugetlb pool for `mode` that nobody has reserved. Of 2 MiB pages
+    /// it is at most what the control groups of this process leave. 0 for modes without a pool.
+    pub fn hugetlb_free(self, mode: PageMode) -> usize {
+        system::hugetlb::free(mode)
+    }
+
+    /// Keeps the pages of a range in memory from the moment they are there: the kernel neither
+    /// swaps nor reclaims them. It never does so with hugetlb pages. This populates nothing.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`] over RLIMIT_MEMLOCK, [`Error::Other`] (EPERM) where that is 0. A part
+    /// may be locked.
+    ///
+    /// # Safety
+    /// The range is page-aligned and committed or mapped.
+    pub unsafe fn lock(self, addr: usize, len: usize) -> Result<(), Error> {
+        inject!(self, Lock);
+        // SAFETY: the range is committed or mapped, as the caller promises in `# Safety`.
+        unsafe { system::map::lock(addr, len) }
+    }
+
+    /// Whether another process maps the page of a mapped address too (after a fork), or may map it.
+    pub fn is_shared(self, addr: usize) -> bool {
+        system::map::is_shared(addr)
+    }
+
+    /// The node whose memory backs the page of `addr`. The kernel provides an untouched page in
+    /// order to answer.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] on a kernel without NUMA, [`Error::Other`] for an address without
+    /// memory.
+    pub fn node_of(self, addr: usize) -> Result<NodeId, Error> {
+        #[cfg(feature = "fake")]
+        if let Some(node) = self.fake.and_then(|fake| fake.node_of(addr)) {
+            return Ok(node);
+        }
+        system::numa::node_of(addr)
+    }
+
+    /// The nodes whose memory backs the pages at `addr`, `addr + step` and so on (`step` in bytes);
+    /// `None` where there is no page. This touches nothing, and takes any address.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] on a kernel without NUMA, [`Error::Other`] where a container's filter
+    /// forbids the call.
+    pub fn nodes_of(
+        self,
+        addr: usize,
+        step: usize,
+        nodes: &mut [Option<NodeId>],
+    ) -> Result<(), Error> {
+        system::numa::nodes_of(addr, step, nodes)?;
+        #[cfg(feature = "fake")]
+        if let Some(fake) = self.fake {
+            for (i, node) in nodes.iter_mut().enumerate().filter(|(_, n)| n.is_some()) {
+                *node = fake.node_of(addr + i * step).or(*node);
+            }
+        }
+        Ok(())
+    }
+
+    /// The CPU on which this thread runs at this moment, and the kernel's node of that CPU: by a
+    /// system call, for CPUs that the topology does not know. `None` if the kernel does not say.
+    pub fn current_place(self) -> Option<(Cpu, NodeId)> {
+        #[cfg(feature = "fake")]
+        if let Some(place) = self.fake.and_then(|_| fake::current_place()) {
+            return Some(place);
+        }
+        system::numa::current_place()
+    }
+
+    /// The CPU on which this thread runs at this moment (vDSO: no system call).
+    pub fn current_cpu(self) -> Cpu {
+        #[cfg(feature = "fake")]
+        if let Some(cpu) = self.fake.and_then(|_| fake::current_cpu()) {
+            return cpu;
+        }
+        system::process::current_cpu()
+    }
+
+    /// The nodes that this process may use, and their CPUs; [`Topology::single`] if the kernel does
+    /// not tell them.
+    pub fn topology(self) -> Topology {
+        #[cfg(feature = "fake")]
+        if let Some(topology) = self.fake.and_then(Fake::topology) {
+            return topology;
+        }
+        topology::read()
+    }
+
+    /// The machine's memory in bytes (a control group's limit does not count).
+    pub fn total_memory(self) -> u64 {
+        system::process::total_memory()
+    }
+
+    /// The machine's memory in bytes, or what the control groups of this process leave it, if that
+    /// is less. Pages of a hugetlb pool need not count there.
+    pub fn memory_limit(self) -> u64 {
+        system::cgroup::memory_limit().min(self.total_memory())
+    }
+
+    /// [`Os::memory_limit`] less the resident memory of this process, in bytes. The memory of other
+    /// processes in its control groups, and what the kernel keeps of files for them, is not known.
+    pub fn memory_left(self) -> u64 {
+        self.memory_limit()
+            .saturating_sub(system::process::resident())
+    }
+
+    /// A number from the kernel that nobody can guess. Where the kernel has none to give, the
+    /// number is made of the clock and the addresses of stack and code: it differs from run to run.
+    pub fn random(self) -> u64 {
+        system::process::random()
+    }
+
+    /// Nanoseconds of CLOCK_MONOTONIC (vDSO: no system call).
+    pub fn now(self) -> u64 {
+        #[cfg(feature = "fake")]
+        if let Some(now) = self.fake.and_then(Fake::now) {
+            return now;
+        }
+        system::process::now()
+    }
+
+    /// The time of [`Os::now`] at the last tick (1 to 10 ms ago), in nanoseconds: never a system
+    /// call, whatever the machine's clock is.
+    pub fn recently(self) -> u64 {
+        #[cfg(feature = "fake")]
+        if let Some(now) = self.fake.and_then(Fake::now) {
+            return now;
+        }
+        system::process::recently()
+    }
+
+    /// Calls `read` with the value of an environment variable; with `None` if the variable is not
+    /// set, and always in a set-uid program. The value is the program's, which may change it later:
+    /// copy what is to be kept.
+    pub fn env<R>(self, name: &[u8], read: impl FnOnce(Option<&[u8]>) -> R) -> R {
+        #[cfg(feature = "fake")]
+        if let Some(value) = self.fake.and_then(|fake| fake.env(name)) {
+            return read(value);
+        }
+        system::process::env(name, read)
+    }
+
+    /// Writes all of `bytes` to standard error, or as much as standard error takes.
+    pub fn stderr(self, bytes: &[u8]) {
+        #[cfg(feature = "fake")]
+        if let Some(fake) = self.fake {
+            return fake.capture(bytes);
+        }
+        system::process::stderr(bytes);
+    }
+
+    /// Starts `body(argument)` on a thread that the C library does not know, with all signals
+    /// blocked; the start allocates nothing. The thread ends when `body` returns. Behind a fake no
+    /// thread is started.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`] (memory, or the limit of threads), [`Error::Other`]: nothing runs.
+    ///
+    /// # Safety
+    /// The worker's last thread, if there was one, has ended (see [`Os::join_worker`]) or belonged
+    /// to the process that forked this one. `body` calls only the functions of this page, takes
+    /// only locks without a rank, and uses no thread-local variable.
+    pub unsafe fn start_worker(
+        self,
+        worker: &'static Worker,
+        body: fn(usize),
+        argument: usize,
+    ) -> Result<(), Error> {
+        inject!(self, StartWorker);
+        #[cfg(feature = "fake")]
+        if self.fake.is_some() {
+            return Ok(());
+        }
+        // SAFETY: the worker has no thread and `body` is modest, as the caller promises in `#
+        // Safety`.
+        unsafe { system::worker::start(worker, body, argument) }
+    }
+
+    /// Waits until the worker's thread has ended: that thread makes no system call any more.
+    pub fn join_worker(self, worker: &Worker) {
+        system::worker::join(worker);
+    }
+
+    /// Names this thread; the kernel keeps the first 15 bytes.
+    pub fn name_thread(self, name: &core::ffi::CStr) {
+        system::worker::name_thread(name);
+    }
+
+    /// Lets this thread run only where nothing else wants to (SCHED_IDLE), or like any other
+    /// (SCHED_OTHER). For a [`Worker`]'s thread. The answer is whether the kernel agreed: the way
+    /// back from idle needs CAP_SYS_NICE, or a RLIMIT_NICE that allows the thread's nice value.
+    pub fn run_idle(self, idle: bool) -> bool {
+        // Behind a fake the caller is a thread of the test.
+        #[cfg(feature = "fake")]
+        if self.fake.is_some() {
+            return true;
+        }
+        system::worker::run_idle(idle)
+    }
+
+    /// Nanoseconds that this thread has run (CLOCK_THREAD_CPUTIME_ID).
+    pub fn thread_time(self) -> u64 {
+        system::process::thread_time()
+    }
+
+    /// Lets this thread run on these CPUs only, as far as the process may use them.
+    ///
+    /// # Errors
+    /// [`Error::Other`]: the process may use none of them, or there are none.
+    pub fn run_on(self, cpus: &Cpus) -> Result<(), Error> {
+        system::affinity::run_on(cpus)
+    }
+
+    /// The CPUs on which this thread or the process's first one may run.
+    pub fn pinned_to(self) -> Cpus {
+        system::affinity::pinned_to()
+    }
+
+    /// Sleeps while `word` has `value`, for at most `ns` nanoseconds, or until [`Os::wake`].
+    pub fn sleep(self, word: &AtomicU32, value: u32, ns: u64) {
+        system::futex::wait(word, value, Some(ns));
+    }
+
+    /// Wakes a thread that sleeps on the word.
+    pub fn wake(self, word: &AtomicU32) {
+        system::futex::wake(word);
+    }
+
+    /// Ends the process with SIGABRT.
+    pub fn abort(self) -> ! {
+        system::process::abort()
+    }
+}
