@@ -1,14 +1,15 @@
-//! Builds `libtheap.so` with its own profile and puts it into the program, so that one installed `theap` is enough.
+//! Builds `libtheap.so` with its own profile and puts it into the program, so that one installed
+//! `theap` is enough.
 //!
-//! Nothing is put in where the library's sources are not beside these, or where `THEAP_NO_EMBED` is set, as packagers
-//! do who install the library as a file of its own.
+//! Nothing is put in where the library's sources are not beside these, or where `THEAP_NO_EMBED` is
+//! set, as packagers do who install the library as a file of its own.
 
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What the library is made of, seen from here.
+/// The sources of the library, as paths from this directory.
 const SOURCES: [&str; 7] = [
     "../Cargo.toml",
     "../Cargo.lock",
@@ -45,10 +46,11 @@ fn build(manifest: &Path, directory: &Path) -> PathBuf {
         .args(["--profile", "preload", "--target", &host])
         .arg("--manifest-path")
         .arg(manifest)
-        // A directory of its own: the outer cargo holds the lock of the other.
+        // This cargo needs a directory of its own, because the outer cargo holds the lock of the
+        // other.
         .arg("--target-dir")
         .arg(directory)
-        // What the outer build adds to its compiler (lints, coverage, a model checker) is not for the library.
+        // The outer build may have lints, coverage or a model checker for its own code only.
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("RUSTFLAGS")

@@ -1,33 +1,20 @@
 //! `theap`: see, compare and tune the allocator.
 //!
-//! Exit codes: 0 done, 1 failed (the message says what happened and what to do), 2 wrong usage;
-//! 125 to 127 for a command that is not run ([`program::Refusal::code`]).
-//! What was asked for goes to standard output; messages and, on a terminal only, progress go to
-//! standard error.
+//! Exit codes: 0 if all was done, 1 if something failed (the message says what happened and what to
+//! do), 2 for wrong usage, and 125 to 127 for a command that is not run
+//! ([`launch::program::Refusal::code`]). Results go to standard output. Messages go to standard
+//! error, and so does the progress, which is shown on a terminal only.
 
+mod arguments;
 mod bench;
-mod binding;
-mod child;
-mod commands;
 mod compare;
 mod doctor;
 mod evaluate;
-mod events;
-mod findings;
-mod html;
-mod library;
-mod memory;
-mod observed;
+mod launch;
+mod measure;
+mod observe;
 mod pages;
-mod program;
-mod report;
-mod run;
-mod settings;
 mod soak;
-mod stats;
-mod top;
-mod trace;
-mod tuning;
 
 use std::process::ExitCode;
 
@@ -47,13 +34,13 @@ enum Command {
     Compare(Box<compare::Compare>),
     Doctor(doctor::Doctor),
     Evaluate(evaluate::Evaluate),
-    Run(run::Run),
+    Run(launch::Run),
     Soak(soak::Soak),
-    Stats(stats::Stats),
-    Top(top::Top),
-    Trace(events::Trace),
+    Stats(observe::Stats),
+    Top(observe::Top),
+    Trace(observe::Trace),
     #[command(hide = true)]
-    Child(child::Child),
+    Child(measure::child::Child),
     #[command(hide = true)]
     Row(bench::RunRow),
     #[command(hide = true)]
@@ -79,7 +66,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
-            let refusal = error.downcast_ref::<program::Refusal>();
+            let refusal = error.downcast_ref::<launch::program::Refusal>();
             refusal.map_or(ExitCode::FAILURE, |refusal| refusal.code().into())
         }
     }

@@ -73,7 +73,8 @@ fn rows_are_measured_under_the_preloaded_library() {
     measured_again_and_shown(&scratch, json_option);
 }
 
-/// What becomes of the report in the file: rows that it has stay, others are added, and a document gets all of them.
+/// Measures more rows into the file of a report: rows that it has stay, others are added, and a
+/// document gets all of them.
 fn measured_again_and_shown(scratch: &TempDir, json: &str) {
     let before: Value = serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
     let rows = ["--rows", "btree,apart/1", "--json", json, "--resume"];

@@ -50,6 +50,20 @@ fn median(records: &[Value], allocator: &str, metric: &str) -> f64 {
     found.unwrap()["median"].as_f64().unwrap()
 }
 
+/// The metrics of a command with their units, and the rounds in which each is measured.
+const METRICS: [(&str, &str, usize); 10] = [
+    ("wall_time", "ms", 2),
+    ("cpu_time", "ms", 2),
+    ("user_time", "ms", 2),
+    ("system_time", "ms", 2),
+    ("minor_faults", "faults", 2),
+    ("major_faults", "faults", 2),
+    ("peak_rss", "bytes", 2),
+    ("thp_at_exit", "bytes", 2),
+    ("hugetlb_at_exit", "bytes", 2),
+    ("syscalls", "calls", 1),
+];
+
 #[test]
 fn a_program_is_measured_on_both_sides() {
     let scratch = scratch();
@@ -72,21 +86,9 @@ fn a_program_is_measured_on_both_sides() {
     assert!(!table.contains("\n1844"), "sort's output is discarded");
 
     let records = records(&json);
-    let metrics = [
-        ("wall_time", "ms", 2),
-        ("cpu_time", "ms", 2),
-        ("user_time", "ms", 2),
-        ("system_time", "ms", 2),
-        ("minor_faults", "faults", 2),
-        ("major_faults", "faults", 2),
-        ("peak_rss", "bytes", 2),
-        ("thp_at_exit", "bytes", 2),
-        ("hugetlb_at_exit", "bytes", 2),
-        ("syscalls", "calls", 1),
-    ];
     let mut expected = BTreeSet::new();
     for (allocator, pages) in [("system", "default"), ("theap", "small")] {
-        expected.extend(metrics.map(|(metric, unit, rounds)| {
+        expected.extend(METRICS.map(|(metric, unit, rounds)| {
             format!("sort {input}|{allocator}|{pages}|{metric}|{unit}|{rounds}")
         }));
     }
@@ -113,7 +115,8 @@ fn a_program_is_measured_on_both_sides() {
     }
 }
 
-/// Hugetlb pages of the host while it lives; nothing if they cannot be had. Other tests that want them wait.
+/// Hugetlb pages of the host while it lives; nothing if they cannot be had. Other tests that want
+/// them wait.
 struct Hugepages {
     before: String,
     _lock: fs::File,
@@ -269,7 +272,7 @@ fn a_command_must_end_alike_on_every_side() {
     failed(
         &output,
         1,
-        "theap (small pages) failed (round 1): it ended with exit status: 7",
+        "theap (small pages) failed (round 1): the command ended with exit status: 7",
     );
 
     let output = compare(&scratch, &[], &["sh", "-c", "exit 3"]);
@@ -329,7 +332,7 @@ fn what_cannot_be_compared_has_its_own_exit_code() {
     failed(
         &compare(&scratch, &["--set", "pages=thp"], &["true"]),
         1,
-        "said by --pages",
+        "use --pages to say which pages",
     );
     let output = compare(&scratch, &["--workload", "burst"], &["true"]);
     assert_eq!(output.status.code(), Some(2));

@@ -1,6 +1,7 @@
 //! `theap compare` as a person or a script runs it.
 
 use std::collections::BTreeSet;
+use std::process::Output;
 
 use assert_cmd::Command;
 use serde_json::Value;
@@ -122,7 +123,8 @@ fn expected_metrics() -> BTreeSet<[String; 3]> {
 
 /// Every distribution counts the operations of both rounds, and its quantiles and curve rise.
 fn check_latencies(latencies: &[Value]) {
-    // On each side of three workloads one each, of growth and its twin two, of pinned-service's three.
+    // On each side of three workloads one each, of growth and its twin two, of pinned-service's
+    // three.
     assert_eq!(latencies.len(), 26);
     for latency in latencies {
         if latency["workload"] == "pinned-service" && latency["what"] != "idle" {
@@ -276,7 +278,7 @@ fn wrong_usage_exits_with_2() {
         ),
         (
             ["compare", "--pages", "enormous"],
-            "possible values: small, thp, hugetlb, ",
+            "possible values: auto, hugetlb, hugetlb-1g, thp, small",
         ),
         (["compare", "--sizes", "9-8"], "no range of block sizes"),
         (["compare", "--rounds", "0"], "not in 1.."),
@@ -288,21 +290,19 @@ fn wrong_usage_exits_with_2() {
     }
 }
 
-#[test]
-fn a_failing_child_fails_the_comparison_with_its_reason() {
-    let output = theap()
-        .args([
-            "compare",
-            "--workload",
-            "burst",
-            "--pages",
-            "small",
-            "--pin",
-            "1000000",
-        ])
+/// Compares the workload burst on small pages, with one more option.
+fn compare_burst(option: [&str; 2]) -> Output {
+    theap()
+        .args(["compare", "--workload", "burst", "--pages", "small"])
+        .args(option)
         .args(TINY)
         .output()
-        .unwrap();
+        .unwrap()
+}
+
+#[test]
+fn a_failing_child_fails_the_comparison_with_its_reason() {
+    let output = compare_burst(["--pin", "1000000"]);
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stderr);
     assert!(
@@ -318,66 +318,36 @@ fn a_failing_child_fails_the_comparison_with_its_reason() {
 
 #[test]
 fn an_unwritable_file_is_an_error_with_its_name() {
-    let output = theap()
-        .args([
-            "compare",
-            "--workload",
-            "burst",
-            "--pages",
-            "small",
-            "--json",
-            "/no-such-place/f.json",
-        ])
-        .args(TINY)
-        .output()
-        .unwrap();
+    let output = compare_burst(["--json", "/no-such-place/f.json"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("/no-such-place/f.json"));
 }
 
+/// Runs the workload burst in a child of its own, without a comparison around it.
+fn child(allocator: &str, options: &[&str]) -> Output {
+    theap()
+        .env("THEAP_PAGES", "small")
+        .args(["child", "--allocator", allocator, "--workload", "burst"])
+        .args(options)
+        .output()
+        .unwrap()
+}
+
 #[test]
 fn a_child_answers_in_json_or_says_why_not() {
-    let output = theap()
-        .args([
-            "child",
-            "--allocator",
-            "system",
-            "--workload",
-            "burst",
-            "--params",
-        ])
-        .arg(BURST)
-        .output()
-        .unwrap();
+    let output = child("system", &["--params", BURST]);
     assert_eq!(text(&output.stderr), "");
     let reply: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(reply["metrics"][0]["metric"], "wall_time");
 
-    let output = theap()
-        .args(["child", "--allocator", "none", "--workload", "burst"])
-        .output()
-        .unwrap();
+    let output = child("none", &[]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("no allocator named none"));
 }
 
 #[test]
 fn a_run_on_other_pages_than_it_says_fails() {
-    let output = theap()
-        .env("THEAP_PAGES", "small")
-        .args([
-            "child",
-            "--allocator",
-            "theap",
-            "--workload",
-            "burst",
-            "--pages",
-            "thp",
-            "--params",
-        ])
-        .arg(BURST)
-        .output()
-        .unwrap();
+    let output = child("theap", &["--pages", "thp", "--params", BURST]);
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stderr);
     assert!(

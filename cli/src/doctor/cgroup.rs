@@ -1,7 +1,7 @@
-//! What the control groups of this process allow, in both versions of them.
+//! The limits of this process's control groups, in version 1 and version 2 of control groups.
 //!
-//! A limit holds for a group and all below it, so the tightest on the way from the process's group up
-//! to the mount counts. In a container the groups above the mount are out of sight.
+//! A limit holds for a group and all groups below it, so the tightest limit between the process's
+//! group and the mount counts. A container cannot see the groups above its mount.
 
 use std::path::Path;
 
@@ -36,26 +36,25 @@ pub const SECTION: Section = Section {
     ],
 };
 
-/// Bytes of a hugetlb page that theap takes.
-const HUGEPAGE: u64 = 2 << 20;
-/// Groups of version 1 without a limit show the greatest number of whole pages.
+/// A group of version 1 without a limit shows the greatest number of whole pages, which is above
+/// this.
 const UNLIMITED: u64 = 1 << 62;
 
-/// Names of the same limit in the two versions.
+/// The names of one limit in the two versions.
 struct Names {
     controller: &'static str,
     first: &'static [&'static str],
     second: &'static [&'static str],
 }
 
-/// A limit in bytes, and what lifts it.
+/// A limit in bytes, and the command that lifts it.
 struct Limit {
     bytes: u64,
     fix: String,
 }
 
-/// The directories of this process's group and those above it for a controller, innermost first, and
-/// whether they are of version 2. Nothing if the controller bounds nobody.
+/// The directories of this process's group and those above it for a controller, innermost first,
+/// and whether they are of version 2. Nothing if the controller has no group here.
 fn groups(host: &Host, controller: &str) -> Result<Option<(Vec<String>, bool)>> {
     let Some(ProcessCGroups(mine)) = host.parsed("/proc/self/cgroup")? else {
         return Ok(None);
@@ -83,7 +82,8 @@ fn groups(host: &Host, controller: &str) -> Result<Option<(Vec<String>, bool)>> 
         }
         bail!("the {controller} controller's group {path} is not mounted here");
     };
-    // A path beyond the mount belongs to a host around this one; what is mounted is what can be seen.
+    // A path beyond the mount belongs to a host around this container; only the mounted groups can
+    // be seen.
     let below = Path::new(path).strip_prefix(&mount.root);
     let below = below.ok().filter(|below| !below.starts_with(".."));
     let innermost = mount.mount_point.join(below.unwrap_or(Path::new("")));
@@ -97,7 +97,7 @@ fn groups(host: &Host, controller: &str) -> Result<Option<(Vec<String>, bool)>> 
     Ok(Some((directories, first.is_none())))
 }
 
-/// The tightest of the limits, nothing if there is none.
+/// The tightest of the limits; nothing if there is none.
 fn tightest(host: &Host, names: &Names) -> Result<Option<Limit>> {
     let Some((directories, second)) = groups(host, names.controller)? else {
         return Ok(None);
@@ -164,7 +164,7 @@ fn hugetlb_pages(host: &Host) -> Result<Answer> {
     let Some(Limit { bytes, fix }) = tightest(host, &names)? else {
         return Ok(Answer::good("no limit"));
     };
-    let (allowed, pages) = (bytes / HUGEPAGE, hugetlb::pages(host).unwrap_or(0));
+    let (allowed, pages) = (bytes / hugetlb::PAGE, hugetlb::pages(host).unwrap_or(0));
     let found = format!("{allowed} ({})", size(bytes));
     Ok(if allowed == 0 {
         Answer::missing("none allowed", fix)

@@ -1,4 +1,4 @@
-//! CPUs: which may be used, and which are kept free for pinned threads.
+//! The CPUs that this process may use, and those that are kept free for pinned threads.
 
 use std::collections::BTreeSet;
 
@@ -39,12 +39,12 @@ fn online(host: &Host) -> Result<BTreeSet<u32>> {
     online.with_context(|| format!("there is no {DIRECTORY}/online"))
 }
 
-/// The CPUs to keep free unless told otherwise: the upper half.
+/// The CPUs that the advice keeps free: the upper half.
 fn upper_half(cpus: &BTreeSet<u32>) -> BTreeSet<u32> {
     cpus.iter().copied().skip(cpus.len().div_ceil(2)).collect()
 }
 
-/// Like `2: 0-1`.
+/// The number of CPUs and their list, like `2: 0-1`.
 fn counted(cpus: &BTreeSet<u32>) -> String {
     format!("{}: {}", cpus.len(), list(cpus))
 }

@@ -1,8 +1,8 @@
-//! The host as its `/proc` and `/sys` tell it.
+//! The host, as its `/proc` and `/sys` describe it.
 //!
-//! Every fact is read through [`Host`], under a root directory, so that tests can show any host. Paths
-//! are given and reported as on the real host. What the kernel writes is not trusted: whatever does not
-//! look as expected is an error that names the file.
+//! Every fact is read through [`Host`], under a root directory, so that tests can show any host.
+//! Paths are given and reported as on the real host. The files are not trusted: a text of another
+//! form than expected is an error that names the file.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -13,10 +13,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use procfs::FromBufRead;
 
-/// CPUs and nodes above this number are taken for a broken file.
+/// A list with a CPU or node above this number counts as a broken file.
 const HIGHEST: u32 = 1 << 16;
 
-/// Where the facts are read.
+/// A host whose files are read below a root directory.
 pub struct Host {
     root: PathBuf,
 }
@@ -27,14 +27,15 @@ impl Host {
         Host { root }
     }
 
-    /// The text of a file without blanks around it.
+    /// The text of a file, without blanks around it.
     pub fn text(&self, path: &str) -> Result<String> {
         let bytes = fs::read(self.root.join(path.trim_start_matches('/')))
             .with_context(|| format!("cannot read {path}"))?;
         Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
     }
 
-    /// As [`Host::text`], but nothing if there is no such file: what the kernel lacks has no files.
+    /// The text of a file, or nothing if there is no such file: a feature that the kernel lacks has
+    /// no files. Errors as for [`Host::text`].
     pub fn optional(&self, path: &str) -> Result<Option<String>> {
         match self.text(path) {
             Ok(text) => Ok(Some(text)),
@@ -50,8 +51,8 @@ impl Host {
         parse(&self.text(path)?, path)
     }
 
-    /// The value after `key:` in a file of such lines, nothing if it has no such line. Lines may begin
-    /// with other words, as in a node's `meminfo`.
+    /// The value after `key:` in a file of such lines; nothing if the file has no such line. Lines
+    /// may begin with other words, as in a node's `meminfo`.
     pub fn field(&self, path: &str, key: &str) -> Result<Option<String>> {
         let text = self.text(path)?;
         let mut lines = text.lines().filter_map(|line| line.split_once(':'));
@@ -59,7 +60,7 @@ impl Host {
         Ok(line.map(|(_, value)| value.trim().to_owned()))
     }
 
-    /// Bytes that a field of a `meminfo` file tells, nothing if it has no such line.
+    /// The bytes that a field of a `meminfo` file tells; nothing if the file has no such line.
     pub fn memory_field(&self, path: &str, key: &str) -> Result<Option<u64>> {
         let Some(value) = self.field(path, key)? else {
             return Ok(None);
@@ -74,7 +75,7 @@ impl Host {
             .with_context(|| format!("/proc/meminfo has no {key}"))
     }
 
-    /// A file in a form that procfs knows, nothing if there is no such file.
+    /// A file in a form that procfs knows; nothing if there is no such file.
     pub fn parsed<T: FromBufRead>(&self, path: &str) -> Result<Option<T>> {
         let Some(text) = self.optional(path)? else {
             return Ok(None);
@@ -138,7 +139,7 @@ pub fn list(members: &BTreeSet<u32>) -> String {
     text
 }
 
-/// Bytes as people write them.
+/// A number of bytes as people write it.
 pub fn size(bytes: u64) -> String {
     let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
     match units.into_iter().find(|(shift, _)| bytes >> shift != 0) {

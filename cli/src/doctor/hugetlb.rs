@@ -1,4 +1,4 @@
-//! The pools of hugetlb pages: of the host, of each node, of each size.
+//! The pools of hugetlb pages of the host and of each node, of 2 MiB and of 1 GiB.
 
 use anyhow::Result;
 
@@ -29,25 +29,26 @@ pub const SECTION: Section = Section {
     ],
 };
 
-/// Bytes of a page that theap takes.
-const PAGE: u64 = 2 << 20;
+/// Bytes of a hugetlb page of the size that theap takes.
+pub const PAGE: u64 = 2 << 20;
 /// Pages of the largest step by which a heap grows, unless told otherwise (`THEAP_GROWTH`).
 const SCANT: u64 = 16;
-/// Where the pool of 2 MiB pages is, and under each node.
+/// The directory of the pool of 2 MiB pages.
 const POOL: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB";
+/// The directory of the pool of 1 GiB pages.
 const GIGANTIC: &str = "/sys/kernel/mm/hugepages/hugepages-1048576kB";
 
-/// Pages of one size.
+/// The pool of one size of pages.
 struct Pool {
     pages: u64,
-    /// Neither used nor promised to a mapping.
+    /// Pages that are neither used nor promised to a mapping.
     free: u64,
-    /// What the kernel may add on demand, if it finds memory then.
+    /// Pages that the kernel may add on demand, if it finds memory then.
     addable: u64,
 }
 
 impl Pool {
-    /// Nothing if the kernel knows no pages of this size.
+    /// The pool in this directory; nothing if the kernel has no pages of this size.
     fn read(host: &Host, directory: &str) -> Result<Option<Pool>> {
         if host
             .optional(&format!("{directory}/nr_hugepages"))?
@@ -65,7 +66,7 @@ impl Pool {
     }
 }
 
-/// Whether the pool of 2 MiB pages has any to give.
+/// Whether the pool of 2 MiB pages has pages to give.
 pub fn serves(host: &Host) -> bool {
     let pool = Pool::read(host, POOL).ok().flatten();
     pool.is_some_and(|pool| pool.free + pool.addable > 0)
@@ -103,7 +104,7 @@ fn pool(host: &Host) -> Result<Answer> {
         free,
         addable,
     } = pool;
-    // A pool that cannot be served is missing whether or not the size to ask for can be told.
+    // An empty pool is missing, even if the size to ask for cannot be found out.
     let available = host.memory("MemAvailable").or(host.memory("MemFree"));
     let more = pages + quarter(available.unwrap_or(4 << 30));
     let fix = || resize(host, more);
@@ -120,12 +121,12 @@ fn pool(host: &Host) -> Result<Answer> {
 }
 
 fn nodes(host: &Host) -> Result<Answer> {
-    let homes = numa::homes(host)?;
-    if homes.len() < 2 {
+    let usable = numa::usable(host)?;
+    if usable.len() < 2 {
         return Ok(Answer::good("one node"));
     }
     let (mut found, mut fixes) = (Vec::new(), Vec::new());
-    for node in homes {
+    for node in usable {
         let directory = format!(
             "/sys/devices/system/node/node{}/hugepages/hugepages-2048kB",
             node.number

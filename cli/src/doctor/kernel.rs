@@ -1,7 +1,7 @@
-//! The kernel's clock and what this release of it can do.
+//! The clock of the kernel, and what its release can do.
 //!
-//! What a kernel can do is told by its release. Distributions add to old ones, so a check may say that
-//! something is missing that is not; it is never the other way round.
+//! A check concludes from the kernel's release what the kernel can do. Distributions add features
+//! to old releases, so a check may call a feature missing that is there, but never the reverse.
 
 use anyhow::{Context, Result, ensure};
 
@@ -78,7 +78,7 @@ fn release(host: &Host) -> Result<Answer> {
     }))
 }
 
-/// A feature that Linux has since a release, given as version and patch level.
+/// The answer about a feature that Linux has since a release, given as version and patch level.
 fn since(host: &Host, release: [u32; 2], lacking: fn(String, String) -> Answer) -> Result<Answer> {
     let [version, patchlevel] = release;
     let text = host.text(RELEASE)?;

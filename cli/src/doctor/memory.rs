@@ -1,4 +1,4 @@
-//! How much memory there is, and what bounds a process's part of it.
+//! The memory of the host, and the limits of a process.
 
 use anyhow::{Context, Result, bail};
 
@@ -47,11 +47,12 @@ pub const SECTION: Section = Section {
     ],
 };
 
-/// The kernel's own default for mappings of a process.
+/// The kernel's default for the mappings of a process.
 const DEFAULT_MAPPINGS: u64 = 65530;
 /// Bytes of the smallest mapping that hugetlb pages need.
 const HUGEPAGE: u64 = 2 << 20;
-/// Bytes of addresses without which theap gives up: 64 MiB, and those that describe them.
+/// The least bytes of addresses that theap needs: 64 MiB for blocks, and the addresses of their
+/// metadata.
 const LEAST_ADDRESSES: u64 = 88 << 20;
 
 fn available(host: &Host) -> Result<Answer> {
@@ -95,7 +96,7 @@ fn max_map_count(host: &Host) -> Result<Answer> {
     })
 }
 
-/// Soft and hard limit in bytes, as this process has them; nothing where unlimited.
+/// The soft and the hard limit of this process in bytes; nothing where there is no limit.
 fn limit(host: &Host, name: &str) -> Result<[Option<u64>; 2]> {
     let path = "/proc/self/limits";
     let text = host.text(path)?;
@@ -113,7 +114,8 @@ fn limit(host: &Host, name: &str) -> Result<[Option<u64>; 2]> {
     }
 }
 
-/// What lifts a limit: the shell may raise its own up to the hard limit, which only root raises.
+/// The command that lifts a limit. The shell may raise its own soft limit up to the hard limit,
+/// which only root can raise.
 fn lift(hard: Option<u64>, ulimit: char, prlimit: &str) -> String {
     match hard {
         None => format!("ulimit -{ulimit} unlimited"),

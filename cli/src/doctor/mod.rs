@@ -1,10 +1,11 @@
-//! `theap doctor`: what this host offers theap and what it lacks.
+//! `theap doctor` shows what this host offers theap and what it lacks.
 //!
-//! A check is a row of a table: its name, what its remedy brings, and a function that reads files of
-//! `/proc` and `/sys` through [`Host`] and answers with what it found, a [`Verdict`] and what to type.
-//! Nothing is changed and nothing is tried out. A file that cannot be read or understood makes its own
-//! check [`Verdict::Unknown`] and no other. Every check answers on every host, so that reports of two
-//! hosts can be compared row by row; `docs/operations.md` lists them all.
+//! A check is a row of a table: its name, the good that its remedy does, and a function that reads
+//! files of `/proc` and `/sys` through [`Host`]. The function answers with its finding, a
+//! [`Verdict`] and the command that mends it. theap changes nothing and tries nothing out. When a
+//! file cannot be read or understood, only its own check is [`Verdict::Unknown`]. Every check
+//! answers on every host, so that reports of two hosts can be compared row by row;
+//! `docs/operations.md` lists them all.
 
 mod cgroup;
 mod cpu;
@@ -28,41 +29,42 @@ pub use thp::switch as thp_switch;
 
 /// Show what this host offers theap and what it lacks
 ///
-/// Reads the hugepage pools, transparent hugepages, memory settings, limits, control groups, NUMA nodes,
-/// CPUs and the kernel, and prints for each shortcoming what to type (as root) and what it brings.
+/// Reads the hugepage pools, transparent hugepages, memory settings, limits, control groups, NUMA
+/// nodes, CPUs and the kernel, and prints for each shortcoming the command that mends it (as root)
+/// and the good that the command does.
 ///
-/// Exit status: 0 when the host is fit, 1 when something is missing. Notes and facts that could not be
-/// read do not count as missing.
+/// Exit status: 0 when the host is fit, 1 when something is missing. Notes and facts that could not
+/// be read do not count as missing.
 #[derive(Args)]
 pub struct Doctor {
     /// Print the findings as JSON: a list of {id, subject, found, verdict, fix, brings}
     #[arg(long)]
     json: bool,
-    /// Directory under which /proc and /sys are looked for
+    /// Directory whose proc and sys are read in place of /proc and /sys
     #[arg(long, value_name = "DIR", default_value = "/", hide = true)]
     root: PathBuf,
 }
 
-/// What a check says of the host.
+/// The judgement of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Verdict {
-    /// As theap wants it.
+    /// The host is as theap wants it.
     Good,
-    /// Works, could be better.
+    /// theap works, but could work better.
     Note,
-    /// A file could not be read or understood; the finding says why.
+    /// A file cannot be read or understood; the finding says why.
     Unknown,
     /// theap cannot do here what it is for.
     Missing,
 }
 
-/// What a check found.
+/// The answer of a check.
 struct Answer {
     /// The parts of a list are separated by `; `.
     found: String,
     verdict: Verdict,
-    /// What to type, unless all is well.
+    /// The command that mends it; nothing if all is well.
     fix: Option<String>,
 }
 
@@ -97,7 +99,7 @@ struct Check {
     id: &'static str,
     /// Name for people, unique too.
     subject: &'static str,
-    /// What the remedy is good for.
+    /// The good that the command does.
     brings: &'static str,
     examine: fn(&Host) -> Result<Answer>,
 }
@@ -152,7 +154,7 @@ pub fn here() -> Host {
     Host::at("/".into())
 }
 
-/// What the checks find on this host, by the subject's name for people.
+/// The findings of all checks on this host, each under its name for people.
 pub fn facts() -> Vec<(&'static str, String)> {
     let host = here();
     let checks = SECTIONS.iter().flat_map(|section| section.checks);

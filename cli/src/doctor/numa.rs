@@ -1,4 +1,4 @@
-//! NUMA nodes: what they have, how far apart they are, and what the kernel does between them.
+//! The NUMA nodes: their memory and CPUs, their distances, and what the kernel moves between them.
 
 use std::collections::BTreeSet;
 
@@ -48,9 +48,9 @@ const ONE: &str = "one node";
 
 /// A node.
 pub struct Node {
-    /// The kernel's number of it.
+    /// The number that the kernel gives the node.
     pub number: u32,
-    /// Bytes of memory that nobody uses.
+    /// Bytes of memory that are free.
     pub free: u64,
     /// Bytes of memory.
     total: u64,
@@ -79,8 +79,8 @@ fn nodes(host: &Host) -> Result<Vec<Node>> {
         .collect()
 }
 
-/// The nodes on which a heap can be at home: with memory and CPUs.
-pub fn homes(host: &Host) -> Result<Vec<Node>> {
+/// The nodes that can have a heap: those with memory and CPUs.
+pub fn usable(host: &Host) -> Result<Vec<Node>> {
     let mut nodes = nodes(host)?;
     nodes.retain(|node| node.total > 0 && !node.cpus.is_empty());
     Ok(nodes)
@@ -140,15 +140,15 @@ fn distances(host: &Host) -> Result<Answer> {
 }
 
 fn allowed(host: &Host) -> Result<Answer> {
-    let homes = homes(host)?;
-    if homes.len() < 2 {
+    let usable = usable(host)?;
+    if usable.len() < 2 {
         return Ok(Answer::good(ONE));
     }
     let path = "/proc/self/status";
     let text = host.field(path, "Mems_allowed_list")?;
     let text = text.with_context(|| format!("{path} has no Mems_allowed_list"))?;
     let allowed = parse_list(&text, path)?;
-    let all = homes
+    let all = usable
         .iter()
         .map(|node| node.number)
         .collect::<BTreeSet<_>>();
@@ -164,7 +164,7 @@ fn allowed(host: &Host) -> Result<Answer> {
     })
 }
 
-/// A switch that matters between nodes only: good at 0.
+/// The answer about a switch that should be 0, and that matters only where there are several nodes.
 fn switch(host: &Host, path: &str, name: &str) -> Result<Answer> {
     if nodes(host)?.len() < 2 {
         return Ok(Answer::good(ONE));

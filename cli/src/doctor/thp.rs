@@ -1,4 +1,4 @@
-//! Transparent hugepages: whether, when, and at what cost in memory.
+//! Transparent hugepages: whether the kernel gives them, when, and at what cost in memory.
 
 use anyhow::{Context, Result};
 
@@ -30,7 +30,7 @@ pub const SECTION: Section = Section {
 };
 
 const DIRECTORY: &str = "/sys/kernel/mm/transparent_hugepage";
-/// Absent pages of 512 that khugepaged may fill before it counts as bloat: an eighth.
+/// Absent pages of 512 that khugepaged may fill without counting as bloat: an eighth.
 const BLOAT: u64 = 64;
 const UNSUPPORTED: &str = "not supported by this kernel";
 
@@ -46,8 +46,9 @@ fn chosen(host: &Host, path: &str, choices: &[&'static str]) -> Result<Option<&'
     Ok(Some(known))
 }
 
-/// What holds for pages of 2 MiB, with the file that says so: since Linux 6.8 each size has its own
-/// switch, which may defer to the common one. Nothing if the kernel has none.
+/// The setting for pages of 2 MiB, with the file that has it; nothing if the kernel has no
+/// transparent hugepages. Since Linux 6.8 each size has a switch of its own, which may defer to the
+/// common switch.
 pub fn switch(host: &Host) -> Result<Option<(&'static str, String)>> {
     let choices = &["always", "inherit", "madvise", "never"];
     let own = format!("{DIRECTORY}/hugepages-2048kB/enabled");
@@ -68,7 +69,7 @@ fn enabled(host: &Host) -> Result<Answer> {
         Some((word @ "never", path)) => (word, format!("echo madvise > {path}")),
         Some((word, _)) => return Ok(Answer::good(word)),
     };
-    // Without them and without a pool there is not one hugepage for theap.
+    // Without transparent hugepages and without a pool there is no hugepage for theap.
     Ok(match hugetlb::serves(host) {
         true => Answer::note(found, fix),
         false => Answer::missing(found, fix),

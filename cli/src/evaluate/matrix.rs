@@ -1,23 +1,23 @@
-//! What is measured: sides and rows.
+//! The matrix that is measured: its sides and its rows.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use theap_bench::{CONTENDERS, Metric, Params, Sizes, Workload};
 
-use crate::child::Order;
+use crate::launch::settings::{Setting, setting};
+use crate::measure::child::Order;
 use crate::pages::PageMode;
-use crate::settings::{Setting, setting};
 
 /// The side that the others are compared with: every layer on.
 pub const THEAP: &str = "theap";
 
-/// An allocator as it is configured.
+/// A side of the matrix: an allocator with its settings.
 pub struct Side {
     pub name: String,
     allocator: &'static str,
     settings: Vec<Setting>,
-    /// Another build of this program; `None` is this one.
+    /// Another build of this program; nothing for this build.
     program: Option<PathBuf>,
 }
 
@@ -51,12 +51,12 @@ impl Side {
             settings: &self.settings,
             workload,
             params,
-            watched: false,
+            sampled: false,
         }
     }
 }
 
-/// System, the peers of this build, theap with its fronts, and other builds of it.
+/// System, the peers of this build, theap with each front, and the other builds of theap.
 pub fn sides(variants: Vec<(String, PathBuf)>) -> Result<Vec<Side>> {
     let mut sides = vec![Side::new("System", "system", &[])?];
     for entry in CONTENDERS {
@@ -124,7 +124,7 @@ impl Topic {
         matches!(self, Self::RandomMixed | Self::Mid | Self::Threads)
     }
 
-    /// The topic's figure out of a run's.
+    /// The topic's figure among the metrics of a run.
     pub fn metric(self, metrics: &[Metric]) -> Result<Metric> {
         let find = |name: &str| {
             let mut metrics = metrics.iter();
@@ -151,80 +151,85 @@ pub struct Row {
     pub params: Params,
 }
 
+/// The block sizes of the rows about a random mix.
+const MIX: [(usize, usize); 5] = [(128, 128), (256, 256), (512, 512), (1024, 1024), (16, 1024)];
+/// The numbers of operations of these rows.
+const MIX_OPS: [(u64, &str); 3] = [
+    (100_000, ", 100 K"),
+    (1_000_000, ", 1 M"),
+    (10_000_000, ", 10 M"),
+];
+/// The block sizes of the rows about mid sizes.
+const MID: [(usize, usize); 3] = [
+    (1 << 10, 8 << 10),
+    (8 << 10, 32 << 10),
+    (32 << 10, 256 << 10),
+];
+
 /// All rows; `quick` takes a tenth of the operations.
 pub fn rows(quick: bool) -> Vec<Row> {
+    let row = |topic, workload, sizes, ops: u64, note: &str| {
+        let ops = if quick { (ops / 10).max(10_000) } else { ops };
+        Row::new(topic, workload, sizes, ops, note)
+    };
     let mut rows = Vec::new();
-    let mut add = |topic, workload: Workload, sizes: (usize, usize), ops: u64, note: &str| {
+    for sizes in MIX {
+        for (ops, note) in MIX_OPS {
+            rows.push(row(
+                Topic::RandomMixed,
+                Workload::RandomMixed,
+                sizes,
+                ops,
+                note,
+            ));
+        }
+    }
+    for sizes in MID {
+        rows.push(row(Topic::Mid, Workload::RandomMixed, sizes, 1_000_000, ""));
+    }
+    for (threads, note) in [(None, ", 1 thread"), (Some(2), ", 2 threads")] {
+        let mut larson = row(
+            Topic::Threads,
+            Workload::Larson,
+            (1, 1000),
+            20_000_000,
+            note,
+        );
+        larson.params.threads = threads.unwrap_or(larson.params.threads);
+        rows.push(larson);
+    }
+    for sizes in [(64, 64), (16, 1024)] {
+        let workload = Workload::ProducerConsumer;
+        rows.push(row(Topic::Threads, workload, sizes, 10_000_000, ""));
+    }
+    let sizes = (16, 256 << 10);
+    rows.push(row(Topic::SuperSlabs, Workload::AllClasses, sizes, 1, ""));
+    rows
+}
+
+impl Row {
+    fn new(
+        topic: Topic,
+        workload: Workload,
+        (min, max): (usize, usize),
+        ops: u64,
+        note: &str,
+    ) -> Self {
         let mut params = workload.defaults();
-        params.sizes = Sizes::new(sizes.0, sizes.1).expect("the ranges of this table are valid");
-        params.ops = if quick { (ops / 10).max(10_000) } else { ops };
-        let sizes = if sizes.0 == sizes.1 {
-            sizes.0.to_string()
+        params.sizes = Sizes::new(min, max).expect("the ranges of the tables above are valid");
+        params.ops = ops;
+        let sizes = if min == max {
+            min.to_string()
         } else {
-            format!("{}-{}", sizes.0, sizes.1)
+            format!("{min}-{max}")
         };
-        rows.push(Row {
+        Self {
             topic,
             name: format!("{workload} {sizes}{note}"),
             workload,
             params,
-        });
-        rows.len() - 1
-    };
-    const MIX: [(usize, usize); 5] = [(128, 128), (256, 256), (512, 512), (1024, 1024), (16, 1024)];
-    for sizes in MIX {
-        for (ops, note) in [
-            (100_000, ", 100 K"),
-            (1_000_000, ", 1 M"),
-            (10_000_000, ", 10 M"),
-        ] {
-            add(Topic::RandomMixed, Workload::RandomMixed, sizes, ops, note);
         }
     }
-    for sizes in [
-        (1 << 10, 8 << 10),
-        (8 << 10, 32 << 10),
-        (32 << 10, 256 << 10),
-    ] {
-        add(Topic::Mid, Workload::RandomMixed, sizes, 1_000_000, "");
-    }
-    add(
-        Topic::Threads,
-        Workload::Larson,
-        (1, 1000),
-        20_000_000,
-        ", 1 thread",
-    );
-    let two = add(
-        Topic::Threads,
-        Workload::Larson,
-        (1, 1000),
-        20_000_000,
-        ", 2 threads",
-    );
-    add(
-        Topic::Threads,
-        Workload::ProducerConsumer,
-        (64, 64),
-        10_000_000,
-        "",
-    );
-    add(
-        Topic::Threads,
-        Workload::ProducerConsumer,
-        (16, 1024),
-        10_000_000,
-        "",
-    );
-    add(
-        Topic::SuperSlabs,
-        Workload::AllClasses,
-        (16, 256 << 10),
-        1,
-        "",
-    );
-    rows[two].params.threads = 2;
-    rows
 }
 
 #[cfg(test)]

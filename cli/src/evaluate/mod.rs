@@ -1,9 +1,9 @@
-//! `theap evaluate`: the layers of theap measured against each other, against System, and against any peers of the
-//! build, and the report about it.
+//! `theap evaluate` measures the layers of theap against each other, against System, and against
+//! the peers that are built in, and writes the report about it.
 //!
-//! One program is many sides: the fronts are options of the library, and builds without a layer are other programs
-//! that speak the same protocol ([`crate::child`]). The report's prose is its authors'; only what stands between the
-//! markers ([`document`]) is written here.
+//! This program can be several sides, because the fronts are options of the library. Builds without
+//! a layer are other programs, which speak the same protocol ([`child`]). People write the report's
+//! prose; this program writes only the text between its markers ([`document`]).
 
 mod matrix;
 mod rebuild;
@@ -20,23 +20,27 @@ use theap_bench::{
     Column, Metric, Record, Series, Sizes, Workload, interleave, random_mixed_operations, table,
 };
 
-use crate::child::{self, Order};
+use crate::arguments::name_and_file;
+use crate::doctor;
+use crate::measure::child::{self, Order};
+use crate::measure::{progress, ptrace};
 use crate::pages::{self, PageMode};
-use crate::{doctor, report, trace};
 use matrix::{Row, Side, Topic};
 
-/// Operations of the two runs whose system calls are counted, and the block sizes.
+/// The operations of the two runs whose system calls are counted.
 const COUNTED: [u64; 2] = [100_000, 1_100_000];
+/// The block sizes of these runs.
 const COUNTED_SIZES: [(usize, usize); 2] = [(16, 1024), (32 << 10, 256 << 10)];
 
 /// Measure theap's layers against each other and write the report
 ///
-/// Runs the A/B matrix (System, any peers of this build, the magazines on, off, and for the classes 0 to 3 only, and
-/// builds without a layer) over random-mixed, mid sizes, Larson and producer-consumer, every run in a process of its
-/// own, in interleaved rounds. Counts the system calls of each side in a run of its own, and the SuperSlabs of a program
-/// that has all classes in use.
+/// Runs the A/B matrix (System, the peers that are built in, theap with magazines, without them,
+/// and with magazines for the classes 0 to 3 only, and builds without a layer) over random-mixed,
+/// mid sizes, Larson and producer-consumer, every run in a process of its own, in interleaved
+/// rounds. Counts the system calls of each side in a run of its own, and the SuperSlabs of a
+/// program that has all classes in use.
 ///
-/// The report's tables and charts are written anew; what stands between them is kept.
+/// The report's tables and charts are written anew; the text between them is kept.
 #[derive(Args)]
 pub struct Evaluate {
     /// The report; its charts go to a directory of the same name beside it
@@ -57,7 +61,8 @@ pub struct Evaluate {
     /// Another build of this program to measure too
     #[arg(long, value_name = "NAME=PROGRAM", value_parser = variant)]
     variant: Vec<(String, PathBuf)>,
-    /// Build theap without its layers, in the workspace of the current directory, and measure these builds too
+    /// Build theap without its layers, in the workspace of the current directory, and measure these
+    /// builds too
     #[arg(long)]
     rebuild: bool,
     /// Also write the figures to this file as JSON
@@ -66,9 +71,8 @@ pub struct Evaluate {
 }
 
 fn variant(text: &str) -> Result<(String, PathBuf)> {
-    let (name, program) = text.split_once('=').context("give NAME=PROGRAM")?;
-    ensure!(!name.is_empty(), "give NAME=PROGRAM");
-    Ok((name.into(), program.into()))
+    let (name, program) = name_and_file(text, "NAME=PROGRAM")?;
+    Ok((name, program.into()))
 }
 
 impl Evaluate {
@@ -107,7 +111,7 @@ impl Evaluate {
             .map_or(if self.quick { 3 } else { 7 }, usize::from);
         let counted = if calls { &COUNTED_SIZES[..] } else { &[] };
         let steps = rounds * rows.len() + counted.len();
-        let progress = report::progress(steps * sides.len());
+        let progress = progress::steps(steps * sides.len());
         let mut series = Series::default();
         for row in rows {
             let rounds = if row.topic == Topic::SuperSlabs {
@@ -142,7 +146,8 @@ impl Evaluate {
         Ok(series.records())
     }
 
-    /// System calls for a million operations: what a longer run makes more than a short one.
+    /// The system calls of a million operations: those that a longer run makes more than a shorter
+    /// run.
     fn syscalls(&self, side: &Side, sizes: Sizes) -> Result<Metric> {
         let mut params = Workload::RandomMixed.defaults();
         params.sizes = sizes;
@@ -153,7 +158,7 @@ impl Evaluate {
             let order: Order = side.order(Workload::RandomMixed, &params, self.pages);
             let mut command = child::command(&order)?;
             command.stdout(std::process::Stdio::null());
-            let (status, counted) = trace::count_syscalls(&mut command)?;
+            let (status, counted) = ptrace::count_syscalls(&mut command)?;
             ensure!(
                 status.success(),
                 "counting the system calls of {} failed: {status}",
@@ -171,7 +176,7 @@ impl Evaluate {
     }
 }
 
-/// What the figures were measured on.
+/// The section about the host on which the figures were measured.
 fn host(pages: PageMode) -> Section {
     let facts: Vec<_> = doctor::facts()
         .into_iter()

@@ -1,4 +1,5 @@
-//! Builds of this program without a layer of theap, made by cargo from the sources in the current directory.
+//! Builds of this program without a layer of theap, made by cargo from the sources in the current
+//! directory.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -6,22 +7,22 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// Names, and the layers that each build has.
+/// The builds: their names and their layers.
 const BUILDS: [(&str, &str); 3] = [
     ("without magazines", "shared-pool,drain"),
     ("without shared pool", "magazines,drain"),
     ("without drain", "magazines,shared-pool"),
 ];
 
-/// Makes all builds. Their names and programs.
+/// Makes all builds and returns their names and programs.
 ///
 /// # Errors
-/// Fails outside the workspace, and if cargo does.
+/// Fails outside the workspace, and if cargo fails.
 pub fn all() -> Result<Vec<(String, PathBuf)>> {
     let root = env::current_dir()?;
     ensure!(
         root.join("cli/Cargo.toml").exists(),
-        "--rebuild needs theap's sources: call it in the directory of the workspace"
+        "--rebuild needs theap's sources: run it in the directory of the workspace"
     );
     BUILDS
         .iter()
@@ -41,7 +42,7 @@ fn build(root: &Path, name: &str, layers: &str) -> Result<PathBuf> {
             "--target-dir",
         ])
         .arg(&target)
-        // The library that it would embed is of no use here.
+        // This build does not need the library that it would embed.
         .env("THEAP_NO_EMBED", "1")
         .current_dir(root)
         .status()

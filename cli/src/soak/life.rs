@@ -1,41 +1,43 @@
-//! One life: a process whose threads allocate, resize, free, hand blocks to each other, end, and fork; then everything is
-//! freed, and nothing may be in use.
+//! One life: a process whose threads allocate, resize and free blocks, hand blocks to each other,
+//! fork, and end. When all threads have ended, the process frees every block, and the heap must be
+//! empty.
 //!
-//! Every block is full of a pattern of its number, compared before it is resized or freed. A forked child compares and
-//! frees the blocks of the thread that forked, and allocates its own.
-#![allow(unsafe_code)] // Calls the allocator and fork directly.
+//! A forked child checks and frees the blocks of the thread that forked, and allocates blocks of
+//! its own.
+#![allow(unsafe_code)] // Calls signal, alarm, fork and waitpid.
 
 use std::fmt;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::thread;
 
 use anyhow::{Result, ensure};
 use clap::Args;
 use procfs::process::Process;
 use serde::{Deserialize, Serialize};
-use theap::raw;
 
 use super::Chance;
+use super::block::Block;
 
-/// Bytes that are live at once.
+/// The most bytes that are live at once.
 const LIVE: usize = 96 << 20;
-/// Seconds after which a forked child is taken for hung: it needs a part of one.
+/// Seconds after which a forked child counts as hung; a child needs less than one.
 const CHILD_LIMIT: u32 = 120;
-/// Resident bytes that a life may keep for itself when it has freed everything: metadata, fronts, threads' stacks.
+/// Resident bytes that a life may still have when it has freed everything: metadata, thread caches
+/// and stacks.
 const REST: u64 = 48 << 20;
 
 /// Live one life in this process.
 #[derive(Args)]
 pub struct Life {
-    /// Everything that is left to chance follows from it
+    /// The number that decides all that happens in the life
     number: u64,
-    /// Seconds after which it is taken for hung and killed by SIGALRM
+    /// Seconds after which the life counts as hung, and SIGALRM kills it
     #[arg(long, default_value_t = 600)]
     limit: u32,
 }
 
-/// What lives did.
+/// The numbers that tell what one or more lives did.
 #[derive(Default, Serialize, Deserialize)]
 pub struct Report {
     processes: u64,
@@ -48,7 +50,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Adds another's numbers.
+    /// Adds the numbers of other lives.
     pub fn add(&mut self, other: &Self) {
         self.processes += other.processes;
         self.threads += other.threads;
@@ -77,116 +79,18 @@ impl fmt::Display for Report {
     }
 }
 
-/// A live block, full of its number's pattern.
-struct Block {
-    start: *mut u8,
-    size: usize,
-    number: u64,
-}
-
-// SAFETY: a block is its holder's.
-unsafe impl Send for Block {}
-
-/// What the threads of a life share.
+/// The state that the threads of a life share.
 #[derive(Default)]
 struct Shared {
-    /// Blocks on their way to whoever takes them.
+    /// Blocks on their way from one thread to another.
     given: Mutex<Vec<Block>>,
+    /// Bytes that are live.
     live: AtomicUsize,
 }
 
-impl Block {
-    fn new(size: usize, number: u64, align: usize, zeroed: bool) -> Option<Self> {
-        let start = match (zeroed, align) {
-            (true, _) => raw::alloc_zeroed(size),
-            (_, 1) => raw::alloc(size),
-            _ => raw::alloc_aligned(size, align),
-        };
-        if start.is_null() {
-            return None;
-        }
-        assert!(
-            (start as usize).is_multiple_of(align),
-            "{align} for {start:?}"
-        );
-        let block = Self {
-            start,
-            size,
-            number,
-        };
-        if zeroed {
-            assert!(
-                block.words().all(|(_, word)| word == 0),
-                "a zeroed block is not zero"
-            );
-        }
-        block.fill();
-        Some(block)
-    }
-
-    /// Every word of a small block, every 61st of a large one.
-    fn places(&self) -> impl Iterator<Item = usize> + use<> {
-        let step = if self.size < 8192 { 1 } else { 61 };
-        (0..self.size / 8).step_by(step)
-    }
-
-    fn words(&self) -> impl Iterator<Item = (usize, u64)> {
-        // SAFETY: within the block.
-        self.places()
-            .map(|at| (at, unsafe { self.start.cast::<u64>().add(at).read() }))
-    }
-
-    fn fill(&self) {
-        for at in self.places() {
-            // SAFETY: within the block.
-            unsafe {
-                self.start
-                    .cast::<u64>()
-                    .add(at)
-                    .write(self.number ^ at as u64)
-            };
-        }
-    }
-
-    fn check(&self) {
-        let same = self
-            .words()
-            .all(|(at, word)| word == self.number ^ at as u64);
-        assert!(
-            same,
-            "somebody wrote to {} bytes at {:?}",
-            self.size, self.start
-        );
-    }
-
-    fn resize(&mut self, size: usize) {
-        self.check();
-        // SAFETY: a live block.
-        let moved = unsafe { raw::realloc(self.start, size) };
-        if !moved.is_null() {
-            let kept = Self {
-                start: moved,
-                size: self.size.min(size),
-                number: self.number,
-            };
-            // Of what a large block was marked with, the places are the same.
-            if self.size < 8192 && size < 8192 || self.size >= 8192 && size >= 8192 {
-                let step = if self.size < 8192 { 1 } else { 61 };
-                for at in (0..kept.size / 8).step_by(step) {
-                    // SAFETY: within the block.
-                    let word = unsafe { moved.cast::<u64>().add(at).read() };
-                    assert_eq!(word, self.number ^ at as u64, "lost when resized to {size}");
-                }
-            }
-            (self.start, self.size) = (moved, size);
-            self.fill();
-        }
-    }
-
-    fn free(self) {
-        self.check();
-        // SAFETY: a live block.
-        unsafe { raw::free(self.start) };
+impl Shared {
+    fn given(&self) -> MutexGuard<'_, Vec<Block>> {
+        self.given.lock().expect("no thread panics with it")
     }
 }
 
@@ -206,7 +110,7 @@ impl Life {
             let reports: Vec<_> = thread::scope(|scope| {
                 let lives = threads.iter().map(|&seed| {
                     let shared = &shared;
-                    scope.spawn(move || thread_life(shared, seed))
+                    scope.spawn(move || ThreadLife::live(shared, seed))
                 });
                 let lives: Vec<_> = lives.collect();
                 lives
@@ -226,13 +130,13 @@ impl Life {
         let stats = theap::stats();
         ensure!(
             stats.active == 0,
-            "{} bytes are lost: {stats:?}",
+            "{} bytes are still in use when all is freed: {stats:?}",
             stats.active
         );
         report.rest = resident()?.saturating_sub(before);
         ensure!(
             report.rest <= REST,
-            "{} more bytes are resident than at the start",
+            "{} more bytes are resident than at the start, when all is freed",
             report.rest
         );
         println!("{}", serde_json::to_string(&report)?);
@@ -240,9 +144,10 @@ impl Life {
     }
 }
 
-/// Has this process killed after so many seconds.
+/// Has the kernel kill this process after this time.
 fn end_after(seconds: u32) {
-    // SAFETY: two system calls; a caller that ignores the signal must not keep a hung process.
+    // SAFETY: neither call touches memory of this process. The signal gets its default disposition
+    // because a caller may ignore it, and a hung process would stay then.
     unsafe {
         libc::signal(libc::SIGALRM, libc::SIG_DFL);
         libc::alarm(seconds);
@@ -264,93 +169,117 @@ fn size(chance: &mut Chance) -> usize {
     }
 }
 
-fn thread_life(shared: &Shared, seed: u64) -> Report {
-    let mut chance = Chance(seed);
-    let mut report = Report {
-        threads: 1,
-        ..Report::default()
-    };
-    let mut blocks: Vec<Block> = Vec::new();
-    let tiny_only = chance.below(3) == 0;
-    for _ in 0..chance.below(40_000) {
-        report.operations += 1;
-        match chance.below(200) {
-            0..95 => {
-                let size = if tiny_only {
-                    8 + chance.below(500)
-                } else {
-                    size(&mut chance)
-                };
-                if shared.live.load(Ordering::Relaxed) + size > LIVE {
-                    continue;
-                }
-                let align = if chance.below(8) == 0 {
-                    1 << chance.below(14)
-                } else {
-                    1
-                };
-                let zeroed = align == 1 && chance.below(10) == 0;
-                if let Some(block) = Block::new(size, chance.next(), align, zeroed) {
-                    shared.live.fetch_add(size, Ordering::Relaxed);
-                    report.bytes += size as u64;
-                    blocks.push(block);
-                }
-            }
-            95..165 if !blocks.is_empty() => {
-                let block = blocks.swap_remove(chance.below(blocks.len()));
-                shared.live.fetch_sub(block.size, Ordering::Relaxed);
+/// The life of one thread, with the blocks that it holds.
+struct ThreadLife<'a> {
+    shared: &'a Shared,
+    chance: Chance,
+    blocks: Vec<Block>,
+    /// Whether the thread allocates small blocks only.
+    small_only: bool,
+    report: Report,
+}
+
+impl<'a> ThreadLife<'a> {
+    /// Lives through the number of operations that the seed decides.
+    fn live(shared: &'a Shared, seed: u64) -> Report {
+        let mut chance = Chance(seed);
+        let mut life = Self {
+            shared,
+            small_only: chance.below(3) == 0,
+            chance,
+            blocks: Vec::new(),
+            report: Report {
+                threads: 1,
+                ..Report::default()
+            },
+        };
+        for _ in 0..life.chance.below(40_000) {
+            life.report.operations += 1;
+            life.operation();
+        }
+        // Other threads free the blocks that are left.
+        shared.given().append(&mut life.blocks);
+        life.report
+    }
+
+    fn operation(&mut self) {
+        match self.chance.below(200) {
+            0..95 => self.allocate(),
+            95..165 if !self.blocks.is_empty() => {
+                let block = self.any_block();
+                self.shared.live.fetch_sub(block.size, Ordering::Relaxed);
                 block.free();
             }
-            165..175 if !blocks.is_empty() => {
-                let which = chance.below(blocks.len());
-                let (block, size) = (&mut blocks[which], size(&mut chance));
-                let old = block.size;
-                if shared.live.load(Ordering::Relaxed) + size <= LIVE {
-                    block.resize(size);
-                    shared.live.fetch_add(block.size, Ordering::Relaxed);
-                    shared.live.fetch_sub(old, Ordering::Relaxed);
-                }
-            }
-            175..188 if !blocks.is_empty() => {
-                let block = blocks.swap_remove(chance.below(blocks.len()));
-                shared
-                    .given
-                    .lock()
-                    .expect("no thread panics with it")
-                    .push(block);
+            165..175 if !self.blocks.is_empty() => self.resize(),
+            175..188 if !self.blocks.is_empty() => {
+                let block = self.any_block();
+                self.shared.given().push(block);
             }
             188..198 => {
-                let taken = shared.given.lock().expect("no thread panics with it").pop();
-                blocks.extend(taken);
+                let taken = self.shared.given().pop();
+                self.blocks.extend(taken);
             }
-            198 if chance.below(20) == 0 => theap::collect(),
-            199 if chance.below(150) == 0 => {
-                report.forks += 1;
-                fork(&blocks, chance.next());
+            198 if self.chance.below(20) == 0 => theap::collect(),
+            199 if self.chance.below(150) == 0 => {
+                self.report.forks += 1;
+                fork(&self.blocks, self.chance.next());
             }
             _ => {}
         }
     }
-    // What is left is handed over: somebody else frees it.
-    shared
-        .given
-        .lock()
-        .expect("no thread panics with it")
-        .append(&mut blocks);
-    report
+
+    fn any_block(&mut self) -> Block {
+        let nth = self.chance.below(self.blocks.len());
+        self.blocks.swap_remove(nth)
+    }
+
+    fn allocate(&mut self) {
+        let chance = &mut self.chance;
+        let size = if self.small_only {
+            8 + chance.below(500)
+        } else {
+            size(chance)
+        };
+        let live = &self.shared.live;
+        if live.load(Ordering::Relaxed) + size > LIVE {
+            return;
+        }
+        let align = if chance.below(8) == 0 {
+            1 << chance.below(14)
+        } else {
+            1
+        };
+        let zeroed = align == 1 && chance.below(10) == 0;
+        if let Some(block) = Block::new(size, chance.next(), align, zeroed) {
+            live.fetch_add(size, Ordering::Relaxed);
+            self.report.bytes += size as u64;
+            self.blocks.push(block);
+        }
+    }
+
+    fn resize(&mut self) {
+        let nth = self.chance.below(self.blocks.len());
+        let (block, size) = (&mut self.blocks[nth], size(&mut self.chance));
+        let old = block.size;
+        let live = &self.shared.live;
+        if live.load(Ordering::Relaxed) + size <= LIVE {
+            block.resize(size);
+            live.fetch_add(block.size, Ordering::Relaxed);
+            live.fetch_sub(old, Ordering::Relaxed);
+        }
+    }
 }
 
-/// Forks; the child lives a little and must end well.
+/// Forks. The child allocates and frees some blocks, and must end with 0.
 fn fork(blocks: &[Block], seed: u64) {
-    // SAFETY: the child calls nothing but the heap, whose fork handlers are the matter here, and ends.
+    // SAFETY: the child calls only the heap, whose fork handlers make it usable there, and _exit.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
-        end_after(CHILD_LIMIT); // an alarm is not inherited
+        end_after(CHILD_LIMIT); // a child does not inherit the alarm
         let mut chance = Chance(seed);
         for block in blocks {
-            block.check();
-            // SAFETY: the child's copy of a live block.
-            unsafe { raw::free(block.start) };
+            // SAFETY: this is the forked child, which frees each block once and uses it no more.
+            unsafe { block.free_copy() };
         }
         for _ in 0..500 {
             if let Some(block) = Block::new(size(&mut chance).min(1 << 20), chance.next(), 1, false)
@@ -358,12 +287,12 @@ fn fork(blocks: &[Block], seed: u64) {
                 block.free();
             }
         }
-        // SAFETY: ends the child without handlers, which are the parent's.
+        // SAFETY: _exit ends the child and runs no handlers, which belong to the parent.
         unsafe { libc::_exit(0) };
     }
     assert!(pid > 0, "fork: {}", std::io::Error::last_os_error());
     let mut status = 0;
-    // SAFETY: the child above.
+    // SAFETY: `pid` is the child above, and `status` is live and writable.
     unsafe { libc::waitpid(pid, &mut status, 0) };
     assert_eq!(status, 0, "a forked child went wrong");
 }

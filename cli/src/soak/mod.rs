@@ -1,9 +1,11 @@
-//! `theap soak`: random lives of processes on theap, for as long as asked: threads, forks, sizes, fronts, page modes.
+//! `theap soak` runs random lives of processes on theap for the time that the user gives. The lives
+//! differ in threads, forks, sizes, fronts and page modes.
 //!
-//! Each life is a process of its own ([`life`]), told by a number how to go; the numbers come from one seed, which is
-//! printed first. The first life that goes wrong, or takes too long, ends the soak and the other lives, with the command
-//! that repeats that life.
+//! Each life is a process of its own ([`life`]), and one number decides all that happens in it. The
+//! numbers come from one seed, which is printed first. The first life that goes wrong, or takes too
+//! long, ends the soak and the other lives; the message has the command that repeats that life.
 
+mod block;
 mod life;
 
 use std::env;
@@ -13,20 +15,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::arguments;
+use crate::measure::progress;
 pub use life::Life;
 use life::Report;
 
-/// Run random lives on theap, checking every byte, and say what they did
+/// Run random lives of processes on theap, check every byte, and print what they did
 ///
-/// Exit codes: 0 all went well; 1 a life went wrong, and the message has the command that repeats it.
+/// Exit codes: 0 if all went well, 1 if a life went wrong; then the message has the command that
+/// repeats it.
 #[derive(Args)]
 pub struct Soak {
-    /// How long, in minutes
+    /// Minutes for which new lives begin
     #[arg(long, default_value_t = 10.0, value_parser = minutes)]
     minutes: f64,
-    /// The seed of everything that is left to chance [default: another one each time]
+    /// The seed of all random choices [default: another seed each time]
     #[arg(long)]
     seed: Option<u64>,
     /// Processes at the same time
@@ -34,14 +38,11 @@ pub struct Soak {
     processes: u8,
 }
 
-fn minutes(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(minutes) if minutes > 0.0 && minutes <= 100_000.0 => Ok(minutes),
-        _ => Err("give a number of minutes, for example 10 or 0.5".to_owned()),
-    }
+fn minutes(text: &str) -> Result<f64> {
+    arguments::time(text, "minutes", 100_000.0, 10)
 }
 
-/// Numbers of splitmix64: each life's way is told by one number.
+/// Random numbers by splitmix64, from a seed.
 pub struct Chance(pub u64);
 
 impl Chance {
@@ -65,21 +66,21 @@ impl Chance {
     }
 }
 
-/// A life that is being lived.
+/// A life whose process runs.
 struct Running {
     number: u64,
     variables: Vec<(&'static str, &'static str)>,
     child: Child,
 }
 
-/// Those that are being lived; none outlives the soak.
+/// The lives whose processes run; none outlives the soak.
 #[derive(Default)]
 struct Lives(Vec<Running>);
 
 impl Drop for Lives {
     fn drop(&mut self) {
         for running in &mut self.0 {
-            // Both fail only where it has ended already.
+            // Both calls fail only for a process that has ended already.
             let _ = running.child.kill();
             let _ = running.child.wait();
         }
@@ -94,7 +95,7 @@ impl Soak {
         writeln!(io::stdout(), "seed {seed}")?;
         let mut chance = Chance(seed);
         let (start, length) = (Instant::now(), Duration::from_secs_f64(self.minutes * 60.0));
-        let bar = bar(length);
+        let bar = progress::bar(length.as_secs(), " s");
         let mut total = Report::default();
         let mut lives = Lives::default();
         while start.elapsed() < length || !lives.0.is_empty() {
@@ -120,12 +121,6 @@ fn clock() -> u64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(1, |since| since.as_nanos() as u64)
-}
-
-fn bar(length: Duration) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:24} {pos}/{len} s {msg}")
-        .expect("the template above is well formed");
-    ProgressBar::new(length.as_secs()).with_style(style)
 }
 
 impl Running {
@@ -173,6 +168,6 @@ impl Running {
                 self.number
             );
         }
-        serde_json::from_slice(&output.stdout).context("a life's report is not understood")
+        serde_json::from_slice(&output.stdout).context("cannot understand the report of a life")
     }
 }

@@ -169,8 +169,8 @@ fn control_groups_of_version_1_and_of_containers() {
             ),
         ])
     };
-    // As the host sees it, as a container does whose group is the mount's root, and one that does not
-    // see the mount's root from its own.
+    // As the host sees it, as a container does whose group is the mount's root, and one that does
+    // not see the mount's root from its own.
     for (group, root, directory) in [
         ("/docker/abc", "/", "/docker/abc"),
         ("/docker/abc", "/docker/abc", ""),

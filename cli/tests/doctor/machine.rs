@@ -23,8 +23,12 @@ fn nodes() {
     assert_eq!(report.not_good(), ["hugetlb.nodes"]);
     let tree = Tree::two_nodes().without(&[&format!("{NODE}/node0/hugepages")]);
     expect(tree, "hugetlb.nodes", "good", "no pools by node", "");
+}
 
-    // No memory: its CPUs' threads live elsewhere, and nobody asks for its pool.
+#[test]
+fn nodes_without_memory_or_cpus() {
+    let pool = format!("{NODE}/node1/hugepages/hugepages-2048kB");
+    // Without memory: the threads of its CPUs live elsewhere, and nobody asks for its pool.
     let bare = (
         "/sys/devices/system/node/node1/meminfo",
         "Node 1 MemTotal: 0 kB\nNode 1 MemFree: 0 kB",
@@ -39,7 +43,7 @@ fn nodes() {
         "pin to CPUs of other nodes than 1",
     );
     assert_eq!(report.not_good(), ["numa.nodes"]);
-    // No CPUs: memory for all.
+    // Without CPUs: its memory is for all.
     let tree = Tree::two_nodes().with(&[(&format!("{NODE}/node1/cpulist"), "")]);
     let found = "node 0: 16 GiB, CPUs 0-7; node 1: 16 GiB, no CPUs";
     expect(tree, "numa.nodes", "good", found, "");
@@ -51,7 +55,10 @@ fn nodes() {
         "one node (a kernel without NUMA)",
         "",
     );
+}
 
+#[test]
+fn between_nodes() {
     let tree = Tree::two_nodes().with(&[("/proc/self/status", "Mems_allowed_list:\t1")]);
     expect(
         tree,

@@ -26,7 +26,7 @@ fn expect(tree: Tree, id: &str, verdict: &str, found: &str, fix: &str) -> Report
     report
 }
 
-/// As [`expect`] for a fit host with one file changed, which must leave all other findings good.
+/// [`expect`] for a fit host with one file changed, which must leave all other findings good.
 #[track_caller]
 fn one(path: &str, text: &str, id: &str, verdict: &str, found: &str, fix: &str) {
     let report = expect(Tree::fit().with(&[(path, text)]), id, verdict, found, fix);

@@ -8,7 +8,7 @@ use assert_cmd::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// What a fit host's `/proc` and `/sys` say: one node, 16 GiB, 8 CPUs, a pool of 1024 pages.
+/// The `/proc` and `/sys` of a fit host: one node, 16 GiB, 8 CPUs, a pool of 1024 pages.
 const FIT: &[(&str, &str)] = &[
     (
         "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages",
@@ -218,7 +218,7 @@ impl Tree {
         doctor(self.directory.path())
     }
 
-    /// What `theap doctor --json` says of this host.
+    /// The findings of `theap doctor --json` about this host.
     pub fn examine(&self) -> Report {
         Report::of(self.doctor())
     }

@@ -1,4 +1,5 @@
 //! This process publishes files that are no statistics, or lie about what they have.
+#![allow(unsafe_code)] // Maps a file that lies.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -13,8 +14,8 @@ use nix::unistd::mkfifo;
 
 use crate::{Running, published_by, refused};
 
-/// Publishes a file of `len` bytes that begins with `content`, and hands the process to `look`.
-fn published(content: &[u8], len: u64, seals: SealFlag, look: impl FnOnce(&str)) {
+/// Publishes a file of `len` bytes that begins with `content`, and hands the process to `observe`.
+fn published(content: &[u8], len: u64, seals: SealFlag, observe: impl FnOnce(&str)) {
     let file: File = memfd_create(c"theap-stats", MFdFlags::MFD_ALLOW_SEALING)
         .unwrap()
         .into();
@@ -22,7 +23,7 @@ fn published(content: &[u8], len: u64, seals: SealFlag, look: impl FnOnce(&str))
     file.set_len(len).unwrap();
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).unwrap();
     let len = NonZeroUsize::new(len as usize).unwrap();
-    // SAFETY: the kernel chooses the place; nobody touches it.
+    // SAFETY: the kernel chooses free addresses, and nobody reads or writes there.
     let map = unsafe {
         mmap(
             None,
@@ -34,8 +35,8 @@ fn published(content: &[u8], len: u64, seals: SealFlag, look: impl FnOnce(&str))
         )
     };
     let map = map.unwrap();
-    look(&std::process::id().to_string());
-    // SAFETY: mapped above.
+    observe(&std::process::id().to_string());
+    // SAFETY: `map` and `len` are those of the mapping above, which nobody uses.
     unsafe { munmap(map, len.get()) }.unwrap();
 }
 
@@ -79,7 +80,8 @@ fn a_liar_is_refused() {
         refused(pid, "no statistics of theap")
     });
     published(&real[..4096], 4096, sealed, |pid| refused(pid, "cut off"));
-    // The layout's number, and the counts of nodes, heaps, places for heaps, and rings: see `Header`.
+    // The layout's number, and the counts of nodes, heaps, places for heaps, and rings: see
+    // `Header`.
     published(&changed(8, 1), len, sealed, |pid| {
         refused(pid, "another build of theap")
     });

@@ -1,6 +1,5 @@
-//! `theap stats`, `theap top` and `theap trace` on running processes: what they show, and what they make of a process that shows
-//! nothing, has ended, or lies.
-#![allow(unsafe_code)] // Maps files that lie, and a pseudo-terminal's other side.
+//! `theap stats`, `theap top` and `theap trace` on running processes: what they show, and what they
+//! make of a process that shows nothing, has ended, or lies.
 
 mod liar;
 mod top;
@@ -39,7 +38,7 @@ struct Running {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
-    /// Who is to be looked at: the process, or its child.
+    /// The process that is observed: the one that was started, or its child.
     pid: String,
 }
 
@@ -108,7 +107,7 @@ fn stats(pid: &str, format: &str) -> Output {
         .unwrap()
 }
 
-/// Where the process has its file.
+/// The path of the file that the process publishes.
 fn published_by(pid: &str) -> PathBuf {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     descriptors

@@ -16,7 +16,7 @@ use crate::{Running, text, theap};
 const ROWS: NonZero<u16> = NonZero::new(40).unwrap();
 const COLUMNS: NonZero<u16> = NonZero::new(120).unwrap();
 
-/// What a person would see.
+/// The screen as a person would see it.
 struct Screen {
     child: Child,
     keys: File,

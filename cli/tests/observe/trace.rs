@@ -42,6 +42,15 @@ fn trace(pid: &str, options: &[&str]) -> Child {
     tracer
 }
 
+/// The first line that a tracer writes on standard error, as soon as it is there. The rest is left
+/// unread.
+fn first_line(tracer: &mut Child) -> String {
+    let mut said = String::new();
+    let mut lines = BufReader::new(tracer.stderr.as_mut().unwrap());
+    lines.read_line(&mut said).unwrap();
+    said
+}
+
 /// The events of a file in the Chrome trace format, each checked.
 fn events(path: &Path, pid: &str) -> Vec<Json> {
     let file: Json = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
@@ -210,9 +219,7 @@ fn a_command_that_shows_nothing_is_waited_for_but_not_beyond_the_time() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut said = String::new();
-    let mut lines = BufReader::new(tracer.stderr.take().unwrap());
-    lines.read_line(&mut said).unwrap();
+    let said = first_line(&mut tracer);
     assert!(said.contains("does not publish its statistics"), "{said}");
     assert!(tracer.try_wait().unwrap().is_none(), "said in time");
     assert_eq!(tracer.wait().unwrap().code(), Some(7));
@@ -227,9 +234,7 @@ fn a_command_of_another_build_is_told_at_once() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut said = String::new();
-    let mut lines = BufReader::new(tracer.stderr.take().unwrap());
-    lines.read_line(&mut said).unwrap();
+    let said = first_line(&mut tracer);
     assert!(said.contains("another build of theap"), "{said}");
     assert!(
         tracer.try_wait().unwrap().is_none(),

@@ -1,4 +1,5 @@
-//! `theap run`: a command on theap, in place of this process: same PID, descriptors, signals and exit code.
+//! `theap run` executes a command on theap in place of this process. The command has the PID, the
+//! descriptors and the signals of this process, and its own exit code.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -6,28 +7,30 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use crate::library;
+use super::library;
+use super::program::Program;
+use super::settings::Settings;
 use crate::pages::{self, PageMode};
-use crate::program::Program;
-use crate::settings::Settings;
 
 /// Run a command on theap
 ///
-/// Sets theap's variables and LD_PRELOAD, in front of what that names already, and becomes the command.
+/// Sets theap's variables, puts theap's library in front of the libraries that LD_PRELOAD names
+/// already, and executes the command in place of this process.
 ///
-/// Exit codes: the command's own; 127 if there is no such command, 126 if it cannot be executed, 125 if LD_PRELOAD
-/// has no effect in it (statically linked, set-uid, of another machine), 1 if the library cannot be had.
+/// Exit codes: the command's own; 127 if there is no such command, 126 if it cannot be executed,
+/// 125 if LD_PRELOAD has no effect in it (statically linked, set-uid, for another machine), 1 if
+/// there is no library.
 #[derive(Args)]
 pub struct Run {
-    /// Pages of theap's heap
+    /// The pages that theap's heap is made of
     #[arg(long, value_name = "MODE")]
     pages: Option<PageMode>,
     #[command(flatten)]
     settings: Settings,
-    /// The library to use [default: the one of this installation]
+    /// The library to use [default: the library of this installation]
     #[arg(long, value_name = "FILE")]
     library: Option<PathBuf>,
-    /// Say on standard error what is set
+    /// Print the variables that are set on standard error
     #[arg(long)]
     verbose: bool,
     /// The command and its arguments, after --

@@ -1,22 +1,22 @@
-//! `theap stats`: the figures of a running process, once.
+//! `theap stats` prints the figures of a running process once.
 
 use std::fmt::Write;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use crate::observed::Observed;
+use super::Observed;
 
 /// Print the statistics of a running process
 ///
-/// The process must have been started with the option `publish`: theap run --set publish=1 -- COMMAND, or
-/// THEAP_PUBLISH=1. It does nothing for being looked at.
+/// The process must have been started with the option `publish`: theap run --set publish=1 --
+/// COMMAND, or THEAP_PUBLISH=1. The process does nothing while its figures are read.
 #[derive(Args)]
 pub struct Stats {
-    /// The process
+    /// The ID of the process
     #[arg(value_name = "PID")]
     pid: i32,
-    /// How to print
+    /// The form in which the figures are printed
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }

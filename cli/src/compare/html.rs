@@ -1,4 +1,5 @@
-//! `theap compare --html`: latency, page faults, memory over time, and all figures.
+//! The page that `theap compare --html` writes: latency, page faults, memory over time, all
+//! figures.
 
 use std::env;
 use std::ffi::OsStr;
@@ -10,10 +11,10 @@ use theap_bench::page::charts::{self, Bars, Line, duration};
 use theap_bench::page::{Page, distinct, escaped};
 use theap_bench::{Column, Latency, QUANTILES, Record, clock_resolution};
 
+use super::findings::{Finding, Findings};
 use crate::doctor;
-use crate::findings::Findings;
 
-/// The page in the making, with what it is about.
+/// The page that is being written, and the findings that it shows.
 struct Comparison<'a> {
     findings: &'a Findings,
     page: Page,
@@ -59,8 +60,8 @@ impl Comparison<'_> {
         }
         self.page.add(format_args!("<h2>Latency</h2>\n"));
         self.page.paragraph(
-            "How long the given part of all operations took at most, all rounds together: p99.9 is the time that one in \
-             a thousand exceeded. Both axes are logarithmic; lower is better, and the right end is the longest time of \
+            "The time that the given part of all operations took at most, all rounds together: p99.9 is the time that \
+             one operation in a thousand exceeded. Both axes are logarithmic; lower is better, and the right end is the longest time of \
              all. What takes a thread's CPU away (other programs, interrupts) shows there too, so the involuntary \
              context switches of a round stand beside the maximum.",
         );
@@ -79,7 +80,7 @@ impl Comparison<'_> {
             for side in 0..self.page.sides.len() {
                 let Column { allocator, pages } = &self.page.sides[side];
                 let of_side = |found: &&_| -> bool {
-                    let found: &crate::findings::Finding<_> = found;
+                    let found: &Finding<_> = found;
                     found.is(workload, allocator, pages)
                 };
                 let mut of_side = self.findings.latencies.iter().filter(of_side);
@@ -171,8 +172,8 @@ impl Comparison<'_> {
         }
         self.page.add(format_args!("<h2>Memory over time</h2>\n"));
         self.page.paragraph(
-            "Resident memory of the process in the first round, hugetlb pages included, from its start to its end, looked \
-             at from outside. Before the measured part the workload makes its own tables; a steep rise at the beginning \
+            "Resident memory of the process in the first round, hugetlb pages included, from its start to its end, sampled \
+             from outside. Before the measured part the workload makes its own tables; a steep rise at the beginning \
              is preparation.",
         );
         self.page.add(format_args!("<div class=\"charts\">\n"));
@@ -220,7 +221,7 @@ impl Comparison<'_> {
             ),
             ("clock", clock),
         ];
-        let about = "What it was when the page was written, as theap doctor sees it.";
+        let about = "The host when the page was written, as theap doctor sees it.";
         let own = own.into_iter().chain(doctor::facts());
         self.page.facts(about, own);
         Ok(())

@@ -1,19 +1,29 @@
-//! `theap compare`: System and theap in each page mode, each run in a child of its own, in
-//! interleaved rounds: workloads here, any command in [`crate::commands`].
+//! `theap compare`: System and theap in each page mode, in interleaved rounds. Every run is a
+//! process of its own. What is run are the workloads of this program (this file), or any command
+//! ([`command`]).
+
+mod command;
+mod findings;
+mod html;
+mod report;
+mod side;
+mod tuning;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use theap_bench::{Column, Params, Workload, interleave};
+use theap_bench::{Params, Workload, interleave};
 
-use crate::child::{self, Order};
-use crate::commands::Commands;
-use crate::findings::Collector;
-use crate::pages::PageMode;
-use crate::settings::{Setting, setting};
-use crate::tuning::Tuning;
-use crate::{html, pages, report};
+use command::CommandOptions;
+use findings::{Collector, Findings};
+use side::Side;
+use tuning::Tuning;
+
+use crate::launch::settings::{Setting, setting};
+use crate::measure::child::{self, Order};
+use crate::measure::progress;
+use crate::pages::{self, PageMode};
 
 /// Rounds of a full run.
 const ROUNDS: usize = 5;
@@ -24,13 +34,13 @@ const QUICK_ROUNDS: usize = 3;
 /// Compare theap in each page mode with System
 ///
 /// Runs each workload under System and under theap in each page mode that this host can serve,
-/// every run in a process of its own, in interleaved rounds. Prints median [min–max] of each
+/// every run in a process of its own, in interleaved rounds. Prints the median [min–max] of each
 /// metric, and theap's median as a multiple of System's: below 1 theap takes less.
-/// Peak RSS includes hugetlb pages, which the kernel does not count there.
+/// The peak RSS includes hugetlb pages, which the kernel leaves out of its own figure.
 ///
-/// With a command after -- runs that command instead, as often as there are rounds and
-/// allocators, with no input and its output discarded. How it ends must be the same each time.
-/// Faults and times include the descendants that it waited for.
+/// With a command after -- theap runs that command instead of workloads, once for each round and
+/// allocator, without input, and discards its output. The command must end in the same way each
+/// time. Its faults and times include those of the descendants that it waited for.
 #[derive(Args)]
 pub struct Compare {
     /// Workloads to run [default: all of them]
@@ -45,7 +55,7 @@ pub struct Compare {
     /// Short runs: a minute in all
     #[arg(long)]
     quick: bool,
-    /// Also write the figures to this file as JSON
+    /// Also write the figures to this file, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Also write a page with curves and charts to this file
@@ -54,10 +64,10 @@ pub struct Compare {
     #[command(flatten)]
     tuning: Tuning,
     #[command(flatten)]
-    commands: Commands,
+    command: CommandOptions,
 }
 
-/// A workload with what it is run with.
+/// A workload, its parameters and its settings.
 struct Job {
     workload: Workload,
     params: Params,
@@ -65,72 +75,30 @@ struct Job {
     settings: Vec<Setting>,
 }
 
-/// An allocator, and for theap its page mode.
-struct Side {
-    allocator: &'static str,
-    mode: Option<PageMode>,
-}
-
-impl Side {
-    fn pages(&self) -> &'static str {
-        self.mode.map_or("default", PageMode::name)
-    }
-}
-
 impl Compare {
     pub fn run(self) -> Result<()> {
         let default_rounds = if self.quick { QUICK_ROUNDS } else { ROUNDS };
         let rounds = self.rounds.map_or(default_rounds, usize::from);
-        if self.commands.given() {
-            // How much the command needs is not known.
+        if self.command.given() {
+            // Nobody knows how much memory the command needs.
             let modes = pages::choose(&self.pages, 0)?;
             let asked = !self.pages.is_empty();
             return self
-                .commands
+                .command
                 .run(&modes, asked, rounds, self.json.as_deref());
         }
         let jobs = self.jobs()?;
         let sides = self.sides(&jobs)?;
-
-        let progress = report::progress(rounds * sides.len() * jobs.len());
-        let mut collector = Collector::default();
-        for job in &jobs {
-            interleave(rounds, sides.len(), |round, nth| {
-                let side = &sides[nth];
-                let (workload, name, pages) = (job.workload, side.allocator, side.pages());
-                progress.set_message(format!("{workload}, {name} {pages}, round {}", round + 1));
-                let order = Order {
-                    program: None,
-                    allocator: name,
-                    mode: side.mode,
-                    settings: &job.settings,
-                    workload,
-                    params: &job.params,
-                    // Only once: to look takes a little of the other CPU's time.
-                    watched: workload.is_service() && round == 0,
-                };
-                let run = child::spawn(&order)
-                    .with_context(|| format!("{workload} under {name} ({pages} pages) failed"))?;
-                collector.push(workload.name(), name, pages, run);
-                progress.inc(1);
-                anyhow::Ok(())
-            })?;
-        }
-        progress.finish_and_clear();
-        let system = Column {
-            allocator: "system".into(),
-            pages: "default".into(),
-        };
-        let findings = collector.findings();
+        let findings = measure(&jobs, &sides, rounds)?;
         report::save(&findings, self.json.as_deref())?;
         if let Some(path) = &self.html {
             html::write(&findings, path)?;
         }
-        report::print(&findings.records, &system)
+        report::print(&findings.records, &sides[0].column())
     }
 
-    /// The workloads to run. One about an option that this theap does not have is left out, or an
-    /// error if it was asked for.
+    /// The workloads to run. A workload about an option that this theap does not have is left out,
+    /// or an error if the user asked for it.
     fn jobs(&self) -> Result<Vec<Job>> {
         let asked = !self.workload.is_empty();
         let all = if asked {
@@ -158,16 +126,39 @@ impl Compare {
     fn sides(&self, jobs: &[Job]) -> Result<Vec<Side>> {
         let footprints = jobs.iter().map(|job| job.workload.footprint(&job.params));
         let modes = pages::choose(&self.pages, footprints.max().unwrap_or(0))?;
-        let theap = modes.into_iter().map(|mode| Side {
-            allocator: "theap",
-            mode: Some(mode),
-        });
-        Ok([Side {
-            allocator: "system",
-            mode: None,
-        }]
-        .into_iter()
-        .chain(theap)
-        .collect())
+        let theap = modes.into_iter().map(|mode| Side::new("theap", Some(mode)));
+        let system = Side::new("system", None);
+        Ok([system].into_iter().chain(theap).collect())
     }
+}
+
+/// Runs each workload on each side, in interleaved rounds.
+fn measure(jobs: &[Job], sides: &[Side], rounds: usize) -> Result<Findings> {
+    let progress = progress::steps(rounds * sides.len() * jobs.len());
+    let mut collector = Collector::default();
+    for job in jobs {
+        let workload = job.workload;
+        interleave(rounds, sides.len(), |round, nth| {
+            let side = &sides[nth];
+            let (name, pages) = (&*side.allocator, side.pages());
+            progress.set_message(format!("{workload}, {name} {pages}, round {}", round + 1));
+            let order = Order {
+                program: None,
+                allocator: name,
+                mode: side.mode,
+                settings: &job.settings,
+                workload,
+                params: &job.params,
+                // In one round only: sampling takes a little of the other CPU's time.
+                sampled: workload.is_service() && round == 0,
+            };
+            let run = child::spawn(&order)
+                .with_context(|| format!("{workload} under {} failed", side.title()))?;
+            collector.push(workload.name(), name, pages, run);
+            progress.inc(1);
+            anyhow::Ok(())
+        })?;
+    }
+    progress.finish_and_clear();
+    Ok(collector.findings())
 }

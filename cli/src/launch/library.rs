@@ -1,8 +1,10 @@
-//! Where `libtheap.so` is: in an installation beside the program, else in the program.
+//! Finding `libtheap.so`: the library of the installation, or else the one that this program
+//! carries.
 //!
-//! A loader needs a path, also in descendants that have closed every descriptor, so the library that the program
-//! carries is put into the user's cache. A file there is used only if it holds the same bytes, and lies where nobody
-//! but this user and root can put another in its place. It is written under a random name and renamed.
+//! A loader needs a path, even in descendants that have closed every descriptor. So the library
+//! that this program carries is written to the user's cache. A file there is used only if it holds
+//! the same bytes, and if nobody but this user and root can replace it. It is written under a
+//! random name and renamed.
 
 use std::env;
 use std::ffi::OsString;
@@ -18,7 +20,7 @@ use etcetera::BaseStrategy;
 use rustix::fs::{StatVfsMountFlags, statvfs};
 use rustix::process::geteuid;
 
-/// The library that build.rs has built; none if it was told not to.
+/// The library that build.rs has built; nothing if `THEAP_NO_EMBED` was set then.
 const EMBEDDED: Option<&[u8]> = include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
 /// The variable that names libraries to a loader.
@@ -26,17 +28,17 @@ pub const PRELOAD: &str = "LD_PRELOAD";
 
 const NAME: &str = "libtheap.so";
 
-/// What another than the owner may not do to what is trusted.
+/// The permissions that a trusted file or directory may not give to others than its owner.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// In a directory with this bit only a file's owner may rename it.
 const STICKY: u32 = 0o1000;
 
-/// The library that was asked for, else the one of the installation (`../lib`), else the one that this program
-/// carries, else the one beside this program.
+/// The library that the user asked for, else the library of the installation (`../lib`), else the
+/// library that this program carries, else the library beside this program.
 ///
 /// # Errors
-/// Says what to do if there is none.
+/// Says what to do if there is no library.
 pub fn find(asked: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = asked {
         return named(path);
@@ -58,7 +60,7 @@ pub fn find(asked: Option<&Path>) -> Result<PathBuf> {
     named(&beside)
 }
 
-/// The path as the kernel shows it in a process that has mapped it.
+/// The path of a library, as the kernel shows it in a process that has mapped the library.
 ///
 /// # Errors
 /// Fails if there is no such file, or if `LD_PRELOAD` cannot express its path.
@@ -73,13 +75,13 @@ fn expressible(path: &Path) -> Result<()> {
     let bytes = path.as_os_str().as_bytes();
     ensure!(
         !bytes.iter().any(|byte| b" :$".contains(byte)),
-        "{PRELOAD} cannot name {}: a blank, a colon and a dollar sign have a meaning there",
+        "{PRELOAD} cannot name {}: blanks, colons and dollar signs have a meaning in it",
         path.display()
     );
     Ok(())
 }
 
-/// The value of [`PRELOAD`]: `library` in front of what is there already.
+/// The value of [`PRELOAD`]: `library` in front of the libraries that it names already.
 pub fn preload(library: &Path) -> OsString {
     let mut value = library.as_os_str().to_owned();
     if let Some(present) = env::var_os(PRELOAD).filter(|present| !present.is_empty()) {
@@ -89,41 +91,45 @@ pub fn preload(library: &Path) -> OsString {
     value
 }
 
-/// A file with these bytes, in the first directory that can be trusted with it and that `LD_PRELOAD` can express.
+/// A file with these bytes, in the first directory that can be trusted and that `LD_PRELOAD` can
+/// express.
 fn cached(bytes: &[u8]) -> Result<PathBuf> {
     let base = etcetera::base_strategy::Xdg::new().ok();
     let cache = base.as_ref().map(|base| {
-        // In a home that is there: a missing home is not to be made. A failure shows in the next step.
+        // The home must be there already: this program makes none. A failure shows in the next
+        // step.
         let _ = make(&base.cache_dir());
         base.cache_dir().join("theap")
     });
     let runtime = base.and_then(|base| base.runtime_dir());
     let shared = env::temp_dir().join(format!("theap-{}", geteuid().as_raw()));
-    // The cache first: the runtime directory goes when the user logs out, its programs may stay.
+    // The cache comes first: the runtime directory goes when the user logs out, while the user's
+    // programs may go on.
     let directories = [
         cache,
         runtime.map(|directory| directory.join("theap")),
         Some(shared),
     ];
-    let mut failure = anyhow!("no directory is known for it");
+    let mut failure = anyhow!("there is no home, no runtime directory and no temporary directory");
     for directory in directories.into_iter().flatten() {
-        match place(bytes, &directory) {
+        match write(bytes, &directory) {
             Ok(path) => return Ok(path),
             Err(error) => failure = error.context(directory.display().to_string()),
         }
     }
     Err(failure.context(format!(
-        "cannot put {NAME} anywhere; install it, or name one with --library"
+        "cannot write {NAME} to any directory; install it, or name one with --library"
     )))
 }
 
-/// Makes one directory for this user alone, unless it is there, or would be in one that cannot be trusted: root would
-/// take another user's.
+/// Makes a directory for this user alone, unless it is there already.
+///
+/// Fails if the parent cannot be trusted: root would use a directory that another user controls.
 fn make(directory: &Path) -> Result<()> {
     if directory.exists() {
         return Ok(());
     }
-    let parent = directory.parent().context("it is no directory's")?;
+    let parent = directory.parent().context("it has no parent directory")?;
     unchangeable(&fs::canonicalize(parent)?)?;
     match DirBuilder::new().mode(0o700).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error.into()),
@@ -131,7 +137,8 @@ fn make(directory: &Path) -> Result<()> {
     }
 }
 
-fn place(bytes: &[u8], directory: &Path) -> Result<PathBuf> {
+/// Writes the library to the directory, unless it is there already, and returns its path.
+fn write(bytes: &[u8], directory: &Path) -> Result<PathBuf> {
     make(directory)?;
     let directory = fs::canonicalize(directory)?;
     expressible(&directory)?;
@@ -139,7 +146,7 @@ fn place(bytes: &[u8], directory: &Path) -> Result<PathBuf> {
     let flags = statvfs(&directory).map_err(io::Error::from)?.f_flag;
     ensure!(
         !flags.contains(StatVfsMountFlags::NOEXEC),
-        "nothing can be executed there"
+        "nothing can be executed in it (noexec)"
     );
 
     let mut hasher = DefaultHasher::new();
@@ -165,18 +172,18 @@ fn is_ours(file: &fs::Metadata) -> bool {
     file.uid() == geteuid().as_raw() && file.mode() & WRITABLE_BY_OTHERS == 0
 }
 
-/// Fails unless the directory, whose path has no symbolic links, is this user's alone and nobody but this user and
-/// root can put another in its place.
+/// Fails unless the directory is this user's alone, and nobody but this user and root can replace
+/// it. Its path has no symbolic links.
 fn trusted(directory: &Path) -> Result<()> {
     ensure!(
         is_ours(&fs::symlink_metadata(directory)?),
-        "it is not this user's alone"
+        "it belongs to another user, or others may write to it"
     );
     directory.parent().map_or(Ok(()), unchangeable)
 }
 
-/// Fails if anybody but this user and root can put something else in the place of what is in the directory, whose path
-/// has no symbolic links.
+/// Fails if anybody but this user and root can replace an entry of the directory. Its path has no
+/// symbolic links.
 fn unchangeable(directory: &Path) -> Result<()> {
     for above in directory.ancestors() {
         let found = fs::symlink_metadata(above)?;
@@ -200,37 +207,37 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_placed_once_and_found_again() {
+    fn a_file_is_written_once_and_found_again() {
         let scratch = tempfile::tempdir().unwrap();
         let directory = scratch.path().join("theap");
-        let path = place(b"library", &directory).unwrap();
+        let path = write(b"library", &directory).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"library");
         assert_eq!(fs::metadata(&directory).unwrap().mode() & 0o777, 0o700);
-        let placed = fs::metadata(&path).unwrap();
-        assert_eq!(place(b"library", &directory).unwrap(), path);
-        assert_eq!(fs::metadata(&path).unwrap().ino(), placed.ino());
-        assert_ne!(place(b"another", &directory).unwrap(), path);
+        let written = fs::metadata(&path).unwrap();
+        assert_eq!(write(b"library", &directory).unwrap(), path);
+        assert_eq!(fs::metadata(&path).unwrap().ino(), written.ino());
+        assert_ne!(write(b"another", &directory).unwrap(), path);
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 2);
-        assert!(place(b"library", &scratch.path().join("no/home/theap")).is_err());
+        assert!(write(b"library", &scratch.path().join("no/home/theap")).is_err());
     }
 
     #[test]
     fn what_another_could_have_put_there_is_replaced() {
         let scratch = tempfile::tempdir().unwrap();
-        let path = place(b"library", scratch.path()).unwrap();
+        let path = write(b"library", scratch.path()).unwrap();
 
         fs::write(&path, b"altered").unwrap();
-        place(b"library", scratch.path()).unwrap();
+        write(b"library", scratch.path()).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"library");
 
         mode(&path, 0o666);
-        place(b"library", scratch.path()).unwrap();
+        write(b"library", scratch.path()).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
 
         let elsewhere = scratch.path().join("elsewhere");
         fs::rename(&path, &elsewhere).unwrap();
         symlink(&elsewhere, &path).unwrap();
-        place(b"library", scratch.path()).unwrap();
+        write(b"library", scratch.path()).unwrap();
         assert!(fs::symlink_metadata(&path).unwrap().is_file());
     }
 
@@ -240,13 +247,13 @@ mod tests {
         let directory = scratch.path().join("theap");
         fs::create_dir(&directory).unwrap();
         mode(&directory, 0o777);
-        assert!(place(b"library", &directory).is_err());
+        assert!(write(b"library", &directory).is_err());
         mode(&directory, 0o700);
-        assert!(place(b"library", &directory).is_ok());
+        assert!(write(b"library", &directory).is_ok());
         mode(scratch.path(), 0o777);
-        assert!(place(b"library", &directory).is_err());
+        assert!(write(b"library", &directory).is_err());
         mode(scratch.path(), 0o1777);
-        assert!(place(b"library", &directory).is_ok());
+        assert!(write(b"library", &directory).is_ok());
     }
 
     #[test]

@@ -1,13 +1,16 @@
-//! A command under ptrace: what a run cost, which libraries it had mapped, and how many system calls it made.
+//! A command under ptrace: the time and the faults of a run, the libraries that it had mapped, and
+//! the number of its system calls.
 //!
-//! A measured run stops three times: after exec, where the counters are read that the launch has used up; before it
-//! exits, where its memory is still there to be read; at a signal, which is passed on. In between it runs at full
-//! speed. The clock stands while the memory is read. Threads and descendants are not stopped; what descendants cost is
-//! in the counters as far as they were waited for.
+//! A measured run stops after exec, where this program reads what the launch has cost; at its exit,
+//! where its memory can still be read; and at each signal, which is passed on. In between it runs
+//! at full speed. The clock stands while the memory is read. Threads and descendants do not stop;
+//! the counters include the descendants that the command has waited for.
 //!
-//! A counting run stops at every system call of every thread and descendant, so it is never one of the timed.
+//! A counting run stops at every system call of every thread and descendant, so it is never a timed
+//! run.
 //!
-//! A process is traced by the thread that started it, so all of this happens in one thread.
+//! The kernel lets only the thread that started a process trace it, so all of this happens in one
+//! thread.
 #![allow(unsafe_code)] // ptrace, wait4, and a call between fork and exec
 
 use std::collections::HashSet;
@@ -21,18 +24,19 @@ use anyhow::{Context, Result, bail};
 use libc::{c_int, c_long, pid_t};
 use procfs::process::{MMapPath, Process};
 
-use crate::observed::Observed;
+use crate::observe::Observed;
+use crate::pages;
 
-/// Added to the signal of a stop that is a system call's.
+/// The signal of a stop at a system call: the option TRACESYSGOOD adds the high bit.
 const SYSCALL_STOP: c_int = libc::SIGTRAP | 0x80;
 
-/// A traced command goes on, with this signal or with none (0), to its next stop.
+/// The request by which a traced command goes on to its next stop, with a signal or with none (0).
 const GO_ON: u32 = libc::PTRACE_CONT;
 
-/// The same, but a system call is a stop too.
+/// The request by which it goes on to its next stop or system call.
 const GO_ON_TO_SYSCALL: u32 = libc::PTRACE_SYSCALL;
 
-/// What a run was and cost, from exec to its end.
+/// A measured run, from exec to its end.
 pub struct Run {
     pub status: ExitStatus,
     pub wall: Duration,
@@ -40,24 +44,24 @@ pub struct Run {
     pub system: Duration,
     pub minor_faults: u64,
     pub major_faults: u64,
-    /// Bytes of the process and of its largest descendant, whichever were more; hugetlb pages of the process's end
-    /// included.
+    /// The peak of the resident bytes, of the process or of its largest descendant, whichever was
+    /// more. For the process it includes the hugetlb pages that it had at its end.
     pub peak: u64,
     pub memory: Memory,
 }
 
-/// A process at its end.
+/// The memory of a process at its end.
 #[derive(Default)]
 pub struct Memory {
-    /// Bytes at the highest, without hugetlb pages.
+    /// The peak of the resident bytes, without hugetlb pages.
     peak: u64,
     /// Bytes on transparent hugepages.
     pub thp: u64,
     /// Bytes on hugetlb pages.
     pub hugetlb: u64,
-    /// Bytes that theap has on other pages; nothing if it does not publish its figures.
+    /// Bytes that theap has on other pages; nothing if the process does not publish its figures.
     pub theap_elsewhere: Option<u64>,
-    /// Files that it had mapped.
+    /// The files that the process had mapped.
     pub files: Vec<PathBuf>,
 }
 
@@ -76,7 +80,7 @@ pub fn measure(command: &mut Command) -> Result<Run> {
         let Some(signal) = stop.status.stopped_signal() else {
             wall += since.elapsed();
             let descendants = stop.usage.ru_maxrss as u64 * 1024;
-            // What is not above this program's own size may be from before exec.
+            // A peak that is not above this program's own may be from before exec.
             let counts = stop.usage.ru_maxrss > before.ru_maxrss;
             let own = memory.peak + memory.hugetlb;
             return Ok(Run {
@@ -103,7 +107,8 @@ pub fn measure(command: &mut Command) -> Result<Run> {
     }
 }
 
-/// Runs the command to the end of its last descendant. Returns how it ended, and the system calls of all.
+/// Runs the command to the end of its last descendant. Returns the command's status, and the number
+/// of system calls of the command and all descendants.
 ///
 /// # Errors
 /// Fails if the command cannot be started or traced.
@@ -145,11 +150,6 @@ impl Memory {
     fn of(pid: pid_t) -> procfs::ProcResult<Self> {
         let process = Process::new(pid)?;
         let status = process.status()?;
-        let rollup = process.smaps_rollup()?.memory_map_rollup;
-        let thp = rollup
-            .iter()
-            .filter_map(|map| map.extension.map.get("AnonHugePages"))
-            .sum();
         let mut files: Vec<PathBuf> = process
             .maps()?
             .into_iter()
@@ -162,7 +162,7 @@ impl Memory {
         let theap = Observed::open(pid).and_then(|observed| observed.stats());
         Ok(Self {
             peak: status.vmhwm.unwrap_or(0) * 1024,
-            thp,
+            thp: pages::transparent(&process)?,
             hugetlb: status.hugetlbpages.unwrap_or(0) * 1024,
             theap_elsewhere: theap
                 .ok()
@@ -172,9 +172,10 @@ impl Memory {
     }
 }
 
-/// Starts the command and stops it after exec, with what the launch has cost.
+/// Starts the command and stops it after exec. Returns its number and what the launch has cost.
 fn start(command: &mut Command, options: c_int) -> Result<(pid_t, libc::rusage)> {
-    // SAFETY: between fork and exec only a raw system call happens.
+    // SAFETY: between fork and exec the closure makes one system call, which is async-signal-safe;
+    // it neither allocates nor takes a lock.
     unsafe { command.pre_exec(|| request(libc::PTRACE_TRACEME, 0, 0)) };
     let child = command.spawn().context("cannot start the command traced")?;
     let pid = child.id() as pid_t;
@@ -191,7 +192,7 @@ fn start(command: &mut Command, options: c_int) -> Result<(pid_t, libc::rusage)>
     Ok((pid, stop.usage))
 }
 
-/// The ptrace event of a stop; 0 for a signal's.
+/// The ptrace event of a stop; 0 for a stop at a signal.
 fn event(stop: ExitStatus) -> c_int {
     stop.into_raw() >> 16
 }
@@ -200,10 +201,11 @@ fn time(time: libc::timeval) -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000)
 }
 
-/// A ptrace request whose argument is a number. That the process is killed meanwhile is no error: its end is the next
-/// thing to be waited for.
+/// Makes a ptrace request whose argument is a number. It is no error if the process is gone: the
+/// next wait finds its end.
 fn request(request: u32, pid: pid_t, argument: c_int) -> io::Result<()> {
-    // SAFETY: these requests take numbers; they read and write no memory of this process.
+    // SAFETY: the callers pass PTRACE_TRACEME, SETOPTIONS, CONT and SYSCALL, whose arguments are
+    // numbers: the kernel reads and writes no memory of this process for them.
     let answer = unsafe { libc::ptrace(request, pid, 0, c_long::from(argument)) };
     let error = io::Error::last_os_error();
     if answer == -1 && error.raw_os_error() != Some(libc::ESRCH) {
@@ -212,11 +214,11 @@ fn request(request: u32, pid: pid_t, argument: c_int) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the stop is at a system call's begin, not at its end.
+/// Whether the stop is at the beginning of a system call, not at its end.
 fn enters_syscall(pid: pid_t) -> bool {
     // SAFETY: the structure is plain integers, for which zero is a value.
     let mut info: libc::ptrace_syscall_info = unsafe { std::mem::zeroed() };
-    // SAFETY: `info` is live and writable for the size that is passed.
+    // SAFETY: `info` is live and writable for its size, which is what is passed.
     unsafe {
         libc::ptrace(
             libc::PTRACE_GET_SYSCALL_INFO,
@@ -235,13 +237,13 @@ struct Stop {
     usage: libc::rusage,
 }
 
-/// Waits for `pid`, or for any traced one if it is -1. Nothing if there is none left.
+/// Waits for `pid`, or for any traced process if `pid` is -1. Nothing if none is left.
 fn wait(pid: pid_t) -> io::Result<Option<Stop>> {
     let mut status = 0;
     // SAFETY: the structure is plain integers, for which zero is a value.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     loop {
-        // SAFETY: `status` and `usage` are live and writable.
+        // SAFETY: `status` and `usage` are live, writable, and of the types that wait4 writes.
         let found = unsafe { libc::wait4(pid, &mut status, libc::__WALL, &mut usage) };
         let error = io::Error::last_os_error();
         match (found, error.raw_os_error()) {

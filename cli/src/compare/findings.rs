@@ -1,23 +1,24 @@
-//! What a comparison found: figures over rounds, distributions of times, memory over time.
+//! The results of a comparison: figures over all rounds, distributions of times, and memory over
+//! time.
 
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use theap_bench::{Latency, QUANTILES, Record, Series};
 
-use crate::child::Run;
-use crate::memory::Memory;
+use crate::measure::Resident;
+use crate::measure::child::Run;
 
-/// Everything, as `--json` writes it.
+/// All results, as `--json` writes them.
 #[derive(Serialize)]
 pub struct Findings {
     pub records: Vec<Record>,
-    /// Of the workloads that time single operations.
+    /// The times of the workloads that time single operations.
     pub latencies: Vec<Finding<Distribution>>,
-    /// Of the workloads about a service, in the first round.
-    pub memory: Vec<Finding<Memory>>,
+    /// The memory of the workloads about a service, in the first round.
+    pub memory: Vec<Finding<Resident>>,
 }
 
-/// Something found for one allocator in one page mode.
+/// A result for one workload on one side.
 #[derive(Serialize)]
 pub struct Finding<T> {
     pub workload: String,
@@ -27,11 +28,11 @@ pub struct Finding<T> {
     pub what: T,
 }
 
-/// The times of all rounds together.
+/// The distribution of the times of all rounds together.
 pub struct Distribution(pub Latency);
 
 impl Serialize for Distribution {
-    /// As `what`, `count`, `quantiles` by name, and `curve`: pairs of nines and nanoseconds.
+    /// Writes `what`, `count`, `quantiles` by name, and `curve`: pairs of nines and nanoseconds.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(latency) = self;
         let quantiles = QUANTILES.map(|(name, quantile)| (name, latency.quantile(quantile)));
@@ -50,12 +51,12 @@ fn named(quantiles: &[(&str, u64)]) -> impl Iterator<Item = (String, serde_json:
     quantiles.iter().map(pair)
 }
 
-/// Findings in the making.
+/// Collects the results of one run after the other.
 #[derive(Default)]
 pub struct Collector {
     series: Series,
     latencies: Vec<Finding<Distribution>>,
-    memory: Vec<Finding<Memory>>,
+    memory: Vec<Finding<Resident>>,
 }
 
 impl Collector {

@@ -1,5 +1,6 @@
-//! A child's memory over time, looked at from outside: nothing of it happens on the measured thread,
-//! nor in its process. `/proc/PID/status` is read without the lock that page faults take.
+//! The resident memory of a child over time. This program samples it from outside, so neither the
+//! measured thread nor its process does anything for it. The kernel serves `/proc/PID/status`
+//! without the lock that page faults take.
 
 use std::io;
 use std::process::{Child, Output};
@@ -10,22 +11,23 @@ use std::time::{Duration, Instant};
 use procfs::process::Process;
 use serde::Serialize;
 
-/// Time between two looks.
+/// The time between two samples.
 const PERIOD: Duration = Duration::from_millis(10);
 
-/// Resident bytes, hugetlb pages included, after so many milliseconds of the process.
+/// Samples: milliseconds since the process was started, and its resident bytes then, hugetlb pages
+/// included.
 #[derive(Clone, Default, Serialize)]
-pub struct Memory {
+pub struct Resident {
     pub memory: Vec<(f64, u64)>,
 }
 
-/// Waits for the child as [`Child::wait_with_output`] does, and looks at its memory meanwhile.
-pub fn watch(child: Child) -> (io::Result<Output>, Memory) {
+/// Waits for the child as [`Child::wait_with_output`] does, and samples its memory meanwhile.
+pub fn sample(child: Child) -> (io::Result<Output>, Resident) {
     let start = Instant::now();
     let process = Process::new(child.id() as i32);
     let (ended, end) = channel();
     thread::spawn(move || ended.send(child.wait_with_output()));
-    let mut memory = Memory::default();
+    let mut memory = Resident::default();
     loop {
         match end.recv_timeout(PERIOD) {
             Ok(output) => return (output, memory),
@@ -35,14 +37,14 @@ pub fn watch(child: Child) -> (io::Result<Output>, Memory) {
                 memory.memory.extend(bytes.map(|bytes| (time, bytes)));
             }
             Err(RecvTimeoutError::Disconnected) => {
-                let lost = io::Error::other("the thread that waited for it is gone");
+                let lost = io::Error::other("the thread that waited for the child is gone");
                 return (Err(lost), memory);
             }
         }
     }
 }
 
-/// Nothing once the process has ended.
+/// The resident bytes of a process; nothing once it has ended.
 fn resident(process: &Process) -> Option<u64> {
     let status = process.status().ok()?;
     let kib = status.vmrss? + status.hugetlbpages.unwrap_or(0);

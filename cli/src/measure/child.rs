@@ -1,9 +1,10 @@
-//! One run of a workload in a process of its own, so that faults and memory are that run's alone.
+//! One run of a workload in a process of its own, so that the faults and the memory are that run's
+//! alone.
 //!
-//! Protocol: the parent passes the parameters as JSON and theap's options in the environment;
-//! the child prints one JSON object ([`Reply`]) on standard output and exits 0, or says on
-//! standard error why not and exits 1. It fails unless the run proved whose memory it used, and
-//! that it was of the page mode asked for.
+//! The protocol: the parent passes the parameters as JSON and theap's options in the environment.
+//! The child prints one JSON object ([`Reply`]) on standard output and exits with 0, or says on
+//! standard error what failed and exits with 1. The child fails unless the run proves whose memory
+//! it used, and that this memory was on the pages that the parent asked for.
 
 use std::env;
 use std::os::unix::process::ExitStatusExt;
@@ -15,9 +16,9 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use theap_bench::{Latency, Metric, Params, Workload, contender};
 
-use crate::memory::{self, Memory};
+use super::resident::{self, Resident};
+use crate::launch::settings::Setting;
 use crate::pages::{self, PageMode};
-use crate::settings::Setting;
 
 /// Run one workload on one allocator in this process and print its metrics as JSON.
 #[derive(Args)]
@@ -36,33 +37,33 @@ pub struct Child {
     params: Option<Params>,
 }
 
-/// What a child prints.
+/// The answer that a child prints.
 #[derive(Serialize, Deserialize)]
 struct Reply {
     metrics: Vec<Metric>,
     latencies: Vec<Latency>,
 }
 
-/// What a run is to be.
+/// The run that a child is to make.
 pub struct Order<'a> {
     /// A build of this program; `None` is the one that runs.
     pub program: Option<&'a Path>,
     pub allocator: &'a str,
     pub mode: Option<PageMode>,
-    /// theap's options besides.
+    /// theap's options, apart from the page mode.
     pub settings: &'a [Setting],
     pub workload: Workload,
     pub params: &'a Params,
-    /// Whether to look at the child's memory while it runs.
-    pub watched: bool,
+    /// Whether the child's resident memory is sampled while it runs.
+    pub sampled: bool,
 }
 
-/// What a run measured.
+/// The results of a run.
 pub struct Run {
     pub metrics: Vec<Metric>,
     pub latencies: Vec<Latency>,
-    /// The child's memory over time; empty if it was not watched.
-    pub memory: Memory,
+    /// The child's resident memory over time; empty if it was not sampled.
+    pub memory: Resident,
 }
 
 impl Child {
@@ -95,10 +96,10 @@ pub fn spawn(order: &Order) -> Result<Run> {
     let mut command = command(order)?;
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().context("cannot start a child process")?;
-    let (output, memory) = if order.watched {
-        memory::watch(child)
+    let (output, memory) = if order.sampled {
+        resident::sample(child)
     } else {
-        (child.wait_with_output(), Memory::default())
+        (child.wait_with_output(), Resident::default())
     };
     let output = output.context("cannot wait for the child process")?;
     if !output.status.success() {

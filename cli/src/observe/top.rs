@@ -1,4 +1,4 @@
-//! `theap top`: the figures of a running process, live.
+//! `theap top` shows the figures of a running process as they change.
 
 use std::io::{IsTerminal, stdout};
 use std::time::{Duration, Instant};
@@ -13,22 +13,23 @@ use ratatui::text::Line;
 use ratatui::widgets::{Block, Row, Table};
 use theap::Stats;
 
-use crate::observed::Observed;
+use super::Observed;
 
-/// Watch the heap of a running process
+/// Show the heap of a running process as it changes
 ///
-/// The process must have been started with the option `publish` (see theap stats --help). q ends the view.
+/// The process must have been started with the option `publish` (see theap stats --help). The key q
+/// ends the view.
 #[derive(Args)]
 pub struct Top {
-    /// The process
+    /// The ID of the process
     #[arg(value_name = "PID")]
     pid: i32,
-    /// Milliseconds between two looks
+    /// Milliseconds between two readings
     #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(50..=60_000))]
     interval: u64,
 }
 
-/// Two looks, to tell what happened in between.
+/// Two readings of the figures, whose difference tells what happened in between.
 struct View {
     title: String,
     now: Stats,
@@ -46,9 +47,9 @@ impl Top {
             self.pid
         );
         let mut terminal = ratatui::try_init()?;
-        let watched = self.watch(&mut terminal, &observed);
+        let shown = self.show(&mut terminal, &observed);
         ratatui::restore();
-        watched?;
+        shown?;
         if !observed.is_alive() {
             eprintln!("process {} has ended", self.pid);
         } else if observed.is_left_behind() {
@@ -57,7 +58,7 @@ impl Top {
         Ok(())
     }
 
-    fn watch(&self, terminal: &mut ratatui::DefaultTerminal, observed: &Observed) -> Result<()> {
+    fn show(&self, terminal: &mut ratatui::DefaultTerminal, observed: &Observed) -> Result<()> {
         let interval = Duration::from_millis(self.interval);
         let first = observed.stats()?;
         let mut view = View {
@@ -66,10 +67,10 @@ impl Top {
             before: first,
             elapsed: 0.0,
         };
-        let mut looked = Instant::now();
+        let mut read = Instant::now();
         while observed.is_alive() && !observed.is_left_behind() {
             terminal.draw(|frame| view.draw(frame))?;
-            let next = looked + interval;
+            let next = read + interval;
             while let left = next.saturating_duration_since(Instant::now())
                 && !left.is_zero()
             {
@@ -81,8 +82,8 @@ impl Top {
                 }
             }
             view.before = std::mem::replace(&mut view.now, observed.stats()?);
-            view.elapsed = looked.elapsed().as_secs_f64();
-            looked = Instant::now();
+            view.elapsed = read.elapsed().as_secs_f64();
+            read = Instant::now();
         }
         Ok(())
     }
@@ -108,7 +109,13 @@ impl View {
 
     fn memory(&self) -> Table<'_> {
         let names = [
-            "small", "thp", "hugetlb", "1 GiB", "active", "empty", "fresh",
+            "small",
+            "thp",
+            "hugetlb",
+            "hugetlb-1g",
+            "active",
+            "empty",
+            "fresh",
         ];
         let sizes = |node: &theap::NodeStats| node.sizes().map(|(_, bytes)| bytes);
         let mut rows: Vec<Row> = self
@@ -155,7 +162,7 @@ impl View {
             .block(Block::bordered())
     }
 
-    /// Classes by the memory they have, greatest first.
+    /// The classes by the bytes of their spans, the largest first.
     fn classes(&self) -> Table<'_> {
         let mut used: Vec<_> = self
             .now
@@ -186,7 +193,7 @@ impl View {
         if self.elapsed == 0.0 {
             return String::new();
         }
-        // Signed: what heaps keep falls, too.
+        // The difference is signed, because some of these numbers fall too.
         format!(
             "{:.0}",
             now.wrapping_sub(before) as i64 as f64 / self.elapsed
@@ -194,7 +201,7 @@ impl View {
     }
 }
 
-/// A name, and numbers to the right.
+/// A row of a table: a name, and numbers that are aligned to the right.
 fn row(name: String, numbers: impl IntoIterator<Item = String>) -> Row<'static> {
     let numbers = numbers
         .into_iter()

@@ -1,12 +1,13 @@
-//! A running process that publishes the statistics of its heap: finding the file and reading it.
+//! A running process that publishes the figures of its heap: this file finds its board and reads
+//! it.
 //!
-//! The file is in memory and has no path; the kernel shows it below `/proc/PID` to whoever may look into the process
-//! (its user, root). It is opened through a descriptor of the process, or through its mapping (for root) where the
-//! program has closed the descriptor. A forked child has the parent's descriptor too, so the mapping says which one
-//! is the process's own.
+//! The board is a file in memory without a path. The kernel shows it below `/proc/PID` to the user
+//! of the process and to root. It is opened through a descriptor of the process; where the program
+//! has closed the descriptor, root can open it through its mapping. A forked child has the parent's
+//! descriptor too, so the mapping tells which descriptor is the process's own.
 //!
-//! Nothing in the file is trusted: it must be sealed, so that it cannot shrink while it is mapped, and
-//! [`theap::Board`] checks what it says against its size.
+//! Nothing in the file is trusted: it must be sealed, so that it cannot shrink while it is mapped,
+//! and [`theap::Board`] checks its contents against its size.
 #![allow(unsafe_code)] // Reads memory that another process writes.
 
 use std::fs::{self, File, OpenOptions};
@@ -22,13 +23,13 @@ use rustix::fs::{OFlags, SealFlags};
 use rustix::time::ClockId;
 use theap::{Board, Stats};
 
-/// What the kernel calls the file.
+/// The name that the kernel shows for the file.
 const NAME: &str = "/memfd:theap-stats (deleted)";
 
 /// The statistics of a running process.
 pub struct Observed {
     process: Process,
-    /// When it started: its number may be another's later.
+    /// The time when the process started: another process may get its number later.
     started: u64,
     inode: u64,
     map: MmapRaw,
@@ -36,25 +37,25 @@ pub struct Observed {
     write: bool,
 }
 
-/// Where the file is mapped.
+/// The file as the process has mapped it.
 struct Mapped {
     inode: u64,
     range: (u64, u64),
 }
 
 impl Observed {
-    /// Opens what the process publishes.
+    /// Opens the board of the process.
     ///
     /// # Errors
-    /// Says why there is nothing to be read and what to do.
+    /// Says why there is no board to be read, and what to do.
     pub fn open(pid: i32) -> Result<Self> {
         Self::open_with(pid, false)
     }
 
-    /// As `open`, to have events recorded too.
+    /// Opens the board of the process so that the process can be told to record events.
     ///
     /// # Errors
-    /// As there.
+    /// Errors as for [`Observed::open`].
     pub fn open_to_trace(pid: i32) -> Result<Self> {
         Self::open_with(pid, true)
     }
@@ -72,7 +73,7 @@ impl Observed {
         let file = open(&process, &mapped, write).with_context(|| {
             format!("process {pid} has closed the descriptor of its statistics: try as root")
         })?;
-        check(&file).with_context(|| format!("what process {pid} publishes"))?;
+        check(&file).with_context(|| format!("the file that process {pid} publishes"))?;
         let map = if write {
             MmapOptions::new().map_raw(&file)
         } else {
@@ -89,10 +90,10 @@ impl Observed {
         Ok(observed)
     }
 
-    /// The figures now, or, of a process that has ended, the last ones.
+    /// The figures now, or the last figures of a process that has ended.
     ///
     /// # Errors
-    /// What was published is not understood.
+    /// Fails if the board cannot be understood.
     pub fn stats(&self) -> Result<Stats> {
         Ok(self.board()?.stats())
     }
@@ -103,10 +104,11 @@ impl Observed {
         now.and_then(|process| start_time(&process)) == Some(self.started)
     }
 
-    /// Whether the process has executed another program, or the same one again: this file gets no news then.
+    /// Whether the process has executed another program, or the same one again. This board does not
+    /// change any more then.
     pub fn is_left_behind(&self) -> bool {
         match self.process.maps() {
-            // A process that is about to end has no memory any more, and has not left it for another.
+            // A process that is about to end has no mappings any more, but runs no other program.
             Ok(maps) => {
                 let mut maps = maps.into_iter().peekable();
                 maps.peek().is_some() && maps.all(|map| map.inode != self.inode || !is_ours(&map))
@@ -121,39 +123,43 @@ impl Observed {
         stat.map_or_else(|_| "ended".to_owned(), |stat| stat.comm)
     }
 
-    /// Has the process record events for this time, or no longer.
+    /// Tells the process to record events for this time from now; no time means not any more.
     ///
     /// # Errors
-    /// As for `stats`.
+    /// Errors as for [`Observed::board`].
     pub fn trace_for(&self, time: Duration) -> Result<()> {
-        ensure!(self.write, "opened to be read only");
+        ensure!(self.write, "the statistics were opened to be read only");
         let now = Duration::try_from(rustix::time::clock_gettime(ClockId::Monotonic))?;
         let until = if time.is_zero() {
             0
         } else {
             (now + time).as_nanos() as u64
         };
-        // SAFETY: mapped to be written, as was asked.
+        // SAFETY: `open_with` has mapped the file to be written, because `self.write` holds.
         unsafe { self.board()?.trace_until(until) };
         Ok(())
     }
 
-    /// What the process publishes.
+    /// The board of the process.
     ///
     /// # Errors
-    /// As for `stats`.
+    /// Fails if the board cannot be understood.
     pub fn board(&self) -> Result<Board<'_>> {
         let (start, len) = (self.map.as_ptr(), self.map.len());
-        // SAFETY: the map lives as long as the borrow, is page-aligned, and its file cannot shrink. What another
-        // process writes there is beyond this program's memory model but for atomics, which is what a board is.
+        // SAFETY: `start` and `len` are those of `self.map`, which lives as long as the borrow of
+        // `self`; a mapping is page-aligned; `check` has seen the seal that keeps the file from
+        // shrinking; a board reads it by atomics alone, because the other process writes to it.
         unsafe { Board::at(start, len) }.map_err(|error| {
             let pid = self.process.pid();
-            anyhow!(error).context(format!("process {pid} publishes what cannot be read"))
+            anyhow!(error).context(format!(
+                "cannot read the statistics that process {pid} publishes"
+            ))
         })
     }
 }
 
-/// When the process started; nothing if it has ended, be it that its parent has not noticed.
+/// The time when the process started; nothing if it has ended, even if its parent has not waited
+/// for it yet.
 fn start_time(process: &Process) -> Option<u64> {
     let stat = process.stat().ok()?;
     (!matches!(stat.state, 'Z' | 'X')).then_some(stat.starttime)
@@ -163,7 +169,7 @@ fn explain(error: ProcError, pid: i32) -> anyhow::Error {
     match error {
         ProcError::NotFound(_) => anyhow!("there is no process {pid}"),
         ProcError::PermissionDenied(_) => {
-            anyhow!("may not look into process {pid}: try as its user or as root")
+            anyhow!("may not read /proc/{pid}: try as the user of the process, or as root")
         }
         error => anyhow!(error).context(format!("cannot read /proc/{pid}")),
     }
@@ -190,7 +196,8 @@ fn open(process: &Process, mapped: &Mapped, write: bool) -> Option<File> {
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| fs::read_link(path).is_ok_and(|target| target.as_os_str() == NAME))
         .chain([directory.join(format!("map_files/{start:x}-{end:x}"))]);
-    // Until it is open, what it is goes by its name: opening a FIFO waits, and a terminal may become ours.
+    // Until the file is open, only its name is known. It may be a FIFO, whose opening would wait,
+    // or a terminal, which could become the one of this process.
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     paths
         .filter_map(|path| {
@@ -203,9 +210,9 @@ fn open(process: &Process, mapped: &Mapped, write: bool) -> Option<File> {
 
 /// Fails unless mapping the file is safe.
 fn check(file: &File) -> Result<()> {
-    ensure!(file.metadata()?.is_file(), "is not a file");
+    ensure!(file.metadata()?.is_file(), "it is not a regular file");
     match rustix::fs::fcntl_get_seals(file) {
         Ok(seals) if seals.contains(SealFlags::SHRINK) => Ok(()),
-        _ => bail!("could become shorter while it is read"),
+        _ => bail!("it could become shorter while it is read"),
     }
 }

@@ -1,12 +1,14 @@
-//! What a command names, found as a shell finds it, and whether a preloaded library can act in it.
+//! The program that a command names. It is found as a shell finds it, and only taken if a preloaded
+//! library can act in it.
 //!
-//! The kernel loads the command's file or, for a script, its interpreter: the *image*. The image's own loader maps what
-//! `LD_PRELOAD` names, so an image without a loader, of another machine, or with more privileges than its caller is
-//! refused, with the reason: it would run, but not on the library.
+//! The kernel loads the command's file or, for a script, the interpreter: the *image*. The image's
+//! own loader maps the libraries that `LD_PRELOAD` names. An image without a loader, for another
+//! machine, or with more privileges than its caller would run, but not on the library; such an
+//! image is refused with the reason.
 //!
-//! A command has the signals of this program's caller: the standard library ignores SIGPIPE here and gives commands the
-//! default, so whether the caller ignored it (systemd does) is looked up before and set again.
-
+//! A command gets the signal dispositions of this program's caller. The standard library ignores
+//! SIGPIPE in this program and gives commands the default, so this file finds out before that
+//! whether the caller ignores SIGPIPE (systemd does), and sets it again for the command.
 #![allow(unsafe_code)] // signal dispositions, before main and between fork and exec
 
 use std::env;
@@ -26,34 +28,36 @@ use object::{Endianness, ReadCache};
 use rustix::fs::{Access, access, getxattr};
 use rustix::process::{getgid, getuid};
 
-/// Where `execvp` searches without a `PATH`.
+/// The directories that `execvp` searches without a `PATH`.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
-/// What runs a file that is neither a program nor names its interpreter.
+/// The interpreter of a file that is no program and names no interpreter.
 const SHELL: &str = "/bin/sh";
 
-/// Interpreters that may be scripts themselves, as many as the kernel follows.
+/// The number of interpreters in a row that may be scripts themselves: as many as the kernel
+/// follows.
 const NESTED_SCRIPTS: usize = 4;
 
 /// Bytes of a script's first line that the kernel reads.
 const FIRST_LINE: u64 = 256;
 
-/// Why a command is not run.
+/// The reason why a command is not run.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// There is no such file.
     #[error("{0}: command not found")]
     NotFound(String),
-    /// There is, but it cannot be executed.
+    /// The file is there, but it cannot be executed.
     #[error("{0}: {1}")]
     NotExecutable(String, String),
-    /// It would run, but without the library.
+    /// The program would run, but without the library.
     #[error("{0} {1}")]
     OutOfReach(String, &'static str),
 }
 
 impl Refusal {
-    /// The exit code: a shell's for the first two, for the third that of `env` and `nohup` for failures of their own.
+    /// The exit code: 127 and 126 as a shell has them, and 125 as `env` and `nohup` have it for
+    /// their own failures.
     pub fn code(&self) -> u8 {
         match self {
             Self::NotFound(_) => 127,
@@ -69,10 +73,11 @@ static SIGPIPE_IGNORED: AtomicBool = AtomicBool::new(false);
 /// Runs before the standard library's start, which changes the disposition.
 #[used]
 #[unsafe(link_section = ".init_array")]
-static BEFORE_MAIN: extern "C" fn() = look_at_sigpipe;
+static BEFORE_MAIN: extern "C" fn() = remember_sigpipe;
 
-extern "C" fn look_at_sigpipe() {
-    // SAFETY: the structure is plain integers, for which zero is a value; the call writes to it and changes nothing.
+extern "C" fn remember_sigpipe() {
+    // SAFETY: the structure is plain integers, for which zero is a value. The call has no new
+    // action, so it only writes the present one to `action`, which is live and writable.
     let action = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         libc::sigaction(libc::SIGPIPE, std::ptr::null(), &mut action);
@@ -103,12 +108,13 @@ impl Program {
         Ok(Self { path, image, words })
     }
 
-    /// The command, to be given an environment.
+    /// The command, which still needs its environment.
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
         command.arg0(&self.words[0]).args(&self.words[1..]);
         if SIGPIPE_IGNORED.load(Ordering::Relaxed) {
-            // SAFETY: between fork and exec only a system call happens, after the standard library's own.
+            // SAFETY: between fork and exec the closure makes one system call, which is
+            // async-signal-safe; it neither allocates nor takes a lock.
             unsafe {
                 command.pre_exec(|| {
                     libc::signal(libc::SIGPIPE, libc::SIG_IGN);
@@ -119,7 +125,8 @@ impl Program {
         command
     }
 
-    /// Replaces this process by `command`, made by [`Program::command`].
+    /// Replaces this process by `command`, which [`Program::command`] has made. Returns only if
+    /// that fails.
     pub fn exec(&self, mut command: Command) -> Refusal {
         not_executable(&self.path, &command.exec())
     }
@@ -171,17 +178,17 @@ fn executable(path: PathBuf) -> Result<PathBuf, Refusal> {
     }
 }
 
-/// The words of the error's kind: without the number, which says nothing to a person.
+/// The refusal in the words of the error's kind, without its number, which tells a person nothing.
 fn not_executable(path: &Path, error: &io::Error) -> Refusal {
     Refusal::NotExecutable(path.display().to_string(), error.kind().to_string())
 }
 
-/// The program itself, or the last interpreter of a script.
+/// The image of a command: the program itself, or the last interpreter of a script.
 fn image(path: &Path) -> Result<PathBuf, Refusal> {
     let mut image = path.to_owned();
     for _ in 0..=NESTED_SCRIPTS {
         let mut head = Vec::new();
-        // What cannot be read can run all the same; then nothing is known of it.
+        // A file that cannot be read may run all the same; then nothing is known about it.
         let read = File::open(&image).and_then(|file| file.take(FIRST_LINE).read_to_end(&mut head));
         if read.is_err() || head.starts_with(&object::elf::ELFMAG) {
             return Ok(image);
@@ -207,12 +214,13 @@ fn interpreter(head: &[u8]) -> PathBuf {
     OsStr::from_bytes(name.unwrap_or_default()).into()
 }
 
-/// Why `LD_PRELOAD` has no effect in the image; nothing if it has, or if the image cannot be read.
+/// The reason why `LD_PRELOAD` has no effect in the image; nothing if it has an effect, or if the
+/// image cannot be read.
 fn out_of_reach(image: &Path) -> Option<&'static str> {
     let cache = ReadCache::new(File::open(image).ok()?);
     if gains_privileges(image) {
         return Some(
-            "runs with privileges that its caller has not: its loader ignores LD_PRELOAD and theap the environment",
+            "runs with privileges that its caller has not: its loader ignores LD_PRELOAD, and theap ignores the environment",
         );
     }
     match has_loader(&cache) {
@@ -224,7 +232,7 @@ fn out_of_reach(image: &Path) -> Option<&'static str> {
     }
 }
 
-/// Whether a loader is to start the program; nothing if it is none for x86_64.
+/// Whether a loader starts the program; nothing if it is no program for x86_64.
 fn has_loader(file: &ReadCache<File>) -> Option<bool> {
     let header = FileHeader64::<Endianness>::parse(file).ok()?;
     let endian = header.endian().ok()?;
@@ -251,7 +259,8 @@ fn gains_privileges(image: &Path) -> bool {
 
 const SET_UID: u32 = 0o4000;
 
-/// Without the group's permission to execute, the bit is an old mark for locking.
+/// The set-group-ID bit with the group's permission to execute: without that permission the bit is
+/// an old mark for locking.
 const SET_GID: u32 = 0o2010;
 
 #[cfg(test)]

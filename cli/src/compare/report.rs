@@ -1,23 +1,16 @@
-//! What a comparison shows: progress while it runs, then a table and, if asked for, JSON.
+//! The results of a comparison: a table and, if the user asks for it, a file with JSON.
 
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use indicatif::{ProgressBar, ProgressStyle};
 use theap_bench::{Column, Record, table};
 
-use crate::findings::Findings;
+use super::findings::Findings;
 
-/// A bar of `steps` on standard error; it draws nothing where that is no terminal.
-pub fn progress(steps: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg}")
-        .expect("the template above is well formed");
-    ProgressBar::new(steps as u64).with_style(style)
-}
-
-/// Writes the findings to `json`, if given. Before the table is printed: they must not be lost when its reader has gone.
+/// Writes the findings to the file `json`, if one is given. This comes before the table is printed,
+/// so that nothing is lost if the reader of the table has gone.
 ///
 /// # Errors
 /// Fails if the file cannot be written.
@@ -41,7 +34,7 @@ pub fn print(records: &[Record], reference: &Column) -> Result<()> {
     .context("cannot write the table")
 }
 
-/// Two digits at least: a ratio of a thousandth must not read as nothing.
+/// The ratio with at least two digits: a thousandth must not read as nothing.
 fn multiple(record: &Record, reference: &Record) -> Option<String> {
     let ratio = record.median / reference.median;
     let digits = if ratio < 0.1 { 4 } else { 2 };

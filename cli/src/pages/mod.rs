@@ -1,29 +1,49 @@
-//! Page modes of theap: which of them this host can serve, and whether a run got the one it asked
-//! for. theap falls back by itself, so a run that only asked for a mode proves nothing about it.
+//! The page modes of theap: their names, which of them this host can serve, and whether a run got
+//! the mode that it asked for. theap falls back to other pages by itself, so a run that only asked
+//! for a mode proves nothing about the pages that it had.
+
+mod names;
 
 use std::fmt;
 use std::fs;
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use procfs::process::Process;
-use procfs::{Current, Meminfo};
+use procfs::{Current, Meminfo, ProcResult};
+use theap::Pages;
 
 use crate::doctor::{self, Host};
 
-/// What theap is told to take its memory in, by `THEAP_PAGES` of the child.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum PageMode {
-    /// 4 KiB pages.
-    Small,
-    /// Transparent hugepages of 2 MiB.
-    Thp,
-    /// 2 MiB pages from the host's reserved pool.
-    Hugetlb,
-    /// 1 GiB pages from the host's reserved pool.
-    #[value(name = "hugetlb-1g")]
-    Hugetlb1g,
-    /// Whatever theap finds best.
-    Auto,
+/// The pages that a run's heap is made of, as `THEAP_PAGES` tells them to theap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageMode(pub Pages);
+
+impl ValueEnum for PageMode {
+    fn value_variants<'a>() -> &'a [Self] {
+        const ALL: [PageMode; names::ALL.len()] = {
+            let mut all = [PageMode(Pages::Auto); names::ALL.len()];
+            let mut nth = 0;
+            while nth < all.len() {
+                all[nth] = PageMode(names::ALL[nth]);
+                nth += 1;
+            }
+            all
+        };
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self.0 {
+            Pages::Auto => "The largest pages that the host has to give",
+            Pages::Hugetlb => "2 MiB pages from the host's reserved pool",
+            Pages::Hugetlb1g => "1 GiB pages from the host's reserved pool",
+            Pages::Thp => "Transparent hugepages of 2 MiB",
+            Pages::Small => "4 KiB pages",
+        };
+        Some(PossibleValue::new(self.name()).help(help))
+    }
 }
 
 /// The variable that theap reads its page mode from.
@@ -32,56 +52,56 @@ pub const VARIABLE: &str = "THEAP_PAGES";
 /// Bytes of a hugepage.
 const HUGEPAGE: usize = 2 << 20;
 
-/// Hugepages beyond those for blocks: partly used ones of each size class group and thread.
+/// Hugepages that are needed beyond those for the blocks: each size class group and thread has some
+/// that are partly used.
 const SPARE: usize = 16;
 
 impl PageMode {
-    /// The value of [`VARIABLE`].
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Small => "small",
-            Self::Thp => "thp",
-            Self::Hugetlb => "hugetlb",
-            Self::Hugetlb1g => "hugetlb-1g",
-            Self::Auto => "auto",
-        }
+    /// The mode's name, which is also the value of [`VARIABLE`].
+    pub const fn name(self) -> &'static str {
+        names::name(self.0)
     }
 
-    /// Why this host cannot serve the mode for workloads that hold `footprint` bytes, with what to
-    /// do about it; nothing if it can.
+    /// The reason why this host cannot serve the mode for workloads that hold `footprint` bytes,
+    /// with what to do about it; nothing if it can.
     fn obstacle(self, footprint: usize) -> Result<Option<String>> {
-        match self {
-            Self::Small | Self::Auto => Ok(None),
-            Self::Thp => thp_obstacle(&doctor::here()),
-            Self::Hugetlb => hugetlb_obstacle(footprint),
-            Self::Hugetlb1g => Ok(gigantic_obstacle(footprint)),
+        match self.0 {
+            Pages::Small | Pages::Auto => Ok(None),
+            Pages::Thp => thp_obstacle(&doctor::here()),
+            Pages::Hugetlb => hugetlb_obstacle(footprint),
+            Pages::Hugetlb1g => Ok(gigantic_obstacle(footprint)),
         }
     }
 
-    /// Fails unless all memory that theap has in this process is of this mode.
+    /// Fails unless all memory that theap has in this process is on pages of this mode.
     ///
     /// # Errors
     /// Says what there is instead.
     pub fn verify(self) -> Result<()> {
         let stats = theap::stats();
-        let (small, thp, hugetlb) = (stats.mapped_small, stats.mapped_thp, stats.mapped_hugetlb);
-        let gigantic = stats.mapped_hugetlb_1g;
-        let wanted = match self {
-            Self::Auto => return Ok(()),
-            Self::Small => small,
-            Self::Thp => thp,
-            Self::Hugetlb => hugetlb,
-            Self::Hugetlb1g => gigantic,
+        let mapped = |mode: Pages| match mode {
+            Pages::Auto => stats.mapped(),
+            Pages::Small => stats.mapped_small,
+            Pages::Thp => stats.mapped_thp,
+            Pages::Hugetlb => stats.mapped_hugetlb,
+            Pages::Hugetlb1g => stats.mapped_hugetlb_1g,
         };
+        if self.0 == Pages::Auto {
+            return Ok(());
+        }
+        let wanted = mapped(self.0);
         ensure!(
             wanted > 0 && wanted == stats.mapped(),
-            "the run was not on {self} pages alone: theap mapped {small} bytes on small, {thp} on thp, \
-             {hugetlb} on hugetlb, {gigantic} on hugetlb-1g pages; free memory or hugepages, or leave {self} out of \
-             --pages"
+            "the run was not on {self} pages alone: theap mapped {}; free memory or hugepages, or leave \
+             {self} out of --pages",
+            MAPPED
+                .map(|mode| format!("{} bytes on {mode} pages", mapped(mode.0)))
+                .join(", ")
         );
-        if self == Self::Thp {
-            // That the kernel was advised does not mean that it had a hugepage to give.
-            let given = anonymous_hugepages().context("cannot read /proc/self/smaps_rollup")?;
+        if self.0 == Pages::Thp {
+            // The kernel may take the advice and have no hugepage to give all the same.
+            let given = Process::myself().and_then(|process| transparent(&process));
+            let given = given.context("cannot read /proc/self/smaps_rollup")?;
             ensure!(
                 given > 0,
                 "the kernel gave no transparent hugepage; free memory, then: sysctl -w vm.compact_memory=1"
@@ -91,11 +111,22 @@ impl PageMode {
     }
 }
 
-/// Bytes of this process on transparent hugepages.
-fn anonymous_hugepages() -> Result<u64> {
-    let rollup = Process::myself()?.smaps_rollup()?.memory_map_rollup;
-    Ok(rollup
-        .iter()
+/// The pages that memory can be on, in the order of their numbers in events, which begin at 1.
+pub const MAPPED: [PageMode; 4] = [
+    PageMode(Pages::Small),
+    PageMode(Pages::Thp),
+    PageMode(Pages::Hugetlb),
+    PageMode(Pages::Hugetlb1g),
+];
+
+/// Bytes of a process on transparent hugepages.
+///
+/// # Errors
+/// Fails if the process is gone, or may not be read.
+pub fn transparent(process: &Process) -> ProcResult<u64> {
+    let rollup = process.smaps_rollup()?.memory_map_rollup;
+    let sizes = rollup.iter();
+    Ok(sizes
         .filter_map(|map| map.extension.map.get("AnonHugePages"))
         .sum())
 }
@@ -106,8 +137,8 @@ impl fmt::Display for PageMode {
     }
 }
 
-/// The modes that were asked for, or, if none, those that the host can serve, with a line on
-/// standard error for each that it cannot.
+/// The modes that the user asked for or, if there are none, the modes that the host can serve, with
+/// a line on standard error for each that it cannot serve.
 ///
 /// # Errors
 /// Fails if a mode was asked for that the host cannot serve.
@@ -121,7 +152,7 @@ pub fn choose(asked: &[PageMode], footprint: usize) -> Result<Vec<PageMode>> {
         return Ok(asked.to_vec());
     }
     let mut served = Vec::new();
-    for mode in [PageMode::Small, PageMode::Thp, PageMode::Hugetlb] {
+    for mode in [Pages::Small, Pages::Thp, Pages::Hugetlb].map(PageMode) {
         match mode.obstacle(footprint)? {
             None => served.push(mode),
             Some(obstacle) => eprintln!("note: without {mode} pages: {obstacle}"),
@@ -166,7 +197,7 @@ fn hugetlb_obstacle(footprint: usize) -> Result<Option<String>> {
     let (Some(free), Some(total)) = (memory.hugepages_free, memory.hugepages_total) else {
         return Ok(Some("the kernel is built without hugetlb pages".into()));
     };
-    // A quarter more: size classes round up by a fifth at most.
+    // The quarter covers the size classes, which round up by a fifth at most.
     let needed = footprint.saturating_add(footprint / 4).div_ceil(HUGEPAGE) + SPARE;
     if free >= needed as u64 {
         return Ok(None);

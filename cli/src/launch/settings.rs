@@ -1,31 +1,32 @@
-//! theap's options on a command line, checked before the library sees them: it would ignore a wrong one and go on.
+//! theap's options on a command line. They are checked here, because the library would ignore a
+//! wrong option and go on.
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use theap::{OPTIONS, OptionRow};
 
-use crate::tuning::parse_bytes;
+use crate::arguments::bytes;
 
-/// An option's variable and its value.
+/// The variable of an option, and its value.
 pub type Setting = (&'static str, String);
 
-/// Options of theap; the variables of the environment that are not set here stay as they are.
+/// Options of theap; the other variables of the environment stay as they are.
 #[derive(Args)]
 #[group(requires = "command")]
 pub struct Settings {
-    /// Memory that theap maps and touches at start, for example 512MiB
+    /// Bytes that theap maps and touches at start, for example 512MiB
     #[arg(long, value_name = "SIZE", value_parser = |text: &str| setting("reserve", text))]
     reserve: Option<Setting>,
-    /// Free memory that theap keeps warm
+    /// Bytes of free memory that theap keeps instead of giving them back, for example 256MiB
     #[arg(long, value_name = "SIZE", value_parser = |text: &str| setting("retain", text))]
     retain: Option<Setting>,
-    /// Any option of theap by its name or its variable's, for example magazine=32K
+    /// Any option of theap, by its name or its variable, for example magazine=32K
     #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
     set: Vec<Setting>,
 }
 
 impl Settings {
-    /// The variables to set, later ones over earlier ones.
+    /// The variables to set; a later one replaces an earlier one of the same name.
     pub fn variables(&self) -> impl Iterator<Item = &Setting> {
         self.reserve.iter().chain(&self.retain).chain(&self.set)
     }
@@ -36,8 +37,10 @@ fn assignment(text: &str) -> Result<Setting> {
     setting(name, value)
 }
 
+/// The variable and the value of an option, which is given by its name or by its variable.
+///
 /// # Errors
-/// Fails if theap has no option of that name or variable, or if it does not take that value.
+/// Fails if theap has no such option, or if it does not take that value.
 pub fn setting(name: &str, value: &str) -> Result<Setting> {
     let row = OPTIONS
         .iter()
@@ -49,10 +52,10 @@ pub fn setting(name: &str, value: &str) -> Result<Setting> {
     Ok((row.variable, checked(row, value)?))
 }
 
-/// The value in the library's own spelling. Sizes may be written in more ways than the library reads.
+/// The value as the library spells it. A user may write sizes in more ways than the library reads.
 fn checked(row: &OptionRow, value: &str) -> Result<String> {
     if row.values.starts_with("bytes") {
-        return Ok(parse_bytes(value)?.to_string());
+        return Ok(bytes(value)?.to_string());
     }
     ensure!(
         row.accepts(value.as_bytes()),

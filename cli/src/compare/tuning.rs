@@ -1,37 +1,39 @@
-//! The options that change a workload's parameters.
+//! The options that change the parameters of a workload.
 
-use std::str::FromStr;
-
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::Args;
 use theap_bench::{Params, Sizes, Workload};
 
-/// Operations of `--quick` are a full run's divided by this.
+use crate::arguments::{bytes, number};
+
+/// Operations of a full run are divided by this for `--quick`.
 const QUICK_DIVISOR: u64 = 4;
 
-/// Bytes of a first touch under `--quick`.
+/// Bytes that first-touch and growth allocate with `--quick`.
 const QUICK_BYTES: usize = 256 << 20;
 
-/// Each applies to every chosen workload that uses it; a workload's own default stands otherwise.
+/// Options of workloads. Each applies to every chosen workload that uses it; without the option the
+/// workload's own default holds.
 #[derive(Args)]
 #[command(
     next_help_heading = "Workload options (each applies to every chosen workload that uses it)"
 )]
 pub struct Tuning {
-    /// Operations of the measured part: allocations and deallocations
+    /// Operations of the measured part, allocations and deallocations together
     #[arg(long, value_name = "N")]
     ops: Option<u64>,
     /// Block sizes in bytes: one, or an inclusive range
     #[arg(long, value_name = "MIN-MAX", value_parser = parse_sizes)]
     sizes: Option<Sizes>,
-    /// Blocks held at once: working set, chunks a thread, burst, ring
+    /// Blocks that are live at once: the working set, the chunks of a thread, the burst, or the
+    /// ring
     #[arg(long, value_name = "N")]
     slots: Option<usize>,
     /// Bytes that first-touch and growth allocate, for example 512MiB
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
     bytes: Option<usize>,
-    /// Bytes a second by which growth's heap grows; 0 is as fast as it goes
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    /// Bytes a second by which the heap of growth grows; 0 is as fast as it can
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
     growth_rate: Option<usize>,
     /// Requests that pinned-service serves
     #[arg(long, value_name = "N")]
@@ -48,8 +50,8 @@ pub struct Tuning {
     /// Seed of the random numbers
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// CPUs to pin a workload's threads to, in turn [default: growth and pinned-service: the last allowed
-    /// ones, others: none]
+    /// CPUs to pin a workload's threads to, in turn [default: the last allowed CPUs for growth and
+    /// pinned-service, none for others]
     #[arg(long, value_name = "CPU", value_delimiter = ',')]
     pin: Vec<usize>,
 }
@@ -85,51 +87,9 @@ fn parse_sizes(text: &str) -> Result<Sizes> {
     Ok(Sizes::new(number(min)?, number(max)?)?)
 }
 
-/// Bytes of a size as theap's variables have it: K, M, G and T, or k, m, g and t, are what KiB, MiB, GiB and TiB are.
-pub fn parse_bytes(text: &str) -> Result<usize> {
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let unit: usize = match &text[digits.len()..] {
-        "" | "B" => 1,
-        "K" | "k" | "KiB" => 1 << 10,
-        "M" | "m" | "MiB" => 1 << 20,
-        "G" | "g" | "GiB" => 1 << 30,
-        "T" | "t" | "TiB" => 1 << 40,
-        unit => bail!("{unit} is no unit; give B, KiB, MiB, GiB or TiB"),
-    };
-    number::<usize>(digits)?
-        .checked_mul(unit)
-        .context("too large")
-}
-
-fn number<T: FromStr>(text: &str) -> Result<T> {
-    text.trim()
-        .parse()
-        .ok()
-        .with_context(|| format!("{text:?} is no whole number"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn byte_counts_carry_units() {
-        assert_eq!(parse_bytes("4096").unwrap(), 4096);
-        assert_eq!(parse_bytes("512MiB").unwrap(), 512 << 20);
-        for (power, units) in [
-            (10, ["K", "k"]),
-            (20, ["M", "m"]),
-            (30, ["G", "g"]),
-            (40, ["T", "t"]),
-        ] {
-            for unit in units {
-                assert_eq!(parse_bytes(&format!("3{unit}")).unwrap(), 3 << power);
-            }
-        }
-        assert!(parse_bytes("5MB").is_err());
-        assert!(parse_bytes("MiB").is_err());
-        assert!(parse_bytes("99999999999GiB").is_err());
-    }
 
     #[test]
     fn sizes_are_one_or_a_range() {

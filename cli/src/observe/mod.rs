@@ -1,0 +1,12 @@
+//! Running processes that publish the figures of their heap: `theap stats` prints the figures once,
+//! `theap top` shows them as they change, `theap trace` shows the heap's events one by one.
+
+mod process;
+mod stats;
+mod top;
+mod trace;
+
+pub use process::Observed;
+pub use stats::Stats;
+pub use top::Top;
+pub use trace::Trace;
