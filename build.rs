@@ -1,19 +1,27 @@
-//! Generates the size-class table (`classes.rs` in OUT_DIR) and asserts every property that the allocator relies on.
+//! Generates the size-class table (`classes.rs` in OUT_DIR) and asserts every property that the
+//! allocator relies on.
 //!
-//! Classes go in 16-byte steps to 128 bytes, then four per doubling up to 256 KiB. A span of a class is the smallest
-//! number of 64 KiB slots that holds `min_blocks` blocks, wastes at most 5 % and packs a SuperSlab to seven eighths.
+//! Classes go in 16-byte steps to 128 bytes, then four per doubling up to 256 KiB. A span of a
+//! class has the smallest number of 64 KiB slots that holds `min_blocks` blocks, wastes at most 5 %
+//! and fills seven eighths of a SuperSlab that has spans of this class alone.
 
 use std::fmt::Write as _;
 use std::{env, fs, path::Path};
 
+/// Bytes of a slot, and slots of a SuperSlab: `src/geometry.rs` has the same, which the compiler
+/// checks.
 const SLOT: usize = 64 << 10;
+const SLOTS: usize = 32;
+/// Bytes of a block of the largest class.
 const MAX: usize = 256 << 10;
-/// Free bits a slot: one for every 16 bytes.
+/// Free bits of a slot: one for every 16 bytes.
 const BITS_PER_SLOT: usize = 4096;
-/// Offsets within a span are below 2^21, sizes at most 2^18: with a shift of 40 the reciprocal is exact.
+/// Offsets within a span are below 2^21, sizes at most 2^18: with a shift of 40 the reciprocal is
+/// exact.
 const RECIPROCAL_SHIFT: u32 = 40;
-/// Largest byte budget of a magazine, and the bound of its capacity: eight words of free bits.
+/// Most bytes of blocks that a magazine holds before it learns.
 const MAGAZINE_BYTES: usize = 64 << 10;
+/// Most blocks that a magazine holds before it learns: the bits of eight words of free bits.
 const MAGAZINE_CAP: usize = 512;
 
 fn main() {
@@ -29,6 +37,11 @@ fn main() {
     writeln!(
         out,
         "/// Shift of the reciprocals.\npub const RECIPROCAL_SHIFT: u32 = {RECIPROCAL_SHIFT};"
+    )
+    .unwrap();
+    writeln!(
+        out,
+        "const TABLE_SLOT: usize = {SLOT};\nconst TABLE_SLOTS: usize = {SLOTS};"
     )
     .unwrap();
     writeln!(
@@ -88,8 +101,9 @@ fn slots_for(size: usize) -> usize {
         blocks >= min_blocks(size) && (slots * SLOT - blocks * size) * 20 <= slots * SLOT
     };
     // A SuperSlab of spans of this class alone wastes at most an eighth.
-    let packs = |slots: usize| (32 / slots) * (slots * SLOT / size) * size * 8 >= 32 * SLOT * 7;
-    (1..=32)
+    let packs =
+        |slots: usize| (SLOTS / slots) * (slots * SLOT / size) * size * 8 >= SLOTS * SLOT * 7;
+    (1..=SLOTS)
         .find(|&slots| fits(slots) && packs(slots))
         .expect("a class fits a SuperSlab")
 }
@@ -112,7 +126,8 @@ fn check_reciprocal(size: usize, reciprocal: u64, span: usize) {
     }
 }
 
-/// Few of the large blocks, since each of them may keep memory from others.
+/// The least capacity of a magazine in blocks: few of the large ones, since each may keep memory
+/// from other threads.
 fn least_capacity(size: usize) -> usize {
     match size {
         0..=8192 => 16,

@@ -31,7 +31,6 @@ compile_error!("theap runs on Linux x86_64 only");
 extern crate std;
 
 mod cpus;
-pub mod crash;
 mod error;
 #[cfg(feature = "fake")]
 mod fake;
@@ -39,10 +38,13 @@ mod line;
 #[cfg(not(miri))]
 mod linux;
 mod lock;
+mod machine;
 #[cfg(miri)]
 mod miri;
+mod node_set;
 mod os;
 mod pages;
+mod signal;
 mod topology;
 
 /// The backend to which the functions of the contract forward.
@@ -59,6 +61,7 @@ pub use line::Line;
 #[cfg(feature = "lock-stats")]
 pub use lock::contention::{Contention, contention};
 pub use lock::{Guard, Mutex, Rank, RawMutex, spin_only};
+pub use machine::{Cpu, NodeId};
 pub use os::Os;
 pub use pages::{HUGE, HUGE_1G, PAGE, PageMode};
 pub use system::share::Shared;
@@ -66,10 +69,9 @@ pub use system::worker::Worker;
 pub use system::{fork, thread_exit};
 pub use topology::{MAX_NODES, Topology};
 
-/// A NUMA node by the kernel's number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NodeId(pub u8);
-
-/// A CPU by the kernel's number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cpu(pub u32);
+/// A report when the process dies of a signal: a hook that runs once, in the signal's handler,
+/// before the handler that the program had.
+pub mod crash {
+    pub use crate::signal::Crash;
+    pub use crate::system::crash::install;
+}

@@ -2,8 +2,6 @@
 
 use core::fmt;
 
-use crate::Os;
-
 /// One line of text of at most `N` bytes, built by chained calls and sent with [`Line::send`]. The
 /// line ends early if the text does not fit.
 ///
@@ -84,11 +82,10 @@ impl<const N: usize> Line<N> {
         &self.text[..self.len]
     }
 
-    /// Writes the line and a newline to standard error, in one write.
-    pub fn send(mut self, os: Os) {
+    /// Ends the line with a newline, which always fits.
+    pub(crate) fn end(&mut self) {
         self.len = self.len.min(N.saturating_sub(1));
         self.push(b"\n");
-        os.stderr(self.as_bytes());
     }
 
     fn push(&mut self, bytes: &[u8]) {

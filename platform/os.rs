@@ -8,7 +8,7 @@ use core::sync::atomic::AtomicU32;
 
 #[cfg(feature = "fake")]
 use crate::fake::{self, Call, Fake};
-use crate::{Cpu, Cpus, Error, NodeId, PAGE, PageMode, Shared, Topology, Worker};
+use crate::{Cpu, Cpus, Error, Line, NodeId, PAGE, PageMode, Shared, Topology, Worker};
 use crate::{system, topology};
 
 /// Handle to the operating system: zero-sized in products, may carry a fake in tests.
@@ -518,5 +518,13 @@ impl Os {
     /// Ends the process with SIGABRT.
     pub fn abort(self) -> ! {
         system::process::abort()
+    }
+}
+
+impl<const N: usize> Line<N> {
+    /// Writes the line and a newline to standard error, in one write.
+    pub fn send(mut self, os: Os) {
+        self.end();
+        os.stderr(self.as_bytes());
     }
 }

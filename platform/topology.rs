@@ -11,14 +11,13 @@
 //! when a thread is found on it, the allocator asks the kernel for its node, and
 //! [`Topology::home_of`] tells that node's home.
 
+use crate::node_set::{NODE_IDS, NodeSet, node_file};
 use crate::system::{file, numa};
-use crate::{Cpu, Line, NodeId};
+use crate::{Cpu, NodeId};
 
 /// The most nodes that can be homes.
 pub const MAX_NODES: usize = 64;
 const MAX_CPUS: usize = 4096;
-/// Number of values of [`NodeId`].
-const NODE_IDS: usize = 256;
 /// Stands for a home that is not known.
 const UNKNOWN: u8 = u8::MAX;
 
@@ -35,31 +34,6 @@ pub struct Topology {
     node_of_cpu: [u8; MAX_CPUS],
     /// The dense index of the home of each of the kernel's nodes.
     home_of: [u8; NODE_IDS],
-}
-
-/// Nodes, by the kernel's numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NodeSet(pub [u64; NODE_IDS / 64]);
-
-impl NodeSet {
-    const NONE: Self = Self([0; NODE_IDS / 64]);
-    /// Every node.
-    pub const ALL: Self = Self([u64::MAX; NODE_IDS / 64]);
-
-    fn add(&mut self, first: u32, last: u32) {
-        for node in first as usize..=(last as usize).min(NODE_IDS - 1) {
-            self.0[node / 64] |= 1 << (node % 64);
-        }
-    }
-
-    fn has(&self, node: NodeId) -> bool {
-        self.0[usize::from(node.0 / 64)] >> (node.0 % 64) & 1 == 1
-    }
-
-    /// The nodes in ascending order.
-    pub fn iter(&self) -> impl Iterator<Item = NodeId> {
-        (0..=u8::MAX).map(NodeId).filter(|&node| self.has(node))
-    }
 }
 
 impl Topology {
@@ -218,14 +192,6 @@ fn scan(read: ReadFile<'_>, allowed: NodeSet) -> Topology {
         topology.cpus = possible.min(MAX_CPUS);
     }
     topology
-}
-
-/// The path of a node's file.
-pub fn node_file(node: NodeId, name: &str) -> Line<96> {
-    Line::sized()
-        .str("/sys/devices/system/node/node")
-        .dec(node.0.into())
-        .str(name)
 }
 
 /// Calls `each` with the first and the last CPU of every range of a node's CPUs.

@@ -1,21 +1,20 @@
 //! [`Theap`] as Rust's global allocator, and the functions that act on the process's heap.
+#![allow(unsafe_code)] // The allocator traits, and C's functions.
 
 use crate::config::Config;
-#[cfg(not(any(feature = "hardened", feature = "valgrind")))]
-use crate::front;
-#[cfg(all(feature = "hardened", not(feature = "valgrind")))]
-use crate::front::hardened as front;
-#[cfg(feature = "valgrind")]
-use crate::front::valgrind as front;
+use crate::front::{self, Setup};
 use crate::gate::{Classes, Front};
 use crate::placement::Placement;
-use crate::pool::{SLOT, SUPER};
+use crate::pool::global::existing_arena;
+use crate::process::{self, DEFAULT};
 use crate::stats::Stats;
 use crate::{Error, classes};
 use core::alloc::{GlobalAlloc, Layout};
+use core::fmt;
 
-/// The allocator. All values share one heap, which comes to be at the first allocation; the options of the value that
-/// allocates first count, with the environment's on top.
+/// The allocator. All values share the one heap of the process, which is made at the first
+/// allocation. It is made with the options of the value that allocates first; the environment's
+/// variables override them.
 ///
 /// ```
 /// use theap::{Config, Pages, Theap};
@@ -26,217 +25,210 @@ use core::alloc::{GlobalAlloc, Layout};
 /// let words = vec![0u64; 1000];
 /// assert!(theap::owns(words.as_ptr().cast()));
 /// ```
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy)]
 pub struct Theap {
-    config: Config,
+    setup: Setup,
 }
 
 impl Theap {
-    /// With default options.
+    /// An allocator with default options.
     pub const fn new() -> Self {
         Self::with(Config::new())
     }
 
-    /// With these options.
+    /// An allocator with these options.
     pub const fn with(config: Config) -> Self {
-        Self { config }
+        Self {
+            setup: process::setup(config),
+        }
     }
 }
 
-// SAFETY: blocks are disjoint, aligned and as large as asked (classes and runs), live until freed, and null is the
-// answer when there is no memory; nothing unwinds.
+impl Default for Theap {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Theap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Theap")
+            .field("config", &self.setup.config)
+            .finish()
+    }
+}
+
+// SAFETY: blocks are disjoint, aligned and as large as asked for (classes and runs), and live until
+// they are freed; null is returned when there is no memory; nothing unwinds.
 unsafe impl GlobalAlloc for Theap {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.align() <= 16 {
-            front::alloc(layout.size(), &self.config)
+            front::alloc(layout.size(), &self.setup)
         } else {
-            front::alloc_aligned(layout.size(), layout.align(), &self.config)
+            front::alloc_aligned(layout.size(), layout.align(), &self.setup)
         }
     }
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the caller's contract: a live block of this layout.
+        // SAFETY: `GlobalAlloc`'s contract: a live block of this layout.
         unsafe {
             if layout.align() <= 16 {
-                front::free_sized(block, layout.size(), &self.config);
+                front::free_sized(block, layout.size(), &self.setup);
             } else {
-                front::free(block, &self.config);
+                front::free(block, &self.setup);
             }
         }
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        front::alloc_zeroed(layout.size(), layout.align(), &self.config)
+        front::alloc_zeroed(layout.size(), layout.align(), &self.setup)
     }
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // SAFETY: the caller's contract: a live block of this layout.
-        unsafe { front::resize(block, layout.size(), new_size, layout.align(), &self.config) }
+        // SAFETY: `GlobalAlloc`'s contract: a live block of this layout.
+        unsafe { front::resize(block, layout.size(), new_size, layout.align(), &self.setup) }
     }
 }
 
-const DEFAULT: Config = Config::new();
-
-/// Prepares the calling thread's node so that `bytes` can be allocated without a page fault: maps, touches, and fills
-/// in the metadata. What is free already counts. Sizes are rounded up to classes and spans hold whole classes, so a
-/// quarter and 16 MiB are prepared on top.
+/// Prepares the calling thread's NUMA node so that its threads can allocate `bytes` bytes without a
+/// page fault: maps and touches memory, and fills in the metadata. Memory that is free already
+/// counts. Sizes are rounded up to classes and spans hold whole blocks, so a quarter of `bytes` and
+/// 16 MiB are prepared on top.
 ///
-/// Takes 50–200 µs for each 2 MiB.
+/// Each 2 MiB take 50 to 200 µs.
 ///
 /// # Errors
-/// What the system answered when it refused memory, or out of memory while sealed; what was prepared until then stays.
+/// The system's error if it refuses memory, or [`Error::NoMemory`] while the heap is sealed. The
+/// memory that was prepared until then stays.
 pub fn warm_up(bytes: usize) -> Result<(), Error> {
-    let front = touched_front()?;
-    let node = &front.arena().nodes()[front.node()];
-    node.warm(bytes.saturating_add(bytes / 4).saturating_add(8 * SUPER))
+    front::warm_up(bytes, &DEFAULT)
 }
 
-/// Prepares the calling thread so that it can allocate `count` blocks of `size` bytes without a page fault or a system
-/// call, whatever other threads take meanwhile: maps, touches, and keeps spans for it. The promise lasts until the
-/// blocks have been used and freed (what is free then stays warm in the pool) or [`collect`]. Above 256 KiB there are
-/// no classes: such sizes are prepared as by [`warm_up`], for the whole node.
+/// Prepares the calling thread so that it can allocate `count` blocks of `size` bytes without a
+/// page fault or a system call, whatever other threads take meanwhile: the thread's heap maps and
+/// touches spans, and keeps them. The promise lasts until the blocks have been used and freed
+/// (their memory then stays warm in the pool), or until [`collect`]. Sizes above 256 KiB have no
+/// class: their memory is prepared as by [`warm_up`], for the whole node.
 ///
 /// # Errors
-/// What the system answered when it refused memory; what was prepared until then stays.
+/// Errors as for [`warm_up`]. The memory that was prepared until then stays.
 pub fn warm_up_class(size: usize, count: usize) -> Result<(), Error> {
-    let size = size.saturating_add(front::TAIL);
-    let Some(class) = classes::class_for(size, 1) else {
-        let run = size.checked_next_multiple_of(SLOT).ok_or(Error::NoMemory)?;
-        return warm_up(run.saturating_mul(count));
-    };
-    let bytes = (classes::CLASSES[class].size as usize).saturating_mul(count);
-    let front = touched_front()?;
-    // Grows in large steps, and refuses what the machine has not.
-    front.arena().nodes()[front.node()].warm(bytes)?;
-    front.heap.prepare(class, count)
+    front::warm_up_class(size, count, &DEFAULT)
 }
 
-/// The calling thread's front, with all of its memory touched.
-fn touched_front() -> Result<&'static mut front::Front, Error> {
-    let front = front::front(front::slot::get(), &DEFAULT).ok_or(Error::NoMemory)?;
-    if front.arena().refuses() {
-        return Err(Error::NoMemory);
-    }
-    let (memory, len) = front.memory();
-    // SAFETY: the front's memory is committed; populating keeps its contents.
-    unsafe { front.arena().os.populate(memory, len)? };
-    front.arena().touch_board()?;
-    // The clock's page, which is the kernel's, faults at first too.
-    front.arena().os.recently();
-    Ok(front)
-}
-
-/// Returns the blocks that the calling thread keeps in magazines to their spans, takes home what other threads freed
-/// of its spans, forgets what the thread's workload has taught it to keep, and gives wholly free spans back to the pool.
-/// Costs no system call.
+/// Returns the blocks that the calling thread keeps in magazines to their spans, collects the
+/// blocks of its spans that other threads have freed, forgets what the workload has taught the
+/// thread to keep, and gives wholly free spans back to the pool. It makes no system call.
 pub fn collect() {
-    let head = front::slot::get();
-    if !front::is_none(head)
-        && let Some(front) = front::front(head, &DEFAULT)
-    {
-        front::release_cached(front);
-    }
+    front::collect();
 }
 
-/// As [`collect`], and gives all free memory of the heap back to the system, and what threads that have ended had for
-/// their magazines. What other threads keep in magazines stays. The number of bytes given back of the heap.
+/// Does what [`collect`] does, then gives all free memory of the heap back to the system, and with
+/// it the memory of thread caches whose threads have ended. Blocks in the magazines of other
+/// threads stay. Returns the number of bytes of the heap that were given back.
 pub fn purge() -> usize {
     collect();
-    front::existing_arena().map_or(0, |arena| {
-        arena.purge_heaps();
-        arena.nodes().iter().map(|node| node.purge()).sum()
-    })
+    existing_arena().map_or(0, |arena| arena.purge())
 }
 
-/// From now on the allocator makes no system call: what would need one is refused, which means null for an allocation,
-/// and counted (`Stats::refusals`). A thread that has not allocated yet gets no heap unless a former thread's is free;
-/// threads that wait for one of the pool's locks spin. Misuse still ends the process with a message.
+/// From now on the allocator makes no system call. An operation that would need one is refused, and
+/// counted in `Stats::refusals`; an allocation then returns null. A thread that has not allocated
+/// yet gets no heap unless that of a thread that has ended is free. Threads that wait for one of
+/// the pool's locks spin. Misuse still ends the process with a message.
 ///
-/// To be called after [`warm_up`], and after every thread has allocated once.
+/// Call it after [`warm_up`], and after every thread has allocated once.
 pub fn seal() {
-    if let Some(arena) = front::existing_arena() {
+    if let Some(arena) = existing_arena() {
         arena.set_sealed(true);
     }
 }
 
-/// Ends what [`seal`] began.
+/// Allows system calls again after [`seal`].
 pub fn unseal() {
-    if let Some(arena) = front::existing_arena() {
+    if let Some(arena) = existing_arena() {
         arena.set_sealed(false);
     }
 }
 
-/// Sets which front serves from now on: each thread's heap switches on its own next slow path (a refill, a drain,
-/// [`collect`]), whatever the thread is doing. Nothing is lost; what a magazine holds goes to its spans, what a list
-/// holds is used up. Without the feature `theap`, the classic front serves in any case.
+/// Sets the front that serves from now on. Each thread switches when it next refills, drains or
+/// calls [`collect`]. No block is lost: those in a magazine go to their spans, and those on a list
+/// are used up. Without the feature `magazines`, the classic front serves in any case.
 pub fn set_front(front: Front) {
     if let Some(arena) = front::arena(&DEFAULT) {
-        arena.gate.set_front(front);
+        arena.policy().gate().set_front(front);
     }
 }
 
-/// Sets the classes that magazines serve while the front is [`Front::Theap`], as [`set_front`] does.
+/// Sets the classes that magazines serve while the front is [`Front::Theap`]. Threads switch as
+/// after [`set_front`].
 pub fn set_classes(classes: Classes) {
     if let Some(arena) = front::arena(&DEFAULT) {
-        arena.gate.set_classes(classes);
+        arena.policy().gate().set_classes(classes);
     }
 }
 
-/// Lets magazines' capacities follow the workload (the option `learn`), or freezes them as they are, in all threads.
+/// Lets the capacities of all threads' magazines follow the workload (the option `learn`), or
+/// freezes them as they are.
 pub fn set_learning(on: bool) {
     if let Some(arena) = front::arena(&DEFAULT) {
-        arena.set_learning(on);
+        arena.policy().set_learning(on);
     }
 }
 
-/// The front, and the classes that magazines serve under [`Front::Theap`], as set last. `None` before the first use of
-/// the heap.
+/// The front, and the classes that magazines serve under [`Front::Theap`], as they were set last.
+/// `None` before the first use of the heap.
 pub fn gates() -> Option<(Front, Classes)> {
-    front::existing_arena().map(|arena| arena.gate.get())
+    existing_arena().map(|arena| arena.policy().gate().get())
 }
 
-/// What the heap holds and has done. All zero before the first allocation.
+/// The heap's figures and counters. All are zero before the first allocation.
 pub fn stats() -> Stats {
-    front::existing_arena()
-        .and_then(|arena| arena.board())
+    existing_arena()
+        .and_then(|arena| arena.figures().board())
         .map_or_else(Stats::default, |board| board.stats())
 }
 
-/// On which NUMA nodes the heap's memory is meant to be, and where it is. Asks the kernel about every page:
-/// 100 to 200 µs for each 2 MiB on small and transparent pages. No row before the first allocation.
+/// The NUMA nodes to which the heap's memory is bound, and those on which it lies. The kernel is
+/// asked about every page, which takes 100 to 200 µs for each 2 MiB on small and transparent
+/// pages.
+/// There is no row before the first allocation.
 ///
 /// # Errors
-/// [`Error::Unsupported`] on a kernel without NUMA, [`Error::Other`] where a container's filter forbids `move_pages`.
+/// [`Error::Unsupported`] on a kernel without NUMA, [`Error::Other`] where a container's filter
+/// forbids `move_pages`.
 pub fn placement() -> Result<Placement, Error> {
-    front::existing_arena().map_or(Ok(Placement::NONE), Placement::gather)
+    existing_arena().map_or(Ok(Placement::NONE), Placement::gather)
 }
 
-/// Bytes of a block of a size class, by its number in events; nothing if there is no such class.
+/// The bytes of a block of the size class with this number, which events name; `None` if there is
+/// no such class.
 pub fn class_size(class: usize) -> Option<usize> {
     classes::CLASSES.get(class).map(|class| class.size as usize)
 }
 
-/// Whether all that the allocator knows about its memory agrees: magazines, heaps, spans, lists, slots and tables. In
-/// debug builds only; takes milliseconds.
+/// Checks that the allocator's magazines, heaps, spans, lists, slots and tables agree with each
+/// other. There is no such function in release builds. It takes milliseconds.
 ///
 /// # Safety
 /// No other thread is inside the allocator meanwhile.
 ///
 /// # Errors
-/// The first thing that is wrong: the heap is broken.
+/// The first invariant that does not hold: the heap is broken.
 #[cfg(any(test, debug_assertions))]
 pub unsafe fn is_valid() -> Result<(), crate::Invalid> {
-    // SAFETY: the caller's promise.
-    front::existing_arena().map_or(Ok(()), |arena| unsafe { front::check(arena) })
+    // SAFETY: no other thread is inside the allocator (this function's own Safety section), and
+    // this one has left it.
+    existing_arena().map_or(Ok(()), |arena| unsafe { front::check(arena) })
 }
 
-/// How often threads waited for the locks of the pool since the start, and how long: `heaps` (a thread's first
-/// allocation and its end), `partial` (lists of spans with free blocks; a thread that takes one gives up soon and goes
-/// elsewhere), `growth`. What was free at once does not count.
+/// The number of times that threads have waited for the locks of the pool since the start, and the
+/// time. The locks are `heaps` (a thread takes it at its first allocation and at its end),
+/// `partial` (lists of spans with free blocks; a thread that wants a span gives up soon and looks
+/// elsewhere) and `growth`. A lock that was free at once does not count.
 #[cfg(feature = "lock-stats")]
 pub fn lock_stats() -> [(&'static str, theap_platform::Contention); 3] {
     crate::pool::lock_stats()
@@ -245,47 +237,52 @@ pub fn lock_stats() -> [(&'static str, theap_platform::Contention); 3] {
 /// Whether the address lies in the heap's range.
 #[inline]
 pub fn owns(address: *const u8) -> bool {
-    front::existing_arena().is_some_and(|arena| arena.contains(address as usize))
+    existing_arena().is_some_and(|arena| arena.addresses().contains(address as usize))
 }
 
-/// Bytes that may be used at `block`: at least what was asked for. 0 for null and for what is not a block of the heap
-/// (as far as that is known: an address inside a block's slot range whose class fits counts as one).
+/// The bytes that may be used at `block`: at least as many as were asked for. 0 for null and for an
+/// address at which no block of the heap begins. A block that was freed counts as one as long as
+/// its span is in use.
 ///
-/// A caller of Rust's `dealloc` must still name the size it asked for.
+/// A caller of Rust's `dealloc` must still name the size that it asked for.
 pub fn usable_size(block: *const u8) -> usize {
     front::usable_size(block)
 }
 
-/// Allocation as C knows it: sizes are not remembered by the caller. For front ends such as the shared library.
+/// Allocation in C's way, where the caller does not remember sizes: for front ends such as the
+/// shared library.
 pub mod raw {
-    use super::{DEFAULT, front};
+    use super::{DEFAULT, front, process};
 
-    /// At least `size` bytes at a multiple of 16; also for size 0. Null if there is no memory.
+    /// Allocates at least `size` bytes at a multiple of 16; a block of its own also for size 0.
+    /// Null if there is no memory.
     #[inline(always)]
     pub fn alloc(size: usize) -> *mut u8 {
         front::alloc(size, &DEFAULT)
     }
 
-    /// Registers the heap's fork handlers now instead of at the first allocation: for whoever is loaded before all
-    /// other code, so that other fork handlers find the heap unlocked and may allocate.
+    /// Registers the heap's fork handlers now instead of at the first allocation. A library that is
+    /// loaded before all other code calls it, so that other code's fork handlers find the heap
+    /// unlocked and may allocate.
     pub fn handle_forks() {
-        front::handle_forks();
+        process::handle_forks();
     }
 
-    /// A block for `size` bytes, at a multiple of 16, from what the thread has at hand for tiny sizes; else null, and
-    /// [`alloc`] must be asked.
+    /// Takes a block for `size` bytes, at a multiple of 16, from the thread's magazine if the size
+    /// is at most 1 KiB and the magazine has one. Else null: then call [`alloc`].
     #[inline(always)]
     pub fn alloc_cached(size: usize) -> *mut u8 {
         front::alloc_cached(size)
     }
 
-    /// As [`alloc`], at a multiple of `align`, a power of two.
+    /// Allocates at least `size` bytes at a multiple of `align`, a power of two. Null if there is
+    /// no memory.
     #[inline]
     pub fn alloc_aligned(size: usize, align: usize) -> *mut u8 {
         front::alloc_aligned(size, align, &DEFAULT)
     }
 
-    /// As [`alloc`], zeroed.
+    /// Allocates at least `size` bytes at a multiple of 16, zeroed. Null if there is no memory.
     #[inline]
     pub fn alloc_zeroed(size: usize) -> *mut u8 {
         front::alloc_zeroed(size, 16, &DEFAULT)
@@ -294,38 +291,45 @@ pub mod raw {
     /// Frees a block, or nothing if it is null.
     ///
     /// # Safety
-    /// `block` is null or live; it is not used afterwards. A foreign pointer, and what the drain recognises as a
-    /// double free or as no block, ends the process with a message.
+    /// `block` is null or a live block of the heap, and nobody uses it afterwards. A pointer that
+    /// is not the heap's, and a double free or a pointer to no block that the drain recognises, end
+    /// the process with a message.
     #[inline(always)]
     pub unsafe fn free(block: *mut u8) {
-        // SAFETY: the caller's promise.
+        // SAFETY: this function's own Safety section.
         unsafe { front::free(block, &DEFAULT) };
     }
 
-    /// As [`free`], for a block that is not null and was asked for with `size` and an alignment of at most 16.
+    /// Frees a block that was asked for with `size` and an alignment of at most 16, faster than
+    /// [`free`].
     ///
     /// # Safety
-    /// As for [`free`].
+    /// The conditions of [`free`], and `block` is not null and `size` is the one that it was asked
+    /// for with.
     #[inline(always)]
     pub unsafe fn free_sized(block: *mut u8, size: usize) {
-        // SAFETY: the caller's promise.
+        // SAFETY: this function's own Safety section.
         unsafe { front::free_sized(block, size, &DEFAULT) };
     }
 
-    /// Changes the size of a live block: in place where its class stays or a run's neighbours are free. Null if there
-    /// is no memory; the block then stays.
+    /// Changes the size of a live block: in place where its class stays or the slots behind a run
+    /// are free. Returns the block of the new size, or null if there is no memory; the old block
+    /// then stays.
     ///
     /// # Safety
-    /// `block` is live.
+    /// `block` is a live block of the heap. If null is not returned, nobody uses it afterwards.
     pub unsafe fn realloc(block: *mut u8, size: usize) -> *mut u8 {
         let usable = super::usable_size(block);
         if usable == 0 && !block.is_null() {
-            // Nothing that the heap gave has no room: this says so, and ends the process.
-            // SAFETY: the caller's promise is broken.
+            // Every block of the heap has room: the free says what is wrong with this one, and ends
+            // the process.
+            // SAFETY: nothing discharges the free's precondition: the caller has passed an address
+            // of no block.
             unsafe { front::free(block, &DEFAULT) };
             return core::ptr::null_mut();
         }
-        // SAFETY: the caller's promise. A class's usable size has the same class.
+        // SAFETY: this function's own Safety section. The usable size of a block of a class has the
+        // same class.
         unsafe { front::resize(block, usable, size, 16, &DEFAULT) }
     }
 }
@@ -336,12 +340,13 @@ mod allocator {
     use allocator_api2::alloc::{AllocError, Allocator};
     use core::ptr::NonNull;
 
-    // SAFETY: all values share one heap, so a block may be freed through any of them, and lives until then.
+    // SAFETY: all values share one heap, so a block may be freed through any of them, and lives
+    // until then.
     unsafe impl Allocator for Theap {
         #[inline]
         fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
             slice(
-                front::alloc_aligned(layout.size(), layout.align(), &self.config),
+                front::alloc_aligned(layout.size(), layout.align(), &self.setup),
                 layout,
             )
         }
@@ -349,14 +354,14 @@ mod allocator {
         #[inline]
         fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
             slice(
-                front::alloc_zeroed(layout.size(), layout.align(), &self.config),
+                front::alloc_zeroed(layout.size(), layout.align(), &self.setup),
                 layout,
             )
         }
 
         #[inline]
         unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
-            // SAFETY: the caller's contract: a live block of this layout.
+            // SAFETY: `Allocator`'s contract: a live block of this layout.
             unsafe { self.dealloc(block.as_ptr(), layout) };
         }
 
@@ -367,7 +372,7 @@ mod allocator {
             old: Layout,
             new: Layout,
         ) -> Result<NonNull<[u8]>, AllocError> {
-            // SAFETY: the caller's contract.
+            // SAFETY: `Allocator`'s contract.
             unsafe { self.change(block, old, new) }
         }
 
@@ -378,12 +383,14 @@ mod allocator {
             old: Layout,
             new: Layout,
         ) -> Result<NonNull<[u8]>, AllocError> {
-            // SAFETY: the caller's contract.
+            // SAFETY: `Allocator`'s contract.
             unsafe { self.change(block, old, new) }
         }
     }
 
     impl Theap {
+        /// Gives the block the layout `new`.
+        ///
         /// # Safety
         /// `block` is a live block of the layout `old`.
         unsafe fn change(
@@ -393,14 +400,15 @@ mod allocator {
             new: Layout,
         ) -> Result<NonNull<[u8]>, AllocError> {
             if old.align() == new.align() {
-                // SAFETY: the caller's promise.
+                // SAFETY: this function's own Safety section.
                 return slice(
                     unsafe { self.realloc(block.as_ptr(), old, new.size()) },
                     new,
                 );
             }
             let moved = self.allocate(new)?;
-            // SAFETY: two different blocks of at least these sizes; the old one is the caller's to free.
+            // SAFETY: two different blocks of at least these sizes; the old one is the caller's to
+            // free.
             unsafe {
                 let bytes = old.size().min(new.size());
                 core::ptr::copy_nonoverlapping(block.as_ptr(), moved.as_ptr().cast(), bytes);
@@ -410,6 +418,7 @@ mod allocator {
         }
     }
 
+    /// A block as the slice that `Allocator` wants.
     fn slice(block: *mut u8, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         NonNull::new(block)
             .map(|block| NonNull::slice_from_raw_parts(block, layout.size()))

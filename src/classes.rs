@@ -1,6 +1,8 @@
 //! Size classes: the table that `build.rs` generates, and the index of a block within its span.
 
-/// What is fixed about one size class.
+use crate::geometry::{ClassId, SLOT, SLOTS};
+
+/// The constants of one size class.
 #[derive(Clone, Copy, Debug)]
 pub struct Class {
     /// Bytes of a block.
@@ -9,9 +11,9 @@ pub struct Class {
     pub blocks: u16,
     /// 64 KiB slots of a span.
     pub slots: u8,
-    /// Least and greatest capacity of the class's magazine, in blocks.
+    /// Least capacity of the class's magazine, in blocks.
     pub least: u8,
-    /// See `least`.
+    /// Greatest capacity of the class's magazine before learning, in blocks.
     pub magazine: u16,
     /// `ceil(2^RECIPROCAL_SHIFT / size)`: turns the division by `size` into a multiplication.
     pub reciprocal: u64,
@@ -19,11 +21,16 @@ pub struct Class {
 
 include!(concat!(env!("OUT_DIR"), "/classes.rs"));
 
+const _: () = assert!(
+    CLASS_COUNT == theap_arch::CLASSES && TABLE_SLOT == SLOT && TABLE_SLOTS == SLOTS,
+    "build.rs, the geometry and the machine layer agree"
+);
+
 impl Class {
     /// Bytes of a span, the unused rest at its end included.
     #[inline]
     pub fn span_bytes(&self) -> usize {
-        self.slots as usize * crate::pool::SLOT
+        self.slots as usize * SLOT
     }
 
     /// `offset / size`, for an offset below 2 MiB.
@@ -32,8 +39,8 @@ impl Class {
         ((offset as u64).wrapping_mul(self.reciprocal) >> RECIPROCAL_SHIFT) as usize
     }
 
-    /// The index of the block that starts at `offset` bytes from the span's first byte, or `None` if no block
-    /// starts there. `offset` is below 2 MiB.
+    /// The index of the block that starts at `offset` bytes from the span's first byte, or `None`
+    /// if no block starts there. `offset` is below 2 MiB.
     #[inline]
     pub fn index_of(&self, offset: usize) -> Option<usize> {
         let index = self.quotient(offset);
@@ -41,19 +48,21 @@ impl Class {
     }
 }
 
-/// The smallest class whose blocks hold `size` bytes at a multiple of `align`, or `None` if only a run does.
-/// Blocks of a class whose size is a multiple of `align` are aligned to it, since spans start at 64 KiB boundaries.
+/// The smallest class whose blocks hold `size` bytes at a multiple of `align`, or `None` if only a
+/// run does. Blocks of a class whose size is a multiple of `align` are aligned to it, since spans
+/// start at 64 KiB boundaries.
 #[inline]
-pub fn class_for(size: usize, align: usize) -> Option<usize> {
-    if size > theap_arch::CLASSED_MAX || align > crate::pool::SLOT {
+pub fn class_for(size: usize, align: usize) -> Option<ClassId> {
+    if size > theap_arch::CLASSED_MAX || align > SLOT {
         return None;
     }
     if align <= 16 {
         // Every class's size is a multiple of 16.
-        return Some(theap_arch::class_of(size));
+        return Some(ClassId::new(theap_arch::class_of(size)));
     }
     let first = theap_arch::class_of(size.max(align));
-    (first..CLASS_COUNT).find(|&c| (CLASSES[c].size as usize).is_multiple_of(align))
+    let fits = |class: &usize| (CLASSES[*class].size as usize).is_multiple_of(align);
+    (first..CLASS_COUNT).find(fits).map(ClassId::new)
 }
 
 #[cfg(test)]
@@ -90,7 +99,8 @@ mod tests {
         for shift in 0..=16 {
             let align = 1usize << shift;
             for size in [1, 15, 17, 100, 129, 1000, 5000, 70_000, 200_000, 262_144] {
-                let class = CLASSES[class_for(size, align).expect("fits a class")];
+                let class = class_for(size, align).expect("fits a class");
+                let class = CLASSES[class.index()];
                 assert!(class.size as usize >= size && (class.size as usize).is_multiple_of(align));
             }
         }

@@ -1,31 +1,36 @@
-//! The crash reporter: on SIGSEGV, SIGBUS and SIGABRT one line that says what the address is to the heap.
+//! The crash report: on SIGSEGV, SIGBUS and SIGABRT theap writes one line that says what the
+//! address is to the heap.
 //!
-//! It runs in the signal's handler, on whatever state the heap is in: it reads tables that are always mapped, takes no
-//! lock, allocates nothing, and writes one line. It makes do with a small stack (a thread's signal stack has 8 KiB): one
-//! line is filled in place. If the tables are so broken that reading them faults, the process
-//! ends as it would have without.
+//! The report is made in the signal's handler, whatever state the heap is in. It reads tables that
+//! are always mapped, takes no lock, allocates nothing, and writes one line, which is filled in
+//! place: a thread's signal stack may have no more than 8 KiB. If the tables are so broken that
+//! reading them faults, the process ends as it would have without the report.
+#![allow(unsafe_code)] // Installs a signal handler.
 
 use crate::classes::CLASSES;
-use crate::heap::ownership::{FIRST_HEAP, FREE, NOBODY, POOL, RUN};
 use crate::pool::describe::{Block, Part};
-use crate::{fatal, front};
+use crate::pool::global::existing_arena;
+use crate::pool::metadata::ownership::{FIRST_HEAP, FREE, NOBODY, POOL, RUN};
+use crate::{front, messages};
 use core::fmt::{self, Write};
 use theap_platform::crash::{self, Crash};
 use theap_platform::{Error, Line, Os};
 
 type Text = Line<512>;
 
-/// From now on the first SIGSEGV, SIGBUS or SIGABRT of the process is reported in one line on stderr; then what handled
-/// the signal before does. As the option `crash_report`, but after the program's own handlers are there. A handler that
-/// is set later replaces this one.
+/// From now on theap reports the first SIGSEGV, SIGBUS or SIGABRT of the process in one line on
+/// stderr, and then calls the handler that the signal had before. This does what the option
+/// `crash_report` does, but a program can call it after it has set its own handlers. A handler that
+/// the program sets later replaces theap's.
 ///
 /// # Errors
-/// What the system answered when it refused.
+/// The system's error if it refuses to set a handler.
 pub fn report_crashes() -> Result<(), Error> {
     // SAFETY: `report` runs on the signal's stack, takes no lock, and allocates nothing.
     unsafe { crash::install(report) }
 }
 
+/// Writes the report.
 fn report(crash: Crash) {
     let mut line = Text::sized();
     // A line takes everything, and cuts off what is too much.
@@ -33,11 +38,12 @@ fn report(crash: Crash) {
     line.send(Os::LINUX);
 }
 
+/// Fills in the report's line.
 fn fill(line: &mut Text, crash: Crash) -> fmt::Result {
     let (name, address) = match crash {
         Crash::Segv(address) => ("SIGSEGV", address),
         Crash::Bus(address) => ("SIGBUS", address),
-        Crash::Abort => ("SIGABRT", fatal::misused()),
+        Crash::Abort => ("SIGABRT", messages::misused()),
     };
     write!(line, "theap: {name}")?;
     match (address, crash) {
@@ -45,17 +51,22 @@ fn fill(line: &mut Text, crash: Crash) -> fmt::Result {
             write!(line, " at {address:#x}: ")?;
             describe(line, address)
         }
-        (None, Crash::Abort) => line.write_str(", not for a wrong free that the heap noticed"),
-        (None, _) => line.write_str(", sent by a process or at an address that is none"),
+        (None, Crash::Abort) => {
+            line.write_str(": the program called abort(); the heap had found no misuse")
+        }
+        (None, _) => line.write_str(
+            ": no address is known; a process sent the signal, or the address was not canonical",
+        ),
     }
 }
 
+/// Says what an address is to the heap.
 fn describe(line: &mut Text, address: usize) -> fmt::Result {
-    let found = front::existing_arena().and_then(|arena| arena.describe(address));
+    let found = existing_arena().and_then(|arena| arena.describe(address));
     let Some(place) = found else {
         return line.write_str("not in the heap");
     };
-    let (node, pages, state) = (place.node, place.pages, place.state);
+    let (node, pages, state) = (place.node.0, place.pages, place.state);
     write!(
         line,
         "in the heap, node {node}, pages {pages}, slot {state}"
@@ -69,28 +80,20 @@ fn describe(line: &mut Text, address: usize) -> fmt::Result {
     }
 }
 
-/// Whether a block is in a quarantine, or at hand.
-fn waits(block: usize) -> bool {
-    #[cfg(feature = "hardened")]
-    return front::existing_arena()
-        .and_then(|arena| Some(!arena.is_live(arena.place(block)?)))
-        .unwrap_or(false);
-    #[cfg(not(feature = "hardened"))]
-    {
-        let _ = block;
-        false
-    }
-}
-
+/// Says what is known of a block.
 fn describe_block(line: &mut Text, block: &Block, address: usize) -> fmt::Result {
-    let (size, start) = (CLASSES[block.class].size, block.start);
+    let (size, start) = (CLASSES[block.class.index()].size, block.start);
     write!(
         line,
         "; block of {size} bytes at {start:#x} + {}",
         address - start
     )?;
     let cached = front::cached_by(block.class, block.start);
-    match (block.free || waits(block.start), block.remote, cached) {
+    match (
+        block.free || front::is_held_back(block.start),
+        block.remote,
+        cached,
+    ) {
         (true, ..) => line.write_str(", free"),
         (_, true, _) => line.write_str(", freed by another thread than its span's"),
         (_, _, Some(heap)) => write!(line, ", free, cached by heap {heap}"),

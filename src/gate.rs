@@ -1,21 +1,28 @@
-//! Which front serves which class: the gates of the A/B.
+//! The gate: which front serves which size class, set by the options `front` and `classes` and
+//! changed while the program runs, so that two fronts can be compared in one process.
 //!
-//! One word of the arena holds the answer; any thread may change it at any time. A heap compares it on its slow paths
-//! and switches its own magazines there, so nothing is shared but this word, and relaxed accesses do.
+//! One word of the arena holds the answer; any thread may change it at any time. A heap compares it
+//! with its own state on its slow paths and switches its own magazines there. Nothing else is
+//! shared, so relaxed accesses do.
 
+use crate::choices::choices;
 use crate::classes::CLASS_COUNT;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// What stands between malloc and the heap of a thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Front {
-    /// The magazines, for the classes that they serve; the classic front for the others.
-    Theap,
-    /// The classic front for all classes: a small array, then a singly linked list.
-    Classic,
+choices! {
+    /// The front of the heap: the kind of cache of free blocks, one in each thread, that serves
+    /// most calls of malloc and free. The spans behind it are the same for both kinds.
+    pub enum Front {
+        /// Magazines (arrays of block addresses) for the size classes of the option `classes`; the
+        /// classic front for the other classes, and for all in a build without magazines.
+        Theap = "theap",
+        /// The classic front for all classes: a small array of blocks, then a singly linked list
+        /// through them.
+        Classic = "classic",
+    }
 }
 
-/// A set of size classes.
+/// A set of size classes, by their numbers: class 0 has the smallest blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Classes(u64);
 
@@ -27,7 +34,7 @@ impl Classes {
     /// No class.
     pub const NONE: Self = Self(0);
 
-    /// The classes whose bits are set; bits from [`Classes::COUNT`] on mean nothing.
+    /// The classes whose bits are set; bits from [`Classes::COUNT`] on are ignored.
     pub const fn from_bits(bits: u64) -> Self {
         Self(bits & Self::ALL.0)
     }
@@ -57,6 +64,7 @@ impl Classes {
     }
 }
 
+/// Reads a number from 0 to 99 without leading zeros.
 fn number(text: &[u8]) -> Option<usize> {
     match text {
         [digit @ b'0'..=b'9'] => Some(usize::from(digit - b'0')),
@@ -67,15 +75,16 @@ fn number(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// Set while the classic front serves all classes; the bits below are the classes of the magazines otherwise.
+/// Set while the classic front serves all classes; the bits below are the classes of the magazines
+/// otherwise.
 const CLASSIC: u64 = 1 << 63;
 
-/// The word.
+/// The word that says which classes magazines serve.
 #[derive(Debug)]
 pub struct Gate(AtomicU64);
 
 impl Gate {
-    /// As the options say.
+    /// A gate that says what the options say.
     pub const fn new(front: Front, classes: Classes) -> Self {
         let classic = matches!(front, Front::Classic);
         Self(AtomicU64::new(
@@ -83,14 +92,15 @@ impl Gate {
         ))
     }
 
-    /// Classes that magazines serve now.
+    /// The classes that magazines serve now, a bit each; none while the classic front serves all.
     #[inline]
+    #[cfg(any(feature = "magazines", test))]
     pub fn served(&self) -> u64 {
         let word = self.0.load(Ordering::Relaxed);
         if word & CLASSIC == 0 { word } else { 0 }
     }
 
-    /// What is set.
+    /// The front and the classes that are set.
     pub fn get(&self) -> (Front, Classes) {
         let word = self.0.load(Ordering::Relaxed);
         let front = if word & CLASSIC == 0 {
@@ -101,7 +111,7 @@ impl Gate {
         (front, Classes(word & !CLASSIC))
     }
 
-    /// Sets the front; which classes magazines serve stays.
+    /// Sets the front; the set of classes that magazines serve stays.
     pub fn set_front(&self, front: Front) {
         match front {
             Front::Theap => self.0.fetch_and(!CLASSIC, Ordering::Relaxed),

@@ -1,54 +1,44 @@
 //! theap: a memory allocator on 2 MiB hugepages for latency-sensitive services on Linux x86_64.
 //!
-//! [`Theap`] is a `#[global_allocator]`; [`warm_up`], [`warm_up_class`], [`collect`], [`purge`] and [`stats`] act on its heap.
+//! [`Theap`] is a `#[global_allocator]`; [`warm_up`], [`warm_up_class`], [`collect`], [`purge`] and
+//! [`stats`] act on its heap.
 //!
 //! ```text
-//! api -> front (magazines) -> heap (spans of a thread, remote frees) -> pool (SuperSlabs, slots, growth)
+//! api -> process -> front (magazines) -> heap (a thread's spans) -> pool (SuperSlabs, slots)
 //! ```
 //!
-//! A layer calls only those to its right; `theap-arch` has what is tuned for the machine, `theap-platform` what is
-//! asked of the operating system. `docs/design.md` tells why.
+//! A layer calls only those to its right; `theap-arch` has what is tuned for the machine,
+//! `theap-platform` what is asked of the operating system. `docs/design.md` tells why.
 #![cfg_attr(not(test), no_std)]
-#![cfg_attr(loom, allow(dead_code, reason = "the models use the protocols alone"))]
-#![cfg_attr(
-    any(
-        feature = "hardened",
-        feature = "valgrind",
-        not(all(feature = "theap", feature = "shared-pool", feature = "drain"))
-    ),
-    allow(
-        dead_code,
-        reason = "a layer that is left out, or covered, leaves what only it used"
-    )
-)]
-#![allow(unsafe_code)] // An allocator: every file but `config`, `classes`, `stats` and the protocols needs it.
-
-mod classes;
 
 cfg_if::cfg_if! {
     if #[cfg(loom)] {
         // The protocols alone, for the models of tests/loom.
-        pub mod heap;
+        #[allow(dead_code, reason = "the models use the protocols alone")]
+        mod classes;
+        #[allow(dead_code, reason = "the models use the protocols alone")]
+        pub mod geometry;
+        #[allow(dead_code, reason = "the models use the protocols alone")]
         pub mod pool;
+        #[allow(dead_code, reason = "the models use the protocols alone")]
         pub mod stats;
         pub mod sync;
     } else {
-        mod heap;
-        mod pool;
-        mod sync;
-    }
-}
-
-cfg_if::cfg_if! {
-    if #[cfg(not(loom))] {
         mod api;
+        mod choices;
+        mod classes;
         mod config;
         mod crash;
-        mod fatal;
         mod front;
         mod gate;
+        mod geometry;
+        mod heap;
+        mod messages;
         mod placement;
+        mod pool;
+        mod process;
         mod stats;
+        mod sync;
 
         pub use api::{
             Theap, class_size, collect, gates, owns, placement, purge, raw, seal, set_classes, set_front, set_learning, stats, unseal,

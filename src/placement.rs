@@ -1,27 +1,28 @@
-//! On which nodes the heap's memory really lies. Bindings are preferences: a node without free memory, or without free
-//! hugetlb pages, serves from another one, and only the kernel knows.
+//! The NUMA nodes on which the memory of the heap really lies. A binding is a preference: where a
+//! node has no free memory, or no free hugetlb pages, the kernel takes pages of another node, and
+//! only the kernel knows which.
 
-use crate::Error;
+use crate::geometry::{NodeIndex, SUPER};
 use crate::pool::Arena;
 use core::fmt::{self, Write};
-use theap_platform::{MAX_NODES, NodeId};
+use theap_platform::{Error, MAX_NODES, NodeId};
 
-/// One NUMA node's memory of the heap, in bytes.
+/// The memory of the heap on one NUMA node, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NodePlacement {
     /// The kernel's number of the node.
     pub node: u8,
-    /// Mapped memory that is bound to the node, touched or not.
+    /// Bytes of mapped memory that is bound to the node, touched or not.
     pub bound: u64,
-    /// Memory that lies on the node, bound to whichever.
+    /// Bytes of memory that lies on the node, whatever node it is bound to.
     pub resident: u64,
-    /// Memory that is bound to the node and lies on another one.
+    /// Bytes of memory that is bound to the node and lies on another one.
     pub strayed: u64,
 }
 
-/// What [`crate::placement`] found: the nodes that the heap binds memory to (one if it binds to none), and those that
-/// memory was found on besides.
+/// The answer of [`crate::placement`]: a row for each node that the heap binds memory to (one node
+/// if it binds to none), and for each other node on which memory was found.
 #[derive(Clone, Debug)]
 pub struct Placement {
     nodes: [NodePlacement; MAX_NODES],
@@ -39,10 +40,10 @@ impl Placement {
         len: 0,
     };
 
-    /// Writes three lines for each node.
+    /// Writes three lines for each node, with figures in bytes.
     ///
     /// # Errors
-    /// What `out` answered.
+    /// The error that `out` returned.
     pub fn write_text(&self, out: &mut impl Write) -> fmt::Result {
         for row in self.nodes() {
             for (name, bytes) in [
@@ -56,7 +57,7 @@ impl Placement {
         Ok(())
     }
 
-    /// A row for each node; none before the first allocation.
+    /// The rows, one for each node; none before the first allocation.
     pub fn nodes(&self) -> &[NodePlacement] {
         &self.nodes[..self.len]
     }
@@ -64,27 +65,29 @@ impl Placement {
     /// Asks the kernel about every page of the heap.
     ///
     /// # Errors
-    /// As for `crate::placement`.
+    /// The error of the kernel's answer, as [`crate::placement`] returns it.
     pub(crate) fn gather(arena: &Arena) -> Result<Self, Error> {
         let mut this = Self::NONE;
-        for node in 0..arena.bound_nodes() {
-            this.row(arena.kernel_node(node));
+        let affinity = arena.affinity();
+        for node in 0..affinity.bound_nodes() {
+            this.row(affinity.kernel_node(NodeIndex(node as u8)));
         }
-        arena.each_mapped(|super_index, bytes| {
-            if let Some(node) = arena.binding(super_index) {
-                this.row(node).bound += bytes;
+        for node in arena.nodes() {
+            let bound = |i| affinity.binding(node.supers().id(i));
+            for bound in node.pages().mapped_supers().filter_map(bound) {
+                this.row(bound).bound += SUPER as u64;
             }
-        });
-        arena.each_resident(|super_index, node, bytes| {
-            this.row(node).resident += bytes;
-            if let Some(bound) = arena.binding(super_index).filter(|&bound| bound != node) {
-                this.row(bound).strayed += bytes;
-            }
-        })?;
+            node.pages().each_resident(|i, on, bytes| {
+                this.row(on).resident += bytes;
+                if let Some(bound) = bound(i).filter(|&bound| bound != on) {
+                    this.row(bound).strayed += bytes;
+                }
+            })?;
+        }
         Ok(this)
     }
 
-    /// The row of a node. With more nodes than rows the last one takes the rest.
+    /// The row of a node. If there are more nodes than rows, the last row takes the rest.
     fn row(&mut self, NodeId(node): NodeId) -> &mut NodePlacement {
         let known = self.nodes().iter().position(|row| row.node == node);
         let at = known.unwrap_or_else(|| {

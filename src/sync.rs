@@ -1,9 +1,9 @@
 //! Atomics and locks, under one name for the product and for loom.
 //!
-//! The lock-free protocols (`heap::ownership`, `pool::superslab`, `pool::avail`, `pool::stash`, `pool::queue`,
-//! `pool::claims`, `stats`) use only what this module exports, so that the models in `tests/loom` run the
-//! product's own source. There every access can be weakened by the line that it stands in: that a model can fail is
-//! shown for each protocol.
+//! The lock-free protocols (`heap::ownership`, `pool::superslab`, `pool::avail`, `pool::stash`,
+//! `pool::queue`, `pool::claims`, `stats`) use only what this module exports, so that the models in
+//! `tests/loom` run the product's own source. There every access can be weakened by the line that
+//! it stands in: that a model can fail is shown for each protocol.
 
 cfg_if::cfg_if! {
     if #[cfg(loom)] {

@@ -1,4 +1,5 @@
-//! What fuzzing found worth keeping (`fuzz/corpus`), run again: without the fuzzer, in every feature combination.
+//! The inputs that fuzzing found worth keeping (`fuzz/corpus`), run again: without the fuzzer, in
+//! every feature combination.
 
 mod oracle;
 

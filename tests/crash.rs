@@ -1,4 +1,5 @@
-//! The crash reporter: one line that says what the address is to the heap, then what handled the signal before.
+//! The crash reporter: one line that says what the address is to the heap, then what handled the
+//! signal before.
 #![allow(unsafe_code)] // Crashes on purpose, in processes of their own.
 
 mod child;
@@ -92,7 +93,7 @@ const CRASHES: &[Scenario] = &[
             touch_closed(block, 0);
         },
     ),
-    #[cfg(all(feature = "theap", feature = "drain", not(feature = "hardened")))]
+    #[cfg(all(feature = "magazines", feature = "drain", not(feature = "hardened")))]
     (
         "a block in a magazine that has grown",
         libc::SIGSEGV,
@@ -149,15 +150,20 @@ const CRASHES: &[Scenario] = &[
             theap::collect();
         },
     ),
-    ("an abort", libc::SIGABRT, &["not for a wrong free"], || {
-        allocate(1);
-        // SAFETY: no precondition.
-        unsafe { libc::abort() }
-    }),
+    (
+        "an abort",
+        libc::SIGABRT,
+        &["the program called abort(); the heap had found no misuse"],
+        || {
+            allocate(1);
+            // SAFETY: no precondition.
+            unsafe { libc::abort() }
+        },
+    ),
     (
         "a signal from outside",
         libc::SIGSEGV,
-        &["sent by a process or at an address that is none"],
+        &["no address is known; a process sent the signal"],
         || {
             allocate(1);
             // SAFETY: no precondition.
@@ -198,7 +204,8 @@ fn scenario() {
         println!("hugetlb: {on_hugetlb}");
         return touch(run + 5);
     }
-    // The standard library's own handler for overflows of the stack is there already, and would come first.
+    // The standard library's own handler for overflows of the stack is there already, and would
+    // come first.
     for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGABRT] {
         handle(signal, libc::SIG_DFL);
     }

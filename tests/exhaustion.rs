@@ -1,5 +1,5 @@
-//! No memory, no addresses, no hugepages, absurd sizes and wrong options: null or the next best, one message, and
-//! never a signal. Each in a process of its own that uses theap for nothing else.
+//! No memory, no addresses, no hugepages, absurd sizes and wrong options: null or the next best,
+//! one message, and never a signal. Each in a process of its own that uses theap for nothing else.
 #![allow(unsafe_code)] // Calls the allocator directly, and setrlimit.
 
 mod cgroup;
@@ -70,7 +70,8 @@ fn limit(resource: libc::__rlimit_resource_t, field: &str, more: usize) {
     assert_eq!(unsafe { libc::setrlimit(resource, &limit) }, 0);
 }
 
-/// Allocates until nothing is left, frees half and allocates again. `least` is what there must have been.
+/// Allocates until nothing is left, frees half and allocates again. `least` is what there must have
+/// been.
 fn exhaust(least: usize) {
     // What the test itself needs it has before.
     let mut blocks = Vec::with_capacity(1 << 20);
@@ -275,7 +276,7 @@ fn little_memory_is_used_up_and_comes_back() {
     ] {
         one(
             messages(limited, &[variable]),
-            "theap: out of memory: no further ",
+            "theap: out of memory: the heap cannot grow by ",
         );
     }
 }
@@ -299,7 +300,7 @@ fn without_hugetlb_pages_the_heap_is_on_others() {
             let scenario = format!("64-mib {pages}");
             one(
                 messages(&scenario, &[("THEAP_PAGES", "hugetlb")]),
-                "theap: no ",
+                "theap: fewer than ",
             );
             assert!(messages(&scenario, &[("THEAP_PAGES", "auto")]).is_empty());
         }
@@ -318,7 +319,7 @@ fn a_group_that_may_use_few_hugetlb_pages_gets_others() {
     {
         let mut command = child::command("cgroup 5", &[("THEAP_PAGES", "hugetlb")]);
         group.hold(&mut command);
-        one(said("cgroup 5", command), "theap: no ");
+        one(said("cgroup 5", command), "theap: fewer than ");
         assert!(pool.returns_to(60));
     }
 }
@@ -327,7 +328,7 @@ fn a_group_that_may_use_few_hugetlb_pages_gets_others() {
 fn absurd_sizes_and_alignments_are_null() {
     one(
         messages("too-much", &[]),
-        "theap: out of memory: no further ",
+        "theap: out of memory: the heap cannot grow by ",
     );
 }
 
@@ -353,7 +354,7 @@ fn wrong_options_are_reported_and_ignored() {
         .iter()
         .map(|row| {
             format!(
-                "theap: {}=nonsense is not valid ({}); ignored\n",
+                "theap: {}=nonsense is not valid; theap ignores it. Valid: {}\n",
                 row.variable, row.values
             )
         })

@@ -1,5 +1,6 @@
-//! What the machine takes away while a program runs: hugetlb pages that another process maps, the memory of a control
-//! group, threads that cannot be started. Each in a process of its own, with theap as the global allocator.
+//! Things that the machine takes away while a program runs: hugetlb pages that another process
+//! maps, the memory of a control group, threads that cannot be started. Each in a process of its
+//! own, with theap as the global allocator.
 #![allow(unsafe_code)] // Limits of the process, and hugetlb pages of somebody else.
 
 mod cgroup;
@@ -210,7 +211,7 @@ fn a_pool_that_somebody_else_drains_in_mid_run() {
     );
     assert!(output.status.success(), "{}", output.status);
     assert!(
-        said.starts_with("theap: no ") && said.lines().count() == 1,
+        said.starts_with("theap: fewer than ") && said.lines().count() == 1,
         "{said}"
     );
     assert!(meanwhile < first + 40, "the pool was dry");
@@ -264,8 +265,8 @@ fn a_memory_group_counts_what_is_freed_as_free() {
     assert_ne!(group.has_killed(), Some(true));
 }
 
-/// What the documentation says of a group's limit: the kernel kills, whoever touches or populates; a heap with an end
-/// of its own below the limit answers null.
+/// The documentation says of a group's limit that the kernel kills, whoever touches or populates;
+/// a heap with an end of its own below the limit answers null.
 #[test]
 fn a_memory_group_kills_unless_the_heap_ends_before() {
     let Some(group) = memory_group(104) else {

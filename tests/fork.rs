@@ -1,6 +1,6 @@
-//! Fork: parent and child both write all of the heap, with a hugetlb pool that has room for the copies, with one that
-//! has not, and while another thread of the parent writes; and what a child of a process that publishes its figures
-//! has of its own while the parent runs on.
+//! Fork: parent and child both write all of the heap, with a hugetlb pool that has room for the
+//! copies, with one that has not, and while another thread of the parent writes; and what a child
+//! of a process that publishes its figures has of its own while the parent runs on.
 #![allow(unsafe_code)] // Calls the allocator directly, and fork.
 
 mod child;
@@ -25,7 +25,8 @@ fn block_of_my_own() -> &'static mut [u8] {
 
 /// Forks; the child ends with 0 if `in_child` returns.
 fn fork(in_child: impl FnOnce(), in_parent: impl FnOnce()) {
-    // SAFETY: the child uses this thread's memory and theap, which is made for it, and ends without unwinding.
+    // SAFETY: the child uses this thread's memory and theap, which is made for it, and ends without
+    // unwinding.
     match unsafe { libc::fork() } {
         -1 => panic!("fork"),
         0 => {
@@ -117,7 +118,8 @@ fn parent_runs_ahead() {
     // SAFETY: the array has room for both; the handler is a function.
     unsafe {
         assert_eq!(libc::pipe(ends.as_mut_ptr()), 0);
-        // Handlers of children run in the order in which they were registered: theap is not in use yet.
+        // Handlers of children run in the order in which they were registered: theap is not in use
+        // yet.
         assert_eq!(libc::pthread_atfork(None, None, Some(wait_for_go)), 0);
     }
     GO.store(ends[0], Ordering::Relaxed);
@@ -174,7 +176,8 @@ fn scenario() {
     }
 }
 
-/// Runs a scenario with a pool of so many pages; whether hugetlb pages were kept, and what was said.
+/// Runs a scenario with a pool of so many pages; whether hugetlb pages were kept, and what was
+/// said.
 fn run(scenario: &str, pages: usize) -> Option<(bool, String)> {
     let pool = hugepages::Pool::take()?;
     if !pool.set(pages) {

@@ -1,5 +1,6 @@
-//! The fronts switched back and forth from another thread while eight threads allocate, free, hand blocks over, end
-//! and fork. Every block's content is checked when it is freed, and in the end no slot of the heap is in use.
+//! The fronts switched back and forth from another thread while eight threads allocate, free, hand
+//! blocks over, end and fork. Every block's content is checked when it is freed, and in the end no
+//! slot of the heap is in use.
 //!
 //! `FRONTS_SECONDS` in the environment sets how long it takes.
 #![allow(unsafe_code)] // Calls the allocator directly, and fork.
@@ -193,7 +194,7 @@ fn fronts_switch_back_and_forth_under_load() {
     };
     println!("{} lives, {stats:?}", lives.load(Ordering::Relaxed));
     assert_eq!(stats.active, 0, "slots are lost");
-    if cfg!(all(feature = "theap", feature = "stats")) {
+    if cfg!(all(feature = "magazines", feature = "stats")) {
         assert!(stats.totals.classes_switched > 100 && stats.totals.spills > 100);
     }
 }
@@ -228,7 +229,7 @@ fn in_a_process_of_its_own() {
     assert_eq!(theap::gates(), Some((Front::Classic, some)));
     theap::set_front(Front::Theap);
     theap::collect();
-    let switched = u64::from(cfg!(all(feature = "theap", feature = "stats")));
+    let switched = u64::from(cfg!(all(feature = "magazines", feature = "stats")));
     assert_eq!(theap::stats().totals.classes_switched, 5 * switched);
     theap::set_classes(Classes::ALL);
     theap::collect();

@@ -1,4 +1,5 @@
-//! theap as the global allocator of a test program: collections, threads, sizes from 0 to hundreds of MiB.
+//! theap as the global allocator of a test program: collections, threads, sizes from 0 to hundreds
+//! of MiB.
 #![allow(unsafe_code)] // Calls the allocator directly.
 
 use std::alloc::{GlobalAlloc, Layout};

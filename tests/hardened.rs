@@ -1,5 +1,6 @@
-//! What the feature `hardened` catches: each misuse in a process of its own, which must end by SIGABRT with the one
-//! line, and in the very step that is said: nothing but `step` stands between the mistake and the end.
+//! The misuse that the feature `hardened` catches: each in a process of its own, which must end by
+//! SIGABRT with the one line, and in the very step that is said: nothing but `step` stands between
+//! the mistake and the end.
 #![cfg(feature = "hardened")]
 #![allow(unsafe_code)] // Breaks every rule of the heap on purpose, in processes of their own.
 
@@ -10,13 +11,18 @@ use std::thread;
 use theap::{Front, raw};
 
 const DOUBLE: &str = "double free of ";
-const NO_BLOCK: &str = "free of a pointer to which no block belongs: ";
+const NO_BLOCK: &str =
+    "free of a pointer to which no block belongs (inside a block, or freed before): ";
 const FOREIGN: &str = "free of a pointer that is not from this heap: ";
 const SIZE: &str = "free with a size that is not the block's: ";
-const OVERFLOW: &str = "written to beyond its end: ";
-const AFTER_FREE: &str = "written to after its free: ";
+const OVERFLOW: &str = "heap corruption: a block was written to beyond its end: ";
+const AFTER_FREE: &str = "heap corruption: a block was written to after its free: ";
+/// The end of each message, after the address.
+const END: &str =
+    "; theap ends the process (SIGABRT). More about the address: THEAP_CRASH_REPORT=1\n";
 
-/// A name, what the message says, and the mistake. The last thing that it does before the end is [`last`].
+/// A name, what the message says, and the mistake. The last thing that it does before the end is
+/// [`last`].
 const MISTAKES: &[(&str, &str, fn())] = &[
     ("twice at once", DOUBLE, || twice(100, || ())),
     ("twice later", DOUBLE, || {
@@ -136,7 +142,8 @@ fn overflow(size: usize, bytes: usize) {
     last(block, || free(block));
 }
 
-/// Writes to a freed block; it is found when the block leaves the quarantine or is handed out again.
+/// Writes to a freed block; it is found when the block leaves the quarantine or is handed out
+/// again.
 fn after_free(size: usize, at: usize) {
     // A span whose blocks are all free is forgotten with what was in them.
     let (block, _kept) = (raw::alloc(size) as usize, raw::alloc(size));
@@ -166,11 +173,12 @@ fn every_misuse_ends_the_process_in_its_step() {
         let signal = output.status.signal();
         assert_eq!(signal, Some(libc::SIGABRT), "{name}: {stdout}{stderr}");
         let address = stdout.lines().rfind(|line| line.starts_with("0x")).unwrap();
-        assert_eq!(stderr, format!("theap: {text}{address}\n"), "{name}");
+        assert_eq!(stderr, format!("theap: {text}{address}{END}"), "{name}");
     }
 }
 
-/// The order in which a thread gets blocks of a new span is another one each time, and not by address.
+/// The order in which a thread gets blocks of a new span is another one each time, and not by
+/// address.
 #[test]
 fn blocks_come_in_random_order() {
     let blocks: Vec<_> = (0..200).map(|_| raw::alloc(1000) as usize).collect();

@@ -1,98 +1,174 @@
-//! What holds for the source as a whole: inside `src/` a layer names only those below it (api -> front -> heap ->
-//! pool), nothing there is written for a machine or asks the operating system itself, and `docs/operations.md` lists
-//! every option, counter and figure as the code has it.
+//! Rules that hold for the source as a whole: a crate depends on those below it, a room of `src/`
+//! names only those below it, no rooms of a crate name each other in a circle, nothing in `src/` is
+//! written for a machine or asks the operating system itself, and `docs/operations.md` lists every
+//! option, counter and figure as the code has it.
 
+mod rooms;
+mod source;
+
+use rooms::{Crate, circles, upward};
+use serde_json::Value;
+use source::{files, root};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use theap::{COUNTERS, OPTIONS, Stats};
 
-/// A layer, the layers that it must not name, and what of them it may name all the same.
-const LAYERS: [(&str, &[&str], &[&str]); 3] = [
-    // Which word says who owns a span is the heap's to define and the pool's to read.
-    ("pool", &["heap", "front", "api"], &["heap::ownership"]),
-    ("heap", &["front", "api"], &[]),
-    // The option `reserve` is a call of `warm_up` at start.
-    ("front", &["api"], &["api::warm_up"]),
+/// The packages of the workspace, from the lowest floor to the highest. A package depends on lower
+/// floors alone.
+const PACKAGES: &[&[&str]] = &[
+    &["theap-arch", "theap-platform"],
+    &["theap"],
+    &["theap-preload", "theap-bench"],
+    &["theap-cli"],
 ];
 
-/// What belongs in `arch/` and `platform/`.
+/// The rooms of `src/`, from the lowest floor to the highest. A room names its own floor and those
+/// below it. `pool` is the files of that directory which compose its rooms.
+const FLOORS: &[&[&str]] = &[
+    &["sync", "geometry", "choices"],
+    &["classes", "messages"],
+    &["gate"],
+    &["config", "stats"],
+    &["pool::policy"],
+    &["pool::figures", "pool::addresses"],
+    &["pool::affinity"],
+    &["pool::metadata"],
+    &["pool::ground", "pool::supers"],
+    &["pool::pages"],
+    &["pool::spans"],
+    &["pool::warmer"],
+    &["pool::node", "pool::heaps"],
+    &["pool::runs"],
+    &["pool"],
+    &["heap"],
+    &["front"],
+    &["crash", "placement"],
+    &["process"],
+    &["api"],
+    &["lib"],
+];
+
+/// The files that are part of no target: tests compile them themselves.
+const COMPILED_APART: [&str; 1] = ["arch/tests/probe/library.rs"];
+
+/// Words that belong in `arch/` and `platform/`.
 const NOT_HERE: [&str; 5] = ["asm!", "core::arch", "std::arch", "rustix", "libc"];
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+/// The text of a source file without its comments.
+fn code(file: &Path) -> String {
+    let text = fs::read_to_string(file).unwrap();
+    let code = text.lines().map(|line| line.split("//").next().unwrap());
+    code.collect::<Vec<_>>().join("\n")
 }
 
-/// All source files below a directory, with their code: comments are left out.
-fn sources(directory: &Path) -> Vec<(PathBuf, String)> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(sources(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(&path).unwrap();
-            let code = text.lines().map(|line| line.split("//").next().unwrap());
-            found.push((path, code.collect::<Vec<_>>().join("\n")));
-        }
-    }
-    found
+/// The workspace's packages, as cargo describes them.
+fn packages() -> Vec<Value> {
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "metadata",
+            "--no-deps",
+            "--offline",
+            "--format-version",
+            "1",
+        ])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    metadata["packages"].as_array().unwrap().clone()
 }
 
-/// The paths below the crate's root that the code names, also in a group (`crate::{a, b::c}`) and through `super`.
-fn named(code: &str) -> Vec<String> {
-    let path_end = |c: char| !(c.is_alphanumeric() || c == '_' || c == ':');
-    let mut paths = Vec::new();
-    for rest in code
-        .split("crate::")
-        .skip(1)
-        .chain(code.split("super::").skip(1))
-    {
-        let list = rest.strip_prefix('{').map_or_else(
-            || rest.split(path_end).next().unwrap(),
-            |group| group.split('}').next().unwrap(),
-        );
-        paths.extend(
-            list.split(',')
-                .map(|path| path.trim().split(path_end).next().unwrap().to_owned()),
-        );
-    }
-    paths
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap()
 }
 
-fn is_below(path: &str, parent: &str) -> bool {
-    path.strip_prefix(parent)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+/// The root files of a package's libraries, programs, tests and the like, each with whether it is
+/// only for tests.
+fn targets(package: &Value) -> Vec<(PathBuf, bool)> {
+    let targets = package["targets"].as_array().unwrap().iter();
+    targets
+        .map(|target| {
+            let kind = target["kind"][0].as_str().unwrap();
+            let tests = ["test", "bench", "example", "custom-build"].contains(&kind);
+            (PathBuf::from(text(target, "src_path")), tests)
+        })
+        .collect()
 }
 
-#[test]
-fn layers_name_only_those_below_them() {
-    for (layer, forbidden, allowed) in LAYERS {
-        let files = sources(&root().join("src").join(layer));
-        assert!(!files.is_empty());
-        for (file, code) in files {
-            for path in named(&code) {
-                let wrong = forbidden.iter().any(|parent| is_below(&path, parent))
-                    && !allowed.iter().any(|parent| is_below(&path, parent));
-                assert!(!wrong, "{} names {path}", file.display());
-            }
-        }
-    }
+/// The packages of the workspace on which a package depends, for whatever purpose.
+fn dependencies(package: &Value) -> Vec<&str> {
+    let list = package["dependencies"].as_array().unwrap().iter();
+    list.filter(|one| !one["path"].is_null())
+        .map(|one| text(one, "name"))
+        .collect()
 }
 
 #[test]
-fn the_names_in_code_are_found() {
-    let code = "use crate::{Error, front::slow, heap};\nuse super::super::api;\nlet _ = crate::heap::Heap::new(a, b);";
-    let mut paths = named(code);
-    paths.sort();
-    assert_eq!(
-        paths,
-        ["", "Error", "api", "front::slow", "heap", "heap::Heap::new"]
-    );
+fn a_package_depends_only_on_those_below_it() {
+    let floor = |name: &str| {
+        let floor = PACKAGES.iter().position(|names| names.contains(&name));
+        floor.unwrap_or_else(|| panic!("{name} has no floor: add it to PACKAGES"))
+    };
+    for package in packages() {
+        let name = text(&package, "name");
+        for other in dependencies(&package) {
+            assert!(floor(other) < floor(name), "{name} depends on {other}");
+        }
+    }
+}
+
+#[test]
+fn rooms_of_src_name_only_those_below_them() {
+    let graph = Crate::read(root(), &root().join("src/lib.rs")).graph(&FLOORS.concat());
+    let problems = upward(&graph, FLOORS);
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+#[test]
+fn no_rooms_name_each_other_in_a_circle() {
+    let mut problems = Vec::new();
+    for package in packages() {
+        for (file, _) in targets(&package).iter().filter(|(_, tests)| !tests) {
+            let known = match text(&package, "name") {
+                "theap" => FLOORS.concat(),
+                _ => Vec::new(),
+            };
+            let graph = Crate::read(root(), file).graph(&known);
+            let found = circles(&graph).into_iter();
+            problems.extend(found.map(|circle| format!("{}: {circle}", file.display())));
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+#[test]
+fn every_file_is_a_module_of_some_target() {
+    let mut missed = Vec::new();
+    for package in packages() {
+        let reached: BTreeSet<_> = targets(&package)
+            .iter()
+            .flat_map(|(file, _)| Crate::read(Path::new(""), file).files())
+            .collect();
+        let directory = Path::new(text(&package, "manifest_path")).parent().unwrap();
+        // A directory with a manifest is another package.
+        let own = |directory: &Path| !directory.join("Cargo.toml").exists();
+        missed.extend(
+            files(directory, &["rs"], &own)
+                .into_iter()
+                .filter(|file| !reached.contains(file)),
+        );
+    }
+    assert_eq!(missed, COMPILED_APART.map(|file| root().join(file)));
 }
 
 #[test]
 fn machine_and_system_are_left_to_their_crates() {
-    for (file, code) in sources(&root().join("src")) {
+    let files = files(&root().join("src"), &["rs"], &|_| true);
+    assert!(!files.is_empty());
+    for file in files {
+        let code = code(&file);
         for word in NOT_HERE {
             assert!(!code.contains(word), "{} has {word}", file.display());
         }

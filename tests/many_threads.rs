@@ -1,5 +1,6 @@
-//! A thousand threads at once, and many thousands one after another, on theap as the global allocator: what they took is
-//! back at the end. Optimised it is 100,000 threads, in debug builds 10,000.
+//! A thousand threads at once, and many thousands one after another, on theap as the global
+//! allocator: what they took is back at the end. Optimised it is 100,000 threads, in debug builds
+//! 10,000.
 #![allow(unsafe_code)] // A look at blocks' bytes beyond a vector's length.
 
 mod child;
@@ -25,10 +26,11 @@ const BATCH: usize = 50;
 /// A thread's stack: enough for what the tests do.
 const STACK: usize = 64 << 10;
 const MIB: u64 = 1 << 20;
-/// What may be resident later on: 3 KiB for each heap ever made and the tables of the addresses that were used.
+/// The bytes that may be resident later on: 3 KiB for each heap ever made and the tables of the
+/// addresses that were used.
 const KEPT: u64 = 8 * MIB;
 
-/// What the process has, in bytes, when nobody does anything.
+/// The memory of the process, in bytes, when nobody does anything.
 #[derive(Debug)]
 struct Level {
     resident: u64,

@@ -1,5 +1,6 @@
-//! What the heap costs: memory that stays after everything was freed and purged, and page faults of a first touch.
-//! Each in a process of its own that uses theap for nothing else, in every page mode that the machine serves.
+//! The cost of the heap: memory that stays after everything was freed and purged, and page faults
+//! of a first touch. Each in a process of its own that uses theap for nothing else, in every page
+//! mode that the machine serves.
 #![allow(unsafe_code)] // Calls the allocator directly, and getrusage.
 
 mod child;
@@ -29,7 +30,8 @@ const SIZES: [usize; 12] = [
     3 * MIB,
 ];
 
-/// Allocates mixed blocks of `bytes` in all, 64 KiB of each of the smaller sizes in turn, and touches all their pages.
+/// Allocates mixed blocks of `bytes` in all, 64 KiB of each of the smaller sizes in turn, and
+/// touches all their pages.
 fn fill(bytes: usize, blocks: &mut Vec<*mut u8>) {
     let mut left = bytes;
     for size in SIZES.into_iter().cycle() {
@@ -74,7 +76,8 @@ fn resident() -> usize {
         * KIB
 }
 
-/// Minor faults of the process: those of its own accesses and those of the pages that it asked the kernel to populate.
+/// Minor faults of the process: those of its own accesses and those of the pages that it asked the
+/// kernel to populate.
 fn faults() -> i64 {
     let mut usage = MaybeUninit::<libc::rusage>::uninit();
     // SAFETY: the kernel writes the structure.
@@ -125,15 +128,16 @@ fn first_touch() {
     fill(128 * MIB, &mut blocks);
     let (cost, stats) = (faults() - before, theap::stats());
     println!("{cost} faults");
-    // The hugepages of the blocks and of their metadata, and a few small pages of tables. In the mode auto the first
-    // SuperSlab is on small pages, and so is the first 2 MiB of metadata.
+    // The hugepages of the blocks and of their metadata, and a few small pages of tables. In the
+    // mode auto the first SuperSlab is on small pages, and so is the first 2 MiB of metadata.
     let huge = (stats.mapped_thp + stats.mapped_hugetlb) / (2 * MIB as u64);
     let small = stats.mapped_small / 4096 * 2;
     assert!(cost as u64 <= huge + small + 16, "{cost} faults; {stats:?}");
     assert!(stats.mapped_small <= 2 * MIB as u64, "{stats:?}");
 }
 
-/// As `first_touch`, on a heap that was warmed up while it had free blocks and slots of all kinds already.
+/// As `first_touch`, on a heap that was warmed up while it had free blocks and slots of all kinds
+/// already.
 fn warmed() {
     let mut blocks = rehearsed();
     // Without the shared pool every class takes whole SuperSlabs.

@@ -1,6 +1,7 @@
-//! What a caller of free can do wrong ends the process with SIGABRT and exactly one line, and nothing before it: the
-//! heap serves until the mistake is found, which is in the drain (here: `collect`) where it is not found at once. Both
-//! fronts find the same; the classic one also finds what happens to a free block's link.
+//! Each mistake that a caller of free can make ends the process with SIGABRT and exactly one line,
+//! and nothing before it: the heap serves until the mistake is found, which is in the drain (here:
+//! `collect`) where it is not found at once. Both fronts find the same; the classic one also finds
+//! what happens to a free block's link.
 #![cfg(not(feature = "hardened"))] // tests/hardened.rs has what that build finds, and when.
 #![allow(unsafe_code)] // Breaks the contract of free on purpose, in processes of their own.
 
@@ -13,10 +14,14 @@ use theap::raw;
 const MIB: usize = 1 << 20;
 
 const DOUBLE: &str = "double free of ";
-const NO_BLOCK: &str = "free of a pointer to which no block belongs: ";
+const NO_BLOCK: &str =
+    "free of a pointer to which no block belongs (inside a block, or freed before): ";
 #[cfg(debug_assertions)]
 const SIZE: &str = "free with a size that is not the block's: ";
 const FOREIGN: &str = "free of a pointer that is not from this heap: ";
+/// The end of each message, after the address.
+const END: &str =
+    "; theap ends the process (SIGABRT). More about the address: THEAP_CRASH_REPORT=1\n";
 
 /// The name of a mistake, what the message says, and the mistake: it ends in `wrong_free`.
 const MISTAKES: &[(&str, &str, fn())] = &[
@@ -92,9 +97,9 @@ const MISTAKES: &[(&str, &str, fn())] = &[
     }),
 ];
 
-const BROKEN: &str = "heap corruption: written to after its free, or freed twice: ";
+const BROKEN: &str = "heap corruption: a block was written to after its free, or freed twice: ";
 
-/// What the classic front alone finds, when it follows the block's link.
+/// The mistakes that the classic front alone finds, when it follows the block's link.
 const LINKS: &[(&str, &str, fn())] = &[
     ("zero is written after free", BROKEN, || {
         overwrite(listed(), |_| 0)
@@ -189,7 +194,7 @@ fn all_end(front: &str, mistakes: &[(&str, &str, fn())]) {
         let address = stderr
             .strip_prefix("theap: ")
             .and_then(|line| line.strip_prefix(text))
-            .and_then(|line| line.strip_suffix('\n'))
+            .and_then(|line| line.strip_suffix(END))
             .unwrap_or_else(|| panic!("{front}, {name}: {stderr:?}"));
         assert!(
             child::text(&output.stdout)

@@ -1,10 +1,11 @@
 #!/bin/bash
-# Runs tests/numa in a machine with several NUMA nodes, and the tests of control groups, which are of version 2 there:
-# Debian's kernel under QEMU's software emulation.
+# Runs tests/numa in a machine with several NUMA nodes, and the tests of control groups, which are
+# of version 2 there: Debian's kernel under QEMU's software emulation.
 # usage: tests/numa-vm.sh [FILTER]   (a libtest filter for all of them)
 #
-# Two nodes with memory, CPUs 0 and 3 on one and 1 and 2 on the other; CPU 4 on a node without memory, nearer to the
-# second. Installs Debian packages that are missing; the kernel is only unpacked, below the target directory.
+# Two nodes with memory, CPUs 0 and 3 on one and 1 and 2 on the other; CPU 4 on a node without
+# memory, nearer to the second. Installs Debian packages that are missing; the kernel is only
+# unpacked, below the target directory.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 vm=$(realpath -m "${CARGO_TARGET_DIR:-target}")/numa-vm

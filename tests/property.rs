@@ -80,8 +80,9 @@ proptest! {
     }
 }
 
-/// What `one_thread` once found: a block that was made smaller in place went into the magazine of its size when it was
-/// freed with the size, and an aligned allocation of that class took it.
+/// A fault that `one_thread` once found: a block that was made smaller in place went into the
+/// magazine of its size when it was freed with the size, and an aligned allocation of that class
+/// took it.
 #[test]
 fn a_block_made_smaller_is_not_taken_for_an_aligned_one() {
     // SAFETY: every block is live until it is freed, with the size that was last asked for.

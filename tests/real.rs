@@ -1,5 +1,6 @@
-//! Real programs on theap as the global allocator: a search of many files by ripgrep's engine, parallel compression,
-//! a large JSON document. Each result is compared with one that is got in another way.
+//! Real programs on theap as the global allocator: a search of many files by ripgrep's engine,
+//! parallel compression, a large JSON document. Each result is compared with one that is got in
+//! another way.
 
 use flate2::Compression;
 use flate2::read::{DeflateDecoder, DeflateEncoder};
@@ -66,7 +67,7 @@ impl Drop for Tree {
 /// File, line number and line of a match.
 type Match = (PathBuf, u64, String);
 
-/// What ripgrep would print.
+/// The lines that ripgrep would print.
 fn search(root: &Path, pattern: &str) -> BTreeSet<Match> {
     let found = Mutex::new(BTreeSet::new());
     let matcher = RegexMatcher::new(pattern).unwrap();

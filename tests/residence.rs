@@ -1,4 +1,4 @@
-//! What keeps memory where it is: 1 GiB pages and locking. Each scenario in a process of its own.
+//! Memory that stays where it is: 1 GiB pages and locking. Each scenario in a process of its own.
 #![allow(unsafe_code)] // Calls the allocator directly, sets limits and forks.
 
 mod child;
@@ -101,7 +101,7 @@ fn scenario() {
     }
 }
 
-/// What a scenario printed: stdout, stderr.
+/// The output of a scenario: stdout, stderr.
 fn run(scenario: &str, variables: &[(&str, &str)]) -> (String, String) {
     let output = child::run(scenario, variables);
     let (out, err) = (child::text(&output.stdout), child::text(&output.stderr));
@@ -146,7 +146,9 @@ fn pages_of_1_gib() {
         let (out, err) = run("2 pages", pages);
         assert_eq!(figure(&out, "mapped "), 1, "what the pool has is used");
         assert!(
-            err.contains("theap: no free hugetlb page of 1 GiB; going on with 2 MiB."),
+            err.contains(
+                "theap: no hugetlb page of 1 GiB is free; theap uses pages of 2 MiB instead."
+            ),
             "{err}"
         );
         assert_eq!(err.matches("1 GiB").count(), 1, "said once: {err}");

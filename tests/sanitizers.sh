@@ -1,7 +1,12 @@
 #!/usr/bin/env bash
-# theap's own tests with theap built under AddressSanitizer and under ThreadSanitizer: tests/sanitizers.sh [address] [thread].
-# Needs a nightly compiler (rustup toolchain install nightly), as stable ones have no sanitizers; says so and does
-# nothing without. Two minutes with the build.
+# theap's own tests with theap built under AddressSanitizer and under ThreadSanitizer.
+# usage: tests/sanitizers.sh [address] [thread]
+#
+# Needs a nightly compiler (rustup toolchain install nightly), as stable ones have no sanitizers;
+# says so and does nothing without. With the standard library's source (rustup component add
+# rust-src --toolchain nightly) the library is built under the sanitizer, too. Without, which the
+# script says aloud, the library comes as it is, and tests/tsan.supp hides what it causes.
+# Two minutes for each sanitizer with the build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_INCREMENTAL=0 PROPTEST_CASES=8 RUST_BACKTRACE=0
@@ -11,20 +16,32 @@ if ! cargo +nightly --version >/dev/null 2>&1; then
     exit
 fi
 
-# The standard library comes without instrumentation: the flag says that this is meant.
+if [ -e "$(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library/Cargo.lock" ]; then
+    library=(-Zbuild-std)
+    flags=
+    suppressions=
+else
+    echo "skipped: the standard library under the sanitizers (no component rust-src)"
+    library=()
+    # The flag says that a library without instrumentation is meant.
+    flags=-Cunsafe-allow-abi-mismatch=sanitizer
+    suppressions=suppressions=$PWD/tests/tsan.supp
+fi
+
 under() { # SANITIZER
-    RUSTFLAGS="-Zsanitizer=$1 -Cunsafe-allow-abi-mismatch=sanitizer" cargo +nightly test --quiet \
+    RUSTFLAGS="-Zsanitizer=$1 $flags" TSAN_OPTIONS=$suppressions \
+        cargo +nightly test --quiet "${library[@]}" \
         -p theap --target x86_64-unknown-linux-gnu --target-dir "target/sanitizer-$1" \
         --test global --test threads --test property -- --test-threads=1 \
-        --skip thousands_of_threads_come_and_go # How much it maps depends on the pace of its threads.
+        --skip thousands_of_threads_come_and_go # How much it maps depends on its threads' pace.
 }
 
 [ $# -gt 0 ] || set -- address thread
 for sanitizer; do
-    echo "under $sanitizer sanitizer"
     case $sanitizer in
-        address) under address ;;
-        thread) TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp" under thread ;;
+        address | thread) ;;
         *) echo "unknown: $sanitizer" >&2 && exit 2 ;;
     esac
+    echo "under $sanitizer sanitizer"
+    under "$sanitizer"
 done

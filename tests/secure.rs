@@ -1,5 +1,6 @@
-//! A program that gained rights when it was executed reads no `THEAP_*` variable: a set-uid copy of this test, owned by
-//! another user, says so. Needs root and a file system that honours set-uid; says aloud when it is skipped.
+//! A program that gained rights when it was executed reads no `THEAP_*` variable: a set-uid copy of
+//! this test, owned by another user, says so. Needs root and a file system that honours set-uid;
+//! says aloud when it is skipped.
 #![allow(unsafe_code)] // getauxval and an allocation.
 
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -20,7 +21,8 @@ fn scenario() {
     unsafe { raw::free(block) };
 }
 
-/// Runs a copy of this test with every option set to nonsense: whether it was secure, and what it said.
+/// Runs a copy of this test with every option set to nonsense: whether it was secure, and what it
+/// said.
 fn run(set_uid: bool) -> Option<(bool, String)> {
     let copy = env::temp_dir().join(format!("theap-secure-{}-{set_uid}", std::process::id()));
     fs::copy(env::current_exe().unwrap(), &copy).unwrap();

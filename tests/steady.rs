@@ -1,5 +1,6 @@
-//! The proof of steady state: after a warm-up two threads allocate, free and hand blocks to each other under a filter
-//! that kills the process on any system call, and not one page fault happens. Each in a process of its own.
+//! The proof of steady state: after a warm-up two threads allocate, free and hand blocks to each
+//! other under a filter that kills the process on any system call, and not one page fault happens.
+//! Each in a process of its own.
 #![allow(unsafe_code)] // Calls the allocator directly, and getrusage.
 
 mod child;

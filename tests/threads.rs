@@ -1,5 +1,6 @@
-//! Many threads on the heap: hand-over, churn, destructors that run after the heap of their thread is retired, and a
-//! thread that only frees. theap is the global allocator, so the channels and the threads themselves live on it too.
+//! Many threads on the heap: hand-over, churn, destructors that run after the heap of their thread
+//! is retired, and a thread that only frees. theap is the global allocator, so the channels and the
+//! threads themselves live on it too.
 #![allow(unsafe_code)] // Keys of the C library, and a function that runs before main.
 
 use std::cell::RefCell;
@@ -23,8 +24,8 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What may be mapped later on than after a while, in bytes: without the shared pool a heap takes a SuperSlab of its
-/// own for each class, and chance decides late which classes it sees.
+/// The bytes that may be mapped later on beyond those after a while: without the shared pool a heap
+/// takes a SuperSlab of its own for each class, and chance decides late which classes it sees.
 const LATE: u64 = if cfg!(feature = "shared-pool") {
     8 << 20
 } else {
@@ -133,7 +134,8 @@ fn thousands_of_threads_come_and_go() {
         live.push_back(thread::spawn(move || {
             let mut dice = Dice(number);
             let mine: Vec<_> = (0..60).map(|_| Parcel::new(dice.next())).collect();
-            // Half of the blocks end in other threads, many of them after their own thread has ended.
+            // Half of the blocks end in other threads, many of them after their own thread has
+            // ended.
             let taken: Vec<Parcel> = {
                 let mut shelf = shelf.lock().unwrap();
                 let surplus = shelf.len().saturating_sub(1000);
@@ -161,8 +163,8 @@ fn thousands_of_threads_come_and_go() {
     );
 }
 
-/// Key of the C library that is older than the heap's own, so that its destructor runs first; and what the heap had
-/// reserved when it was created.
+/// Key of the C library that is older than the heap's own, so that its destructor runs first; and
+/// what the heap had reserved when it was created.
 static EARLY: AtomicU32 = AtomicU32::new(0);
 static RESERVED_EARLY: AtomicU64 = AtomicU64::new(u64::MAX);
 /// Destructors that ran.
@@ -250,8 +252,8 @@ fn destructors_free_and_allocate_after_the_heap_is_retired() {
             .map(|_| {
                 thread::spawn(move || {
                     LOCAL.with_borrow_mut(|local| local.0 = (0..50).map(Parcel::new).collect());
-                    // Three rounds of destructors: in the last one that the library runs, the heap's own must still
-                    // come after the last allocation.
+                    // Three rounds of destructors: in the last one that the library runs, the
+                    // heap's own must still come after the last allocation.
                     set_key(early, 3);
                     set_key(late, 3);
                 })

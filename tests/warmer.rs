@@ -1,5 +1,6 @@
-//! The warmer as a program sees it: which thread it is, that it takes the page faults and system calls of growth, that it
-//! ends when the heap is sealed, and that forks do not meet it in the middle of something. Each in a process of its own.
+//! The warmer as a program sees it: which thread it is, that it takes the page faults and system
+//! calls of growth, that it ends when the heap is sealed, and that forks do not meet it in the
+//! middle of something. Each in a process of its own.
 #![allow(unsafe_code)] // Calls the allocator directly, getrusage and fork.
 
 mod child;
@@ -94,7 +95,8 @@ fn thread_is_as_told() {
     );
 }
 
-/// Growth from the stock: no fault, and no system call (the filter of `steady.rs` in small: the thread would die).
+/// Growth from the stock: no fault, and no system call (the filter of `steady.rs` in small: the
+/// thread would die).
 fn growth_is_free() {
     begin();
     // What the thread itself touches for the first time: its counters, this code.
@@ -152,7 +154,8 @@ fn sealing_ends_it() {
     assert_eq!(theap::stats().refusals, 1);
 }
 
-/// Up to two hundred forks while another thread grows and the warmer works; each child grows and starts one.
+/// Up to two hundred forks while another thread grows and the warmer works; each child grows and
+/// starts one.
 fn forks() {
     begin();
     let stop = AtomicBool::new(false);
@@ -176,10 +179,12 @@ fn forks() {
             }
         });
         let (start, mut forks) = (Instant::now(), 0);
-        // On a busy machine a fork may wait long for the step of a thread that runs only where nobody else wants to.
+        // On a busy machine a fork may wait long for the step of a thread that runs only where
+        // nobody else wants to.
         while forks < 200 && start.elapsed() < Duration::from_secs(8) {
             forks += 1;
-            // SAFETY: the child uses theap, which is made for it, and std only where it takes no lock.
+            // SAFETY: the child uses theap, which is made for it, and std only where it takes no
+            // lock.
             match unsafe { libc::fork() } {
                 -1 => panic!("fork"),
                 0 => {
@@ -204,7 +209,7 @@ fn forks() {
     assert_eq!(theap::stats().warmer_starts, 1);
 }
 
-/// What a burst leaves free goes back after the decay, but for the stock.
+/// Memory that a burst leaves free goes back after the decay, but for the stock.
 fn shrinks() {
     begin();
     let blocks: Vec<_> = (0..200).map(|_| raw::alloc(MIB)).collect();

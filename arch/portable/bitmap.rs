@@ -33,7 +33,7 @@ pub unsafe fn expand(word: u64, base: usize, stride: usize, dst: *mut *mut u8) -
 /// Does the work of [`expand`] for a caller that has counted the set bits.
 ///
 /// # Safety
-/// As for [`expand`]; `word` has `count` set bits.
+/// The conditions of [`expand`]; `word` has `count` set bits.
 #[inline(always)]
 pub(crate) unsafe fn expand_counted(
     word: u64,

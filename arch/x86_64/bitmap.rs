@@ -87,7 +87,7 @@ pub unsafe fn expand(word: u64, base: usize, stride: usize, dst: *mut *mut u8) -
 /// Does the work of [`expand_full`] with AVX2.
 ///
 /// # Safety
-/// As for [`expand_full`], and the CPU has AVX2.
+/// The conditions of [`expand_full`], and the CPU has AVX2.
 #[target_feature(enable = "avx2")]
 unsafe fn expand_full_avx2(base: usize, stride: usize, dst: *mut *mut u8) {
     let address = |i: usize| base.wrapping_add(stride.wrapping_mul(i)) as i64;
@@ -104,7 +104,7 @@ unsafe fn expand_full_avx2(base: usize, stride: usize, dst: *mut *mut u8) {
 /// Does the work of [`expand`] with AVX2.
 ///
 /// # Safety
-/// As for [`expand`]; `word` has `count` set bits; the CPU has AVX2, BMI1 and POPCNT.
+/// The conditions of [`expand`]; `word` has `count` set bits; the CPU has AVX2, BMI1 and POPCNT.
 #[target_feature(enable = "avx2,bmi1,popcnt")]
 unsafe fn expand_avx2(
     word: u64,

@@ -47,8 +47,6 @@ mod workload;
 pub use contender::{Contender, Null, Preloaded, is_of_neither};
 pub use error::Error;
 pub use measure::{Latency, Metric, QUANTILES, clock_resolution};
-#[cfg(feature = "report")]
-pub use render as page; // the name that theap-cli uses
 pub use render::{Column, figures, shown_unit, table};
 pub use rounds::{Record, Series, interleave};
 pub use steps::Sizes;

@@ -1,4 +1,4 @@
-//! What the latency workloads report is what happened: delays of an allocator that is known to be
+//! The latency workloads report what happened: delays of an allocator that is known to be
 //! slow.
 #![allow(unsafe_code)] // a slow contender is an allocator too
 

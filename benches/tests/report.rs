@@ -1,4 +1,4 @@
-//! What figures say: verdicts, goals, and the file that keeps them, on records made by hand.
+//! The meaning of figures: verdicts, goals, and the file that keeps them, on records made by hand.
 #![allow(missing_docs)]
 
 use std::fs;

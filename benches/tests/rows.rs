@@ -1,5 +1,5 @@
 //! The rows of the suite in one process, briefly.
-#![allow(unsafe_code)] // a contender that lies is an allocator, too; the null allocator wants one thread
+#![allow(unsafe_code)] // contenders that lie are allocators
 
 use std::alloc::System;
 use std::ptr::NonNull;

@@ -38,7 +38,7 @@ enum Command {
     Soak(soak::Soak),
     Stats(observe::Stats),
     Top(observe::Top),
-    Trace(observe::Trace),
+    Trace(observe::trace::Trace),
     #[command(hide = true)]
     Child(measure::child::Child),
     #[command(hide = true)]

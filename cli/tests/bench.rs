@@ -133,7 +133,11 @@ fn a_library_without_malloc_gets_no_figure() {
     let output = bench(&scratch, &["--rows", "rss/floor", "--with", &with]);
     let said = said(&output);
     assert!(said.contains("no figure of a on rss/floor"), "{said}");
-    assert!(said.contains("\"malloc\" is not the one of"), "{said}");
+    assert!(said.contains("error: \"malloc\" comes from "), "{said}");
+    assert!(
+        said.contains(&format!(", not from {}", library.display())),
+        "{said}"
+    );
 }
 
 #[test]

@@ -9,7 +9,7 @@ impl Fake {
     /// Maps a range, unless a test has ordered a refusal, and records its binding.
     ///
     /// # Safety
-    /// As [`crate::Os::map`] says.
+    /// The conditions of [`crate::Os::map`].
     pub(crate) unsafe fn map(
         &self,
         addr: usize,

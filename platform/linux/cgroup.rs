@@ -11,9 +11,9 @@ struct Controller {
     name: &'static [u8],
     /// Where every system with version 1 mounts it.
     mount: &'static [u8],
-    /// Its files in version 1.
+    /// The controller's files in version 1.
     first: Files,
-    /// Its files in version 2.
+    /// The controller's files in version 2.
     second: Files,
 }
 

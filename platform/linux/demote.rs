@@ -55,7 +55,7 @@ struct Protect {
 /// See [`crate::Os::demote`].
 ///
 /// # Safety
-/// As [`crate::Os::demote`] says.
+/// The conditions of [`crate::Os::demote`].
 pub unsafe fn demote(
     addr: usize,
     len: usize,
@@ -100,7 +100,7 @@ pub unsafe fn demote(
 /// Copies the range to `copy` and lets the copy take the range's addresses.
 ///
 /// # Safety
-/// As for [`demote`]; `copy` is a fresh mapping of at least `len` bytes.
+/// The conditions of [`demote`]; `copy` is a fresh mapping of at least `len` bytes.
 unsafe fn copy_and_replace(
     copy: usize,
     addr: usize,
@@ -126,7 +126,8 @@ unsafe fn copy_and_replace(
 /// Copies and replaces the range while other threads that write to it wait.
 ///
 /// # Safety
-/// As for [`copy_and_replace`]; the new mapping is populated, and this thread blocks all signals.
+/// The conditions of [`copy_and_replace`]; the new mapping is populated, and this thread blocks all
+/// signals.
 unsafe fn replace(copy: usize, addr: usize, len: usize, workers: usize) -> Result<(), Error> {
     let guard = match protect(addr, len) {
         Ok(guard) => Some(guard),

@@ -1,7 +1,7 @@
 //! The kernel's pools of hugetlb pages.
 
 use super::{cgroup, file, numa};
-use crate::topology::{self, NodeSet};
+use crate::node_set::{NodeSet, node_file};
 use crate::{HUGE, PageMode};
 
 /// See [`crate::Os::hugetlb_free`].
@@ -35,7 +35,7 @@ fn free_on(nodes: &NodeSet) -> usize {
         return usize::MAX;
     }
     let free = |node| {
-        let path = topology::node_file(node, "/hugepages/hugepages-2048kB/free_hugepages");
+        let path = node_file(node, "/hugepages/hugepages-2048kB/free_hugepages");
         file::field(file::read(path.as_bytes(), &mut [0; 32])?, b"")
     };
     let told = nodes.iter().filter_map(free);

@@ -50,7 +50,7 @@ pub fn reserve(len: usize, align: usize) -> Result<usize, Error> {
 /// See [`crate::Os::unreserve`].
 ///
 /// # Safety
-/// As [`crate::Os::unreserve`] says.
+/// The conditions of [`crate::Os::unreserve`].
 pub unsafe fn unreserve(addr: usize, len: usize) {
     // SAFETY: the caller owns the range and nothing refers to it (`# Safety`). munmap fails only
     // when it would have to split a mapping and there are too many; then the addresses stay
@@ -61,7 +61,7 @@ pub unsafe fn unreserve(addr: usize, len: usize) {
 /// See [`crate::Os::commit`].
 ///
 /// # Safety
-/// As [`crate::Os::commit`] says.
+/// The conditions of [`crate::Os::commit`].
 pub unsafe fn commit(addr: usize, len: usize) -> Result<(), Error> {
     // SAFETY: the range is part of a reservation (`# Safety`); to open it invalidates nothing.
     Ok(unsafe { mm::mprotect(pointer(addr), len, READ_WRITE) }?)
@@ -70,7 +70,7 @@ pub unsafe fn commit(addr: usize, len: usize) -> Result<(), Error> {
 /// See [`crate::Os::map`].
 ///
 /// # Safety
-/// As [`crate::Os::map`] says.
+/// The conditions of [`crate::Os::map`].
 pub unsafe fn map(
     addr: usize,
     len: usize,
@@ -94,7 +94,7 @@ pub unsafe fn map(
 /// reserved.
 ///
 /// # Safety
-/// As for [`map`].
+/// The conditions of [`map`].
 unsafe fn map_pages(
     addr: usize,
     len: usize,
@@ -120,7 +120,7 @@ unsafe fn map_pages(
 /// Puts populated hugetlb pages in the place of a reserved range.
 ///
 /// # Safety
-/// As for [`map`].
+/// The conditions of [`map`].
 unsafe fn map_hugetlb(
     addr: usize,
     len: usize,
@@ -191,7 +191,7 @@ unsafe fn fill_and_place(
 /// See [`crate::Os::prefer_huge`].
 ///
 /// # Safety
-/// As [`crate::Os::prefer_huge`] says.
+/// The conditions of [`crate::Os::prefer_huge`].
 pub unsafe fn prefer_huge(addr: usize, len: usize) {
     // A kernel that knows neither advice refuses, which changes nothing.
     // SAFETY: the range is page-aligned and committed (`# Safety`), which is enough: the kernel
@@ -202,7 +202,7 @@ pub unsafe fn prefer_huge(addr: usize, len: usize) {
 /// See [`crate::Os::collapse`].
 ///
 /// # Safety
-/// As [`crate::Os::collapse`] says.
+/// The conditions of [`crate::Os::collapse`].
 pub unsafe fn collapse(addr: usize, len: usize) -> Result<(), Error> {
     // SAFETY: the range is mapped (`# Safety`), and the advice keeps its contents. rustix does not
     // know MADV_COLLAPSE, and libc changes `errno`, which is this thread's own and the program's:
@@ -222,7 +222,7 @@ pub unsafe fn collapse(addr: usize, len: usize) -> Result<(), Error> {
 /// See [`crate::Os::populate`].
 ///
 /// # Safety
-/// As [`crate::Os::populate`] says.
+/// The conditions of [`crate::Os::populate`].
 pub unsafe fn populate(addr: usize, len: usize) -> Result<(), Error> {
     // Piece by piece: each call makes other threads wait that change a mapping of the process.
     (addr..addr + len).step_by(HUGE).try_for_each(|at| {
@@ -234,7 +234,7 @@ pub unsafe fn populate(addr: usize, len: usize) -> Result<(), Error> {
 /// Populates a range by one call, which it repeats when the kernel was interrupted.
 ///
 /// # Safety
-/// As for [`populate`].
+/// The conditions of [`populate`].
 unsafe fn populate_piece(addr: usize, len: usize) -> Result<(), Error> {
     let mut again = 0;
     loop {
@@ -253,7 +253,7 @@ unsafe fn populate_piece(addr: usize, len: usize) -> Result<(), Error> {
 /// See [`crate::Os::lock`].
 ///
 /// # Safety
-/// As [`crate::Os::lock`] says.
+/// The conditions of [`crate::Os::lock`].
 pub unsafe fn lock(addr: usize, len: usize) -> Result<(), Error> {
     // SAFETY: the range is committed or mapped (`# Safety`), and to lock it keeps its contents.
     Ok(unsafe { mm::mlock_with(pointer(addr), len, MlockFlags::ONFAULT) }?)
@@ -262,7 +262,7 @@ pub unsafe fn lock(addr: usize, len: usize) -> Result<(), Error> {
 /// See [`crate::Os::purge`].
 ///
 /// # Safety
-/// As [`crate::Os::purge`] says.
+/// The conditions of [`crate::Os::purge`].
 pub unsafe fn purge(addr: usize, len: usize) -> Result<(), Error> {
     // SAFETY: nobody accesses the range, and the caller gives up its contents (`# Safety`).
     let purged = unsafe { mm::madvise(pointer(addr), len, Advice::LinuxDontNeed) };
@@ -277,7 +277,7 @@ pub unsafe fn purge(addr: usize, len: usize) -> Result<(), Error> {
 /// See [`crate::Os::unmap`].
 ///
 /// # Safety
-/// As [`crate::Os::unmap`] says.
+/// The conditions of [`crate::Os::unmap`].
 pub unsafe fn unmap(addr: usize, len: usize, mode: PageMode) -> Result<(), Error> {
     if mode.is_hugetlb() {
         let flags = RESERVED | MapFlags::FIXED;
@@ -298,7 +298,7 @@ pub unsafe fn unmap(addr: usize, len: usize, mode: PageMode) -> Result<(), Error
 /// See [`crate::Os::move_pages`].
 ///
 /// # Safety
-/// As [`crate::Os::move_pages`] says.
+/// The conditions of [`crate::Os::move_pages`].
 pub unsafe fn move_pages(from: usize, to: usize, len: usize) -> Result<(), Error> {
     let flags = MremapFlags::MAYMOVE | MremapFlags::DONTUNMAP;
     // Without access a range that the kernel has not removed can be told from a foreign one.
@@ -351,7 +351,7 @@ pub(super) unsafe fn close_hole(addr: usize, len: usize) -> Result<(), Error> {
 /// limit of mappings (vm.max_map_count) the kernel refuses before it removes anything.
 ///
 /// # Safety
-/// As for [`close_hole`]; `readable` is a page that can be read.
+/// The conditions of [`close_hole`]; `readable` is a page that can be read.
 unsafe fn close_hole_unless_refused(
     errno: Errno,
     addr: usize,

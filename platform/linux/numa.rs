@@ -6,7 +6,7 @@
 
 use libc::{c_int, c_long};
 
-use crate::topology::NodeSet;
+use crate::node_set::NodeSet;
 use crate::{Cpu, Error, NodeId};
 
 /// A set of nodes as the kernel takes it: one bit for every value of [`NodeId`].

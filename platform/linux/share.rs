@@ -81,7 +81,7 @@ impl Shared {
 /// See [`crate::Os::share`].
 ///
 /// # Safety
-/// As [`crate::Os::share`] says.
+/// The conditions of [`crate::Os::share`].
 pub unsafe fn share(addr: usize, len: usize) -> Result<Shared, Error> {
     let file = create(len)?;
     let flags = MapFlags::SHARED | MapFlags::NORESERVE | MapFlags::FIXED;
@@ -110,7 +110,7 @@ pub unsafe fn share(addr: usize, len: usize) -> Result<Shared, Error> {
 /// See [`crate::Os::share_anew`].
 ///
 /// # Safety
-/// As [`crate::Os::share_anew`] says.
+/// The conditions of [`crate::Os::share_anew`].
 pub unsafe fn share_anew(shared: &Shared, addr: usize, len: usize, used: usize) -> bool {
     // SAFETY: no other thread of this process runs (`# Safety`).
     unsafe { shared.close() };

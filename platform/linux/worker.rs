@@ -80,7 +80,7 @@ impl Default for Worker {
 /// See [`crate::Os::start_worker`].
 ///
 /// # Safety
-/// As [`crate::Os::start_worker`] says.
+/// The conditions of [`crate::Os::start_worker`].
 pub unsafe fn start(
     worker: &'static Worker,
     body: fn(usize),

@@ -1,5 +1,5 @@
-//! How often threads waited for a lock of a rank, and how long: for the feature `lock-stats`. The
-//! figures are the process's; only a thread that has to wait counts.
+//! The number of times that threads waited for a lock of a rank, and the time: for the feature
+//! `lock-stats`. The figures are the process's; only a thread that has to wait counts.
 
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use super::Rank;
 use crate::system::process::now;
 
-/// How often and how long threads have waited for the locks of a rank.
+/// The number of times and the time that threads have waited for the locks of a rank.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Contention {
     /// Times that the lock was not free at once.

@@ -126,19 +126,13 @@ unsafe impl<T: Send> Sync for Mutex<T> {}
 impl<T> Mutex<T> {
     /// An unlocked mutex.
     pub const fn new(rank: Rank, value: T) -> Self {
+        // Release builds without figures of locks do not keep the rank.
+        let _ = rank;
         Mutex {
             raw: RawMutex::new(),
             #[cfg(any(debug_assertions, feature = "lock-stats"))]
             rank,
             value: UnsafeCell::new(value),
-        }
-    }
-
-    /// Gives its rank to a mutex in zeroed memory, before threads share the mutex.
-    pub fn set_rank(&mut self, rank: Rank) {
-        #[cfg(any(debug_assertions, feature = "lock-stats"))]
-        {
-            self.rank = rank;
         }
     }
 

@@ -9,8 +9,7 @@
 #[repr(u8)]
 pub enum Rank {
     /// Outside the order and not checked: for locks under which a thread takes no other lock, or
-    /// that threads without thread-local variables take. A mutex in zeroed memory has this rank
-    /// until [`Mutex::set_rank`](crate::Mutex::set_rank).
+    /// that threads without thread-local variables take.
     Unranked = 0,
     /// The lock on the numbers of heaps.
     Heaps,
@@ -41,23 +40,6 @@ impl Rank {
             Rank::Growth => "growth",
             Rank::Events => "events",
         }
-    }
-}
-
-/// The rank of a number: 0 to 3, and 40 for the ring of events.
-///
-/// # Panics
-/// If no rank has the number.
-#[doc(hidden)]
-#[allow(non_snake_case)] // Stands where `Rank` was a struct with a number in it.
-pub const fn Rank(number: u8) -> Rank {
-    match number {
-        0 => Rank::Unranked,
-        1 => Rank::Heaps,
-        2 => Rank::Partial,
-        3 => Rank::Growth,
-        40 => Rank::Events,
-        _ => panic!("no rank has this number"),
     }
 }
 

@@ -37,7 +37,7 @@ pub fn reserve(len: usize, align: usize) -> Result<usize, Error> {
 /// See [`crate::Os::unreserve`]. A part of a reservation stays allocated.
 ///
 /// # Safety
-/// As [`crate::Os::unreserve`] says.
+/// The conditions of [`crate::Os::unreserve`].
 pub unsafe fn unreserve(addr: usize, len: usize) {
     let mut all = RESERVATIONS.lock().unwrap_or_else(PoisonError::into_inner);
     let whole = |one: &Reservation| one.block.addr() == addr && one.layout.size() == len;
@@ -52,7 +52,7 @@ pub unsafe fn unreserve(addr: usize, len: usize) {
 /// See [`crate::Os::commit`].
 ///
 /// # Safety
-/// As [`crate::Os::commit`] says.
+/// The conditions of [`crate::Os::commit`].
 pub unsafe fn commit(_addr: usize, _len: usize) -> Result<(), Error> {
     Ok(())
 }
@@ -60,13 +60,13 @@ pub unsafe fn commit(_addr: usize, _len: usize) -> Result<(), Error> {
 /// See [`crate::Os::prefer_huge`].
 ///
 /// # Safety
-/// As [`crate::Os::prefer_huge`] says.
+/// The conditions of [`crate::Os::prefer_huge`].
 pub unsafe fn prefer_huge(_addr: usize, _len: usize) {}
 
 /// See [`crate::Os::map`]. There is no hugetlb pool.
 ///
 /// # Safety
-/// As [`crate::Os::map`] says.
+/// The conditions of [`crate::Os::map`].
 pub unsafe fn map(
     _addr: usize,
     _len: usize,
@@ -82,7 +82,7 @@ pub unsafe fn map(
 /// See [`crate::Os::collapse`].
 ///
 /// # Safety
-/// As [`crate::Os::collapse`] says.
+/// The conditions of [`crate::Os::collapse`].
 pub unsafe fn collapse(_addr: usize, _len: usize) -> Result<(), Error> {
     Ok(())
 }
@@ -90,7 +90,7 @@ pub unsafe fn collapse(_addr: usize, _len: usize) -> Result<(), Error> {
 /// See [`crate::Os::populate`].
 ///
 /// # Safety
-/// As [`crate::Os::populate`] says.
+/// The conditions of [`crate::Os::populate`].
 pub unsafe fn populate(_addr: usize, _len: usize) -> Result<(), Error> {
     Ok(())
 }
@@ -98,7 +98,7 @@ pub unsafe fn populate(_addr: usize, _len: usize) -> Result<(), Error> {
 /// See [`crate::Os::lock`].
 ///
 /// # Safety
-/// As [`crate::Os::lock`] says.
+/// The conditions of [`crate::Os::lock`].
 pub unsafe fn lock(_addr: usize, _len: usize) -> Result<(), Error> {
     Ok(())
 }
@@ -106,7 +106,7 @@ pub unsafe fn lock(_addr: usize, _len: usize) -> Result<(), Error> {
 /// See [`crate::Os::purge`].
 ///
 /// # Safety
-/// As [`crate::Os::purge`] says.
+/// The conditions of [`crate::Os::purge`].
 pub unsafe fn purge(addr: usize, len: usize) -> Result<(), Error> {
     // SAFETY: the range is part of a block of `reserve`, and nobody accesses it (`# Safety`).
     unsafe { ptr::with_exposed_provenance_mut::<u8>(addr).write_bytes(0, len) };
@@ -116,7 +116,7 @@ pub unsafe fn purge(addr: usize, len: usize) -> Result<(), Error> {
 /// See [`crate::Os::unmap`].
 ///
 /// # Safety
-/// As [`crate::Os::unmap`] says.
+/// The conditions of [`crate::Os::unmap`].
 pub unsafe fn unmap(addr: usize, len: usize, _mode: PageMode) -> Result<(), Error> {
     // SAFETY: the range is mapped and nothing refers to it any more (`# Safety`).
     unsafe { purge(addr, len) }
@@ -125,7 +125,7 @@ pub unsafe fn unmap(addr: usize, len: usize, _mode: PageMode) -> Result<(), Erro
 /// See [`crate::Os::move_pages`].
 ///
 /// # Safety
-/// As [`crate::Os::move_pages`] says.
+/// The conditions of [`crate::Os::move_pages`].
 pub unsafe fn move_pages(_from: usize, _to: usize, _len: usize) -> Result<(), Error> {
     Err(Error::Unsupported)
 }

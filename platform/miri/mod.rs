@@ -40,7 +40,7 @@ pub mod crash {
     #![allow(unsafe_code)] // The signature is that of `linux/crash.rs`.
 
     use crate::Error;
-    use crate::crash::Crash;
+    use crate::signal::Crash;
 
     /// Installs nothing, as no signal comes.
     ///
@@ -137,7 +137,7 @@ pub mod hugetlb {
 pub mod numa {
     use super::{Error, NodeId};
     use crate::Cpu;
-    use crate::topology::NodeSet;
+    use crate::node_set::NodeSet;
 
     /// See [`crate::Os::bind`].
     pub fn bind(_addr: usize, _len: usize, _node: NodeId) -> Result<(), Error> {

@@ -59,7 +59,7 @@ pub unsafe extern "C" fn free(block: *mut c_void) {
 /// Frees a block, by the old name of `free`: old programs still use it.
 ///
 /// # Safety
-/// As for [`free`].
+/// The conditions of [`free`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cfree(block: *mut c_void) {
     // SAFETY: `block` is null or live, as the caller promises in `# Safety`.
@@ -89,7 +89,7 @@ pub unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void
 /// Does the work of [`realloc`] and [`reallocarray`].
 ///
 /// # Safety
-/// As for [`realloc`].
+/// The conditions of [`realloc`].
 #[inline(always)]
 unsafe fn resize(block: *mut c_void, size: usize) -> *mut c_void {
     if block.is_null() {
@@ -108,7 +108,7 @@ unsafe fn resize(block: *mut c_void, size: usize) -> *mut c_void {
 /// Changes a block's size to `count * size` bytes, like [`realloc`].
 ///
 /// # Safety
-/// As for [`realloc`].
+/// The conditions of [`realloc`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn reallocarray(
     block: *mut c_void,

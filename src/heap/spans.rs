@@ -1,11 +1,17 @@
-//! Refill: blocks out of spans. And the life of a heap's spans.
+//! The life of a heap's spans: acquired, made current, kept, released, and left when the thread
+//! ends.
+#![allow(unsafe_code)] // Populates spans; a heap is made on its caller's promise.
 
-use super::ownership::FIRST_HEAP;
-use super::stock::Stock;
+use super::keeping::Keeping;
+use super::{Choice, OwnSupers};
 use crate::classes::{CLASS_COUNT, CLASSES};
-use crate::fatal::{Misuse, misuse};
-use crate::pool::queue::{NIL, SpanQueue};
-use crate::pool::{Arena, SLOT, SpanId, Stage};
+use crate::geometry::{ClassId, NodeIndex, SLOT, SpanId};
+use crate::messages::{Misuse, misuse};
+use crate::pool::Arena;
+use crate::pool::metadata::SpanMeta;
+use crate::pool::metadata::ownership::FIRST_HEAP;
+use crate::pool::spans::Stage;
+use crate::pool::spans::queue::SpanQueue;
 use crate::stats::Counters;
 use crate::stats::board::ClassCounters;
 use crate::stats::events::{EventKind, Tracer};
@@ -13,31 +19,28 @@ use theap_platform::Error;
 
 /// One class of a heap.
 pub(super) struct HeapClass {
-    /// The span that refills take from, or NIL.
-    pub(super) current: u32,
+    /// The span that refills take from.
+    pub(super) current: Option<SpanId>,
     /// Other spans of the heap, each with a free or a pending block.
     pub(super) partial: SpanQueue,
-    /// Without the shared pool: the SuperSlab that the class takes slots from, or NIL.
-    #[cfg(not(feature = "shared-pool"))]
-    own_super: u32,
 }
 
-/// What a thread owns.
+/// The spans that a thread owns.
 pub struct Heap {
     pub(super) arena: &'static Arena,
-    /// Owner word of its spans.
+    /// The owner word of the heap's spans.
     pub(super) id: u64,
-    node: usize,
-    /// What is left to chance.
-    #[cfg(feature = "hardened")]
-    pub random: super::random::Random,
+    node: NodeIndex,
+    /// Which blocks of a span are taken next.
+    pub choice: Choice,
     pub(super) classes: [HeapClass; CLASS_COUNT],
-    stock: Stock,
-    /// What it has done.
+    own_supers: OwnSupers,
+    keeping: Keeping,
+    /// The counters of what the heap has done.
     pub counters: &'static Counters,
-    /// The same by class.
+    /// The counters of what the heap has done, by class.
     pub class_counters: &'static [ClassCounters; CLASS_COUNT],
-    /// Records what it does, while somebody looks.
+    /// Records what the heap does, while somebody looks.
     pub tracer: Tracer,
 }
 
@@ -46,159 +49,88 @@ impl Heap {
     ///
     /// # Safety
     /// The arena has made this heap, and nobody else uses it.
-    pub unsafe fn new(arena: &'static Arena, index: usize, node: usize) -> Self {
-        // SAFETY: the caller's promise.
-        let board = unsafe { arena.heap_board(index) };
+    pub unsafe fn new(arena: &'static Arena, index: usize, node: NodeIndex) -> Self {
+        // SAFETY: the heap was made, as this function's Safety section asks.
+        let board = unsafe { arena.figures().heap(index) };
         Self {
             arena,
             id: FIRST_HEAP + index as u64,
             node,
-            #[cfg(feature = "hardened")]
-            random: super::random::Random::new(arena.os.random()),
+            choice: Choice::new(|| arena.os().random()),
             classes: core::array::from_fn(|_| HeapClass {
-                current: NIL,
+                current: None,
                 partial: SpanQueue::default(),
-                #[cfg(not(feature = "shared-pool"))]
-                own_super: NIL,
             }),
-            stock: Stock::new(),
+            own_supers: OwnSupers::new(),
+            keeping: Keeping::new(),
             counters: &board.counters,
             class_counters: &board.classes,
-            tracer: arena.heap_tracer(index),
+            tracer: arena.figures().heap_tracer(index),
         }
     }
 
-    /// Where the heap's memory comes from.
+    /// The arena that the heap's memory comes from.
     pub fn arena(&self) -> &'static Arena {
         self.arena
     }
 
     /// The node that the heap takes memory from.
-    pub fn node(&self) -> usize {
+    pub fn node(&self) -> NodeIndex {
         self.node
     }
 
-    /// What it has claimed of the budget, in bytes.
+    /// The bytes that the heap has claimed of the budget.
     pub fn claimed(&self) -> usize {
-        self.stock.claimed()
+        self.keeping.claimed()
     }
 
-    /// A retired heap serves a new thread, or its own on another node.
-    pub fn move_to(&mut self, node: usize) {
-        #[cfg(not(feature = "shared-pool"))]
+    /// Takes memory of this node from now on: a retired heap serves a new thread, or its own on
+    /// another node.
+    pub fn move_to(&mut self, node: NodeIndex) {
         if node != self.node {
-            self.classes
-                .iter_mut()
-                .for_each(|class| class.own_super = NIL);
+            self.own_supers.forget();
         }
         self.node = node;
     }
 
-    /// Takes up to `want` blocks of the class and writes them below `end`, so that a stack whose top is `end` pops
-    /// them in address order. Fewer, but at least one, if the heap's own spans have no more. Their number; 0 if there
-    /// is no memory.
-    ///
-    /// # Safety
-    /// The `want` places below `end` are the caller's.
-    pub unsafe fn take(&mut self, class: usize, end: *mut *mut u8, want: usize) -> usize {
-        let begin = self.tracer.begin();
-        if self.stock.refilled() {
-            self.look();
-        }
-        let mut got = 0;
-        while got < want {
-            let Some(span) = self.span_with_blocks(class, got > 0) else {
-                break;
-            };
-            // SAFETY: `want - got` places are left below `end - got`.
-            got += unsafe { self.take_from(span, end.sub(got), want - got) };
-        }
-        self.counters.refills.add(1);
-        self.counters.refilled_blocks.add(got as u64);
-        self.class_counters[class].refilled_blocks.add(got as u64);
-        self.tracer
-            .note(begin, EventKind::Refill, class as u8, 0, got as u64);
-        got
+    #[inline]
+    pub(super) fn meta(&self, span: SpanId) -> &'static SpanMeta {
+        self.arena.metadata().span(span)
     }
 
-    /// Takes up to `want` blocks of a span that the heap owns.
-    ///
-    /// # Safety
-    /// As for `take`.
-    unsafe fn take_from(&self, span: SpanId, end: *mut *mut u8, want: usize) -> usize {
-        let (super_index, slot) = span.split();
-        let (metas, meta) = (self.arena.super_meta(super_index), self.arena.span(span));
-        let size = CLASSES[meta.class.get() as usize].size as usize;
-        let base = self.arena.address_of(span.0 as usize);
-        let (mut got, mut last) = (0, 0);
-        while got < want && meta.summary.get() != 0 {
-            let index = self.choose_word(meta.summary.get());
-            let word = metas.free(slot, index);
-            let bits = self.choose_blocks(word.get(), want - got);
-            let count = bits.count_ones() as usize;
-            let first = base + index * 64 * size;
-            // SAFETY: `count` places are left below `end - got`.
-            unsafe {
-                let at = end.sub(got + count);
-                if bits == !0 {
-                    theap_arch::expand_full(first, size, at);
-                } else {
-                    theap_arch::expand(bits, first, size, at);
-                }
-            }
-            last = last.max(index * 64 + (63 - bits.leading_zeros() as usize));
-            got += count;
-            word.set(word.get() & !bits);
-            if word.get() == 0 {
-                meta.summary.set(meta.summary.get() & !(1 << index));
-            }
-        }
-        meta.free.set(meta.free.get() - got as u32);
-        meta.fresh_from
-            .set(meta.fresh_from.get().max(last as u32 + 1));
-        got
+    fn class_of(&self, span: SpanId) -> ClassId {
+        ClassId::new(usize::from(self.meta(span).class.get()))
     }
 
-    /// Takes a block that reads zero, if the span at hand has one.
-    pub fn take_fresh(&mut self, class: usize) -> Option<*mut u8> {
-        let span = self.span_with_blocks(class, false)?;
-        let (super_index, slot) = span.split();
-        let (metas, meta) = (self.arena.super_meta(super_index), self.arena.span(span));
-        let at = meta.fresh_from.get();
-        if at >= u32::from(CLASSES[class].blocks) {
-            return None;
-        }
-        let (index, bit) = (at as usize / 64, 1u64 << (at % 64));
-        let word = metas.free(slot, index);
-        debug_assert!(
-            word.get() & bit != 0,
-            "a block that was never handed out is free"
-        );
-        word.set(word.get() & !bit);
-        if word.get() == 0 {
-            meta.summary.set(meta.summary.get() & !(1 << index));
-        }
-        meta.free.set(meta.free.get() - 1);
-        meta.fresh_from.set(at + 1);
-        self.counters.refilled_blocks.add(1);
-        self.class_counters[class].refilled_blocks.add(1);
-        let address =
-            self.arena.address_of(span.0 as usize) + at as usize * CLASSES[class].size as usize;
-        Some(address as *mut u8)
+    #[inline]
+    fn class(&mut self, class: ClassId) -> &mut HeapClass {
+        &mut self.classes[class.index()]
     }
 
-    /// A span with a free block, now the class's current one. With `own_only` it does not go to the pool.
-    fn span_with_blocks(&mut self, class: usize, own_only: bool) -> Option<SpanId> {
+    fn pop_partial(&mut self, class: ClassId) -> Option<SpanId> {
+        let metadata = self.arena.metadata();
+        let span = self.class(class).partial.pop(metadata)?;
+        self.meta(span).listed.set(false);
+        Some(span)
+    }
+
+    fn push_partial(&mut self, class: ClassId, span: SpanId) {
+        let metadata = self.arena.metadata();
+        self.meta(span).listed.set(true);
+        self.class(class).partial.push(span, metadata);
+    }
+
+    /// A span with a free block, now the class's current one. With `own_only` the pool is not
+    /// asked.
+    pub(super) fn span_with_blocks(&mut self, class: ClassId, own_only: bool) -> Option<SpanId> {
         loop {
-            if self.classes[class].current != NIL {
-                let span = SpanId(self.classes[class].current);
+            if let Some(span) = self.classes[class.index()].current {
                 if self.has_blocks(span) {
                     return Some(span);
                 }
-                self.classes[class].current = NIL;
+                self.class(class).current = None;
             }
-            let next = if let Some(span) = self.classes[class].partial.pop(self.arena) {
-                self.arena.span(span).listed.set(false);
+            let next = if let Some(span) = self.pop_partial(class) {
                 self.counters.stage_own.add(1);
                 span
             } else if own_only {
@@ -206,14 +138,14 @@ impl Heap {
             } else {
                 self.acquire_span(class)?
             };
-            self.classes[class].current = next.0;
+            self.class(class).current = Some(next);
         }
     }
 
-    /// Whether a span of the heap has a free block, be it one that came home just now. If not, the heap no longer
-    /// owns it.
+    /// Whether a span of the heap has a free block, be it one that came home just now. If not, the
+    /// heap no longer owns it.
     fn has_blocks(&mut self, span: SpanId) -> bool {
-        let meta = self.arena.span(span);
+        let meta = self.meta(span);
         if meta.free.get() != 0 {
             return true;
         }
@@ -226,7 +158,7 @@ impl Heap {
             }
             if !meta.shake.disown(self.id) {
                 self.counters.spans_disowned.add(1);
-                let address = self.arena.address_of(span.0 as usize) as u64;
+                let address = self.arena.addresses().address_of(span.slot()) as u64;
                 self.tracer
                     .note(begin, EventKind::Disown, class, 0, address);
                 return false;
@@ -236,17 +168,19 @@ impl Heap {
 
     /// Takes home what other threads freed of a span of the heap.
     pub(super) fn collect_span(&self, span: SpanId) -> bool {
-        self.arena
+        (self.arena.spans())
             .collect(span)
-            .unwrap_or_else(|address| misuse(self.arena.os, Misuse::DoubleFree, address))
+            .unwrap_or_else(|address| misuse(self.arena.os(), Misuse::DoubleFree, address))
     }
 
-    /// TBACKEND: a span of the class from the pool, now the heap's; it may turn out to be full. Where there is no
-    /// memory, the heap gives back what it keeps for its other classes and tries once more.
-    fn acquire_span(&mut self, class: usize) -> Option<SpanId> {
-        if self.arena.learns() {
-            self.stock.took(class, &self.arena.budget);
-            self.counters.spans_kept.set(self.stock.learned());
+    /// TBACKEND: a span of the class from the pool, now the heap's; it may turn out to be full.
+    /// Where there is no memory, the heap gives back what it keeps for its other classes and tries
+    /// once more.
+    fn acquire_span(&mut self, class: ClassId) -> Option<SpanId> {
+        let policy = self.arena.policy();
+        if policy.learns() {
+            self.keeping.took(class, policy.budget());
+            self.counters.spans_kept.set(self.keeping.learned());
         }
         self.span_of_pool(class).or_else(|| {
             self.collect();
@@ -254,30 +188,29 @@ impl Heap {
         })
     }
 
-    fn span_of_pool(&mut self, class: usize) -> Option<SpanId> {
-        let arena = self.arena;
+    fn span_of_pool(&mut self, class: ClassId) -> Option<SpanId> {
+        let (arena, id) = (self.arena, self.id);
         let begin = self.tracer.begin();
-        if let Some((span, stage)) = arena.take_partial(self.node, class, self.id) {
-            arena.span(span).set_last_owner(self.id);
+        if let Some((span, stage)) = arena.spans().take_partial(self.node, class, id) {
+            self.meta(span).set_last_owner(id);
             self.collect_span(span);
             self.count(stage);
             self.note(begin, EventKind::Acquire, span, stage as u8);
             return Some(span);
         }
-        let slots = CLASSES[class].slots as usize;
-        #[cfg(not(feature = "shared-pool"))]
-        if let Some(run) = self.take_in_own_super(class, slots) {
-            return Some(arena.make_span(run, class, self.id));
+        let slots = CLASSES[class.index()].slots as usize;
+        if let Some(run) = self.own_supers.take(arena, class, id, slots) {
+            return Some(arena.spans().make(run, class, id));
         }
-        let nodes = arena.node_count();
-        let (run, stage) = (0..nodes).find_map(|away| {
-            let (run, stage) = arena.nodes()[(self.node + away) % nodes].acquire_slots(slots, 1)?;
+        let nodes = arena.nodes();
+        let (run, stage) = (0..nodes.len()).find_map(|away| {
+            let node = &nodes[(self.node.index() + away) % nodes.len()];
+            let (run, stage) = node.acquire_slots(slots, 1)?;
             Some((run, if away == 0 { stage } else { Stage::Remote }))
         })?;
-        #[cfg(not(feature = "shared-pool"))]
-        self.adopt_super(class, run.slot / crate::pool::SLOTS);
+        self.own_supers.adopt(arena, class, id, run.slot);
         self.count(stage);
-        let span = arena.make_span(run, class, self.id);
+        let span = arena.spans().make(run, class, id);
         self.note(begin, EventKind::Acquire, span, stage as u8);
         Some(span)
     }
@@ -286,8 +219,8 @@ impl Heap {
     #[inline]
     pub(super) fn note(&self, begin: u64, kind: EventKind, span: SpanId, stage: u8) {
         if begin != 0 {
-            let class = self.arena.span(span).class.get();
-            let address = self.arena.address_of(span.0 as usize) as u64;
+            let class = self.meta(span).class.get();
+            let address = self.arena.addresses().address_of(span.slot()) as u64;
             self.tracer.note(begin, kind, class, stage, address);
         }
     }
@@ -306,83 +239,93 @@ impl Heap {
         .add(1);
     }
 
-    /// Takes spans of the class from the pool until `count` blocks are free in the heap's own, and touches all of them.
+    /// Takes spans of the class from the pool until `count` blocks are free in the heap's own, and
+    /// touches all of them.
     ///
     /// # Errors
-    /// What the system answered; the spans taken until then stay.
-    pub fn prepare(&mut self, class: usize, count: usize) -> Result<(), Error> {
+    /// The system's error; the spans taken until then stay.
+    pub fn prepare(&mut self, class: ClassId, count: usize) -> Result<(), Error> {
         let mut free = 0;
-        if self.classes[class].current != NIL {
-            free += self.touch(SpanId(self.classes[class].current))?;
+        if let Some(span) = self.classes[class.index()].current {
+            free += self.touch(span)?;
         }
-        for _ in 0..self.classes[class].partial.len() {
-            if let Some(span) = self.classes[class].partial.pop(self.arena) {
-                self.classes[class].partial.push(span, self.arena);
+        for _ in 0..self.classes[class.index()].partial.len() {
+            if let Some(span) = self.pop_partial(class) {
+                self.push_partial(class, span);
                 free += self.touch(span)?;
             }
         }
         while free < count {
             let span = self.acquire_span(class).ok_or(Error::NoMemory)?;
             if self.has_blocks(span) {
-                self.arena.span(span).listed.set(true);
-                self.classes[class].partial.push(span, self.arena);
+                self.push_partial(class, span);
                 free += self.touch(span)?;
             }
         }
         Ok(())
     }
 
-    /// Makes the kernel provide the memory of one of the heap's spans. Its free blocks.
+    /// Makes the kernel provide the memory of one of the heap's spans. The free blocks of the span.
     fn touch(&self, span: SpanId) -> Result<usize, Error> {
-        let meta = self.arena.span(span);
-        let address = self.arena.address_of(span.0 as usize);
-        let slots = CLASSES[meta.class.get() as usize].slots as usize;
+        let meta = self.meta(span);
+        let address = self.arena.addresses().address_of(span.slot());
+        let slots = CLASSES[self.class_of(span).index()].slots as usize;
         // SAFETY: a span's memory is mapped, and populating keeps contents.
-        unsafe { self.arena.os.populate(address, slots * SLOT)? };
+        unsafe { self.arena.os().populate(address, slots * SLOT)? };
         Ok(meta.free.get() as usize)
     }
 
-    /// After a block of a span that is not current became free: keeps the span, or gives it back if it is wholly
-    /// free and the class has enough others.
+    /// After a block of a span that is not current became free: keeps the span, or gives it back if
+    /// it is wholly free and the class has enough others.
     pub(super) fn settle(&mut self, span: SpanId) {
-        let meta = self.arena.span(span);
-        let class = meta.class.get() as usize;
-        if self.classes[class].current == span.0 {
+        let meta = self.meta(span);
+        let class = self.class_of(span);
+        let keeps = self.keeping.keeps(class);
+        let all_free = self.is_free(span);
+        let metadata = self.arena.metadata();
+        let this = self.class(class);
+        if this.current == Some(span) {
             return;
         }
-        let all_free = self.is_free(span);
-        let this = &mut self.classes[class];
-        if all_free && this.partial.len() >= self.stock.keeps(class) {
+        if all_free && this.partial.len() >= keeps {
             if meta.listed.replace(false) {
-                this.partial.remove(span, self.arena);
+                this.partial.remove(span, metadata);
             }
-            self.stock.gave(class);
+            self.keeping.gave(class);
             self.release(span);
         } else if !meta.listed.replace(true) {
-            this.partial.push(span, self.arena);
+            this.partial.push(span, metadata);
         }
     }
 
-    /// Forgets what was not needed for a while, and gives so many wholly free spans back: not more, as others may have
-    /// been prepared.
+    /// Notes a refill; now and then forgets what the heap does not need any more.
+    #[inline]
+    pub(super) fn note_refill(&mut self) {
+        if self.keeping.refilled() {
+            self.end_period();
+        }
+    }
+
+    /// Forgets what was not needed for a while, and gives as many wholly free spans back: not more,
+    /// as others may have been prepared.
     #[cold]
-    fn look(&mut self) {
-        let arena = self.arena;
-        if !arena.learns() {
+    fn end_period(&mut self) {
+        let policy = self.arena.policy();
+        if !policy.learns() {
             return;
         }
-        let (now, decay) = (arena.os.recently(), arena.decay());
-        let Some(gone) = self.stock.look(now, decay, &arena.budget) else {
+        let (now, decay) = (policy.os().recently(), policy.decay());
+        let Some(gone) = self.keeping.end_period(now, decay, policy.budget()) else {
             return;
         };
-        self.counters.spans_kept.set(self.stock.learned());
-        for (class, mut gone) in gone.into_iter().enumerate() {
-            for _ in 0..self.classes[class].partial.len() {
-                if gone == 0 || self.classes[class].partial.len() <= self.stock.keeps(class) {
+        self.counters.spans_kept.set(self.keeping.learned());
+        for (class, mut gone) in ClassId::all().zip(gone) {
+            for _ in 0..self.classes[class.index()].partial.len() {
+                let listed = self.classes[class.index()].partial.len();
+                if gone == 0 || listed <= self.keeping.keeps(class) {
                     break;
                 }
-                if let Some(span) = self.classes[class].partial.pop(arena) {
-                    arena.span(span).listed.set(false);
+                if let Some(span) = self.pop_partial(class) {
                     gone -= u16::from(self.is_free(span));
                     self.settle(span);
                 }
@@ -392,16 +335,16 @@ impl Heap {
 
     /// Whether all blocks of a span are free.
     fn is_free(&self, span: SpanId) -> bool {
-        let meta = self.arena.span(span);
-        meta.free.get() == u32::from(CLASSES[meta.class.get() as usize].blocks)
+        let blocks = CLASSES[self.class_of(span).index()].blocks;
+        self.meta(span).free.get() == u32::from(blocks)
     }
 
     fn release(&self, span: SpanId) {
         self.counters.spans_released.add(1);
         let begin = self.tracer.begin();
-        let class = self.arena.span(span).class.get();
-        self.arena.release_span(span);
-        let address = self.arena.address_of(span.0 as usize) as u64;
+        let class = self.meta(span).class.get();
+        self.arena.spans().release(span);
+        let address = self.arena.addresses().address_of(span.slot()) as u64;
         self.tracer
             .note(begin, EventKind::Release, class, 0, address);
     }
@@ -412,38 +355,37 @@ impl Heap {
         self.part_with_spans(true);
     }
 
-    /// Forgets how many spans it has learned to keep.
+    /// Forgets how many spans the heap has learned to keep.
     fn forget(&mut self) {
-        self.stock.clear(&self.arena.budget);
+        self.keeping.clear(self.arena.policy().budget());
         self.counters.spans_kept.set(0);
     }
 
-    /// Leaves all spans: the wholly free ones to the pool's slots, partial ones to its lists, full ones to nobody.
+    /// Leaves all spans: the wholly free ones to the pool's slots, partial ones to its lists, full
+    /// ones to nobody.
     pub fn retire(&mut self) {
         self.part_with_spans(false);
         self.forget();
     }
 
     fn part_with_spans(&mut self, keep_partial: bool) {
-        for class in 0..CLASS_COUNT {
-            let current = core::mem::replace(&mut self.classes[class].current, NIL);
-            let queued = self.classes[class].partial.len();
-            if current != NIL {
-                self.part_with(SpanId(current), keep_partial);
+        for class in ClassId::all() {
+            let current = self.class(class).current.take();
+            let queued = self.class(class).partial.len();
+            if let Some(span) = current {
+                self.part_with(span, keep_partial);
             }
             for _ in 0..queued {
-                let Some(span) = self.classes[class].partial.pop(self.arena) else {
+                let Some(span) = self.pop_partial(class) else {
                     break;
                 };
-                self.arena.span(span).listed.set(false);
                 self.part_with(span, keep_partial);
             }
         }
     }
 
     fn part_with(&mut self, span: SpanId, keep_partial: bool) {
-        let meta = self.arena.span(span);
-        let class = meta.class.get() as usize;
+        let class = self.class_of(span);
         self.collect_span(span);
         if !self.has_blocks(span) {
             return;
@@ -451,85 +393,16 @@ impl Heap {
         if self.is_free(span) {
             self.release(span);
         } else if keep_partial {
-            meta.listed.set(true);
-            self.classes[class].partial.push(span, self.arena);
+            self.push_partial(class, span);
         } else {
-            meta.shake.give_to_pool();
-            self.arena.put_partial(span);
+            self.meta(span).shake.give_to_pool();
+            self.arena.spans().put_partial(span);
         }
-    }
-}
-
-#[cfg(not(feature = "shared-pool"))]
-impl Heap {
-    /// What the tag of a SuperSlab says if it serves this class of this heap.
-    fn tag(&self, class: usize) -> u32 {
-        ((self.id as u32) << 8) | class as u32
-    }
-
-    fn adopt_super(&mut self, class: usize, super_index: usize) {
-        use crate::sync::Ordering::Relaxed;
-        self.arena.super_meta(super_index).spans[0]
-            .tag
-            .store(self.tag(class), Relaxed);
-        self.classes[class].own_super = super_index as u32;
-    }
-
-    /// Slots of the class's own SuperSlab. It may have become free and somebody else's meanwhile; whoever takes a
-    /// whole SuperSlab clears the tag before it offers the rest, so the tag read after the take is the truth.
-    fn take_in_own_super(&mut self, class: usize, slots: usize) -> Option<crate::pool::SlotRun> {
-        use crate::sync::Ordering::Relaxed;
-        let own = self.classes[class].own_super;
-        if own == NIL {
-            return None;
-        }
-        let node = &self.arena.nodes()[self.arena.node_of_slot(own as usize * crate::pool::SLOTS)];
-        let run = node.take_in(own as usize, slots);
-        if let Some(run) = run
-            && self.arena.super_meta(own as usize).spans[0]
-                .tag
-                .load(Relaxed)
-                != self.tag(class)
-        {
-            node.release_slots(run.slot, run.len);
-            self.classes[class].own_super = NIL;
-            return None;
-        }
-        run
-    }
-}
-
-/// Which blocks of a span are taken next: the first ones.
-#[cfg(not(feature = "hardened"))]
-impl Heap {
-    #[inline]
-    fn choose_word(&self, summary: u64) -> usize {
-        summary.trailing_zeros() as usize
-    }
-
-    #[inline]
-    fn choose_blocks(&self, word: u64, want: usize) -> u64 {
-        lowest(word, want)
-    }
-}
-
-/// Which blocks of a span are taken next: any.
-#[cfg(feature = "hardened")]
-impl Heap {
-    fn choose_word(&self, summary: u64) -> usize {
-        let turn = self.random.below(64) as u32;
-        (summary.rotate_right(turn).trailing_zeros() + turn) as usize % 64
-    }
-
-    /// A few, so that a refill goes through many words.
-    fn choose_blocks(&self, word: u64, want: usize) -> u64 {
-        let turn = self.random.below(64) as u32;
-        lowest(word.rotate_right(turn), want.min(8)).rotate_left(turn)
     }
 }
 
 /// The lowest `count` set bits of a word.
-fn lowest(word: u64, count: usize) -> u64 {
+pub(super) fn lowest(word: u64, count: usize) -> u64 {
     if word.count_ones() as usize <= count {
         return word;
     }

@@ -1,22 +1,50 @@
-//! Where threads run and where memory belongs: CPUs, nodes, and what each SuperSlab is bound to.
+//! Affinity: the CPUs that threads run on, the NUMA nodes of these CPUs, and the node that each
+//! SuperSlab is bound to.
 //!
-//! With `numa=local` each home of the topology has a part of the range, bound to it. With `interleave` there is one
-//! part, whose SuperSlabs (or pages of 1 GiB) are bound to the homes in turn; with `off`, or a single home, one part that is bound to
-//! nothing. Bindings are preferences: a node that is full serves from the next one, and memory is never refused for it.
+//! With `numa=local` each node of the topology has a part of the range, bound to it. With
+//! `interleave` there is one part, whose SuperSlabs (or pages of 1 GiB) are bound to the nodes in
+//! turn. With `off`, or a single node, there is one part that is bound to nothing. Bindings are
+//! preferences: a node that is full serves from the next one, and memory is never refused for a
+//! binding.
 //!
-//! CPUs that the topology does not know came online after start: their node is asked of the kernel once and kept in
-//! `learned`, a byte a CPU that any thread may write, always with the same value.
+//! A CPU that the topology does not know came online after start. The kernel is asked once for its
+//! node, and the answer is kept in `learned`, a byte a CPU that any thread may write, always with
+//! the same value.
 
-use super::{Arena, SLOTS, SUPER};
+use super::addresses::AddressMap;
+use super::policy::Policy;
 use crate::config::{Numa, Pages};
+use crate::geometry::{NodeIndex, SUPER, SuperId};
 use core::sync::atomic::{AtomicU8, Ordering};
-use theap_platform::{Cpu, Error, HUGE_1G, NodeId, PAGE, PageMode};
+use theap_platform::{Cpu, HUGE_1G, NodeId, Topology};
 
-/// Pages of one question where they lie.
-const BATCH: usize = 128;
+/// The affinity of a heap. Immutable but for `learned`.
+pub struct Affinity {
+    policy: &'static Policy,
+    addresses: AddressMap,
+    topology: Topology,
+    /// For each CPU that the topology does not know: its node plus one once a thread was found on
+    /// it, or 0.
+    learned: &'static [AtomicU8],
+}
 
-impl Arena {
-    /// This thread's CPU.
+impl Affinity {
+    /// The affinity on a machine with this topology. `learned` has a zero byte for each CPU.
+    pub fn new(
+        policy: &'static Policy,
+        addresses: AddressMap,
+        topology: Topology,
+        learned: &'static [AtomicU8],
+    ) -> Self {
+        Self {
+            policy,
+            addresses,
+            topology,
+            learned,
+        }
+    }
+
+    /// The CPU that this thread runs on.
     pub fn current_cpu(&self) -> Cpu {
         // Unit tests ask the fake.
         let cpu = if cfg!(test) {
@@ -24,144 +52,89 @@ impl Arena {
         } else {
             theap_arch::cpu_number()
         };
-        cpu.map_or_else(|| self.os.current_cpu(), Cpu)
+        cpu.map_or_else(|| self.policy.os().current_cpu(), Cpu)
     }
 
-    /// The node that a CPU belongs to; `None` if no thread was seen yet on a CPU that came online after start.
-    pub fn node_of_cpu(&self, cpu: Cpu) -> Option<usize> {
-        if self.node_count() == 1 {
-            return Some(0);
+    /// The number of CPUs that were possible at start.
+    pub fn cpus(&self) -> usize {
+        self.learned.len()
+    }
+
+    /// The node that a CPU belongs to; `None` if no thread was seen yet on a CPU that came online
+    /// after start.
+    pub fn node_of_cpu(&self, cpu: Cpu) -> Option<NodeIndex> {
+        if !self.addresses.has_parts() {
+            return Some(NodeIndex(0));
         }
-        self.topology.node_of_cpu(cpu).or_else(|| {
-            let learned = self.learned(cpu)?.load(Ordering::Relaxed);
-            learned.checked_sub(1).map(usize::from)
-        })
+        let known = self.topology.node_of_cpu(cpu).map(|node| node as u8);
+        known
+            .or_else(|| {
+                let learned = self.learned.get(cpu.0 as usize)?;
+                learned.load(Ordering::Relaxed).checked_sub(1)
+            })
+            .map(NodeIndex)
     }
 
-    /// The node that this thread runs on; `None` if that cannot be known now: a sealed heap does not ask the system.
-    pub fn current_node(&self) -> Option<usize> {
+    /// The node that this thread runs on; `None` if that cannot be known now, as a sealed heap does
+    /// not ask the system.
+    pub fn current_node(&self) -> Option<NodeIndex> {
         self.node_of_cpu(self.current_cpu())
             .or_else(|| self.learn())
     }
 
     #[cold]
-    fn learn(&self) -> Option<usize> {
-        if self.is_sealed() {
+    fn learn(&self) -> Option<NodeIndex> {
+        if self.policy.is_sealed() {
             return None;
         }
-        let (cpu, node) = self.os.current_place()?;
-        let home = self.topology.home_of(node);
-        if let Some(learned) = self.learned(cpu) {
-            learned.store(home as u8 + 1, Ordering::Relaxed);
+        let (cpu, node) = self.policy.os().current_place()?;
+        let node = self.topology.home_of(node) as u8;
+        if let Some(learned) = self.learned.get(cpu.0 as usize) {
+            learned.store(node + 1, Ordering::Relaxed);
         }
-        Some(home)
-    }
-
-    fn learned(&self, cpu: Cpu) -> Option<&AtomicU8> {
-        // SAFETY: the table has a byte for each of `cpus` CPUs.
-        ((cpu.0 as usize) < self.cpus).then(|| unsafe { &*self.learned.add(cpu.0 as usize) })
+        Some(NodeIndex(node))
     }
 
     /// Whether SuperSlabs are bound to the nodes in turn.
     pub fn interleaves(&self) -> bool {
-        self.bound_nodes() > 1 && self.config.numa == Numa::Interleave
+        self.bound_nodes() > 1 && self.policy.config().numa == Numa::Interleave
     }
 
-    /// SuperSlabs in a row that one node gets when nodes take turns: no page lies on two.
+    /// The number of adjacent SuperSlabs that one node gets when nodes take turns: no page lies on
+    /// two nodes.
     fn turn(&self) -> usize {
-        match self.config.pages {
+        match self.policy.config().pages {
             Pages::Hugetlb1g => HUGE_1G / SUPER,
             _ => 1,
         }
     }
 
-    /// Number of nodes that memory is bound to; 1 if it is bound to none.
+    /// The number of nodes that memory is bound to; 1 if it is bound to none.
     pub fn bound_nodes(&self) -> usize {
-        match self.config.numa {
+        match self.policy.config().numa {
             Numa::Local | Numa::Interleave if cfg!(feature = "numa") => self.topology.nodes(),
             _ => 1,
         }
     }
 
-    /// The node that a SuperSlab is bound to: its index in the topology.
-    pub fn bound_to(&self, super_index: usize) -> Option<usize> {
+    fn bound_to(&self, super_id: SuperId) -> Option<NodeIndex> {
         match self.bound_nodes() {
             1 => None,
-            nodes if self.interleaves() => Some(super_index / self.turn() % nodes),
-            _ => Some(self.node_of_slot(super_index * SLOTS)),
-        }
-    }
-
-    /// As `bound_to`, by the kernel's number.
-    pub fn binding(&self, super_index: usize) -> Option<NodeId> {
-        self.bound_to(super_index)
-            .map(|node| self.kernel_node(node))
-    }
-
-    /// Maps SuperSlabs of one binding. A kernel or a container that refuses the binding serves without it.
-    ///
-    /// # Errors
-    /// As `Os::map`.
-    ///
-    /// # Safety
-    /// They are reserved and not mapped, and nobody else maps them.
-    pub(super) unsafe fn map(
-        &self,
-        super_index: usize,
-        count: usize,
-        mode: PageMode,
-    ) -> Result<(), Error> {
-        let address = self.address_of(super_index * SLOTS);
-        let bind = self.binding(super_index);
-        // SAFETY: the caller's promise; after an error other than Lost the range is still reserved.
-        unsafe {
-            match self.os.map(address, count * SUPER, mode, bind) {
-                Err(Error::Other(_)) if bind.is_some() => {
-                    self.os.map(address, count * SUPER, mode, None)
-                }
-                answer => answer,
+            nodes if self.interleaves() => {
+                Some(NodeIndex((super_id.index() / self.turn() % nodes) as u8))
             }
+            _ => Some(self.addresses.node_of(super_id.slot(0))),
         }
+    }
+
+    /// The node that a SuperSlab is bound to, by the kernel's number; `None` if it is bound to
+    /// none.
+    pub fn binding(&self, super_id: SuperId) -> Option<NodeId> {
+        self.bound_to(super_id).map(|node| self.kernel_node(node))
     }
 
     /// The kernel's number of a node of the topology.
-    pub fn kernel_node(&self, index: usize) -> NodeId {
-        self.topology.kernel_node(index)
-    }
-}
-
-/// Visiting memory.
-impl Arena {
-    /// Calls `each` with every SuperSlab that is mapped, and its bytes.
-    pub fn each_mapped(&self, mut each: impl FnMut(usize, u64)) {
-        for node in self.nodes() {
-            node.mapped_supers()
-                .for_each(|i| each(node.first + i, SUPER as u64));
-        }
-    }
-
-    /// Calls `each` with every piece of memory that is touched: its SuperSlab, the node it lies on, and bytes.
-    ///
-    /// # Errors
-    /// As `Os::nodes_of`.
-    pub fn each_resident(&self, mut each: impl FnMut(usize, NodeId, u64)) -> Result<(), Error> {
-        for node in self.nodes() {
-            for i in node.mapped_supers() {
-                let address = self.address_of((node.first + i) * SLOTS);
-                // A hugetlb page is one; what looks like a transparent one may be in pieces.
-                let (step, pages) = match node.mode(i) {
-                    Some(mode) if mode.is_hugetlb() => (SUPER, 1),
-                    _ => (PAGE, BATCH),
-                };
-                for at in (0..SUPER).step_by(step * pages) {
-                    let mut nodes = [None; BATCH];
-                    self.os.nodes_of(address + at, step, &mut nodes[..pages])?;
-                    for on in nodes.into_iter().flatten() {
-                        each(node.first + i, on, step as u64);
-                    }
-                }
-            }
-        }
-        Ok(())
+    pub fn kernel_node(&self, node: NodeIndex) -> NodeId {
+        self.topology.kernel_node(node.index())
     }
 }

@@ -1,586 +1,400 @@
-//! The address range and where everything about an address is found.
+//! An arena: everything that a process (or a test) allocates from, put together of its parts.
 //!
-//! ```text
-//!  address - base:   | node part | SuperSlab (2 MiB)        | slot (64 KiB) | offset |
-//!                      >> part     >> 21                      >> 16
-//! ```
-//!
-//! One reservation holds the blocks; a second one the metadata: dense tables (a byte or a word for each slot or
-//! SuperSlab), the board with all numbers, then the heaps, then a [`SuperMeta`] for each SuperSlab. The dense tables
-//! and the board's beginning are accessible from the start and take memory where they are touched; the rest is committed as heaps and SuperSlabs come to be. The arena
-//! itself lies at the front of the metadata, so that nothing is needed before it.
+//! One reservation holds the blocks, a second one the metadata, with the arena at its front; it is
+//! never moved.
+#![allow(unsafe_code)] // Lays out raw memory.
 
-use super::avail::{Avail, Bitmap, LEVELS};
-use super::board::{BOARDS_AT_ONCE, RANK_EVENTS};
-use super::budget::{Budget, SHARE};
-use super::claims::Claims;
-use super::heaps::HeapIds;
-use super::meta::SuperMeta;
+use super::addresses::AddressMap;
+use super::affinity::Affinity;
+use super::figures::{self, Figures};
+use super::ground::Ground;
+use super::heaps::Heaps;
+use super::layout::{Layout, Places, Shape};
+use super::metadata::Metadata;
 use super::node::Node;
-use super::stash::Stash;
-use super::superslab::SlotWord;
-use super::{SLOT, SUPER};
-use crate::classes::CLASS_COUNT;
-use crate::config::{Config, Numa, Pages};
-use crate::fatal::{self, Saying};
-use crate::gate::Gate;
-use crate::stats::board::{Header, HeapBoard, MAX_HEAPS, MAX_RINGS, Places};
-use crate::stats::ring::Ring;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
-use core::sync::atomic::{AtomicBool, AtomicU8};
-use theap_platform::{Error, HUGE, HUGE_1G, Mutex, Os, PAGE, Rank, Shared, Topology};
+use super::pages::{Pages, fork};
+use super::policy::Policy;
+use super::runs::Runs;
+use super::spans::{NodeLists, Spans};
+use super::supers::Supers;
+use super::warmer::Warmer;
+use crate::config::{self, Config, Numa};
+use crate::geometry::{NodeIndex, SUPER};
+use core::sync::atomic::Ordering;
+use theap_platform::{Error, HUGE, HUGE_1G, Os, Topology};
 
-/// Rank of the lock on heap ids; first of all.
-pub(super) const RANK_HEAPS: u8 = 1;
 /// A range is never smaller, nor does the reservation go below it.
 const LEAST: usize = 64 << 20;
 
-/// Everything a process (or a test) allocates from. Lives at the front of its own metadata and is never moved.
+/// An arena. Its parts have contracts of their own; what concerns several of them is a method here.
 pub struct Arena {
-    /// The operating system.
-    pub os: Os,
-    /// Options, environment included.
-    pub config: Config,
-    /// Which front serves which class.
-    pub gate: Gate,
-    /// Whether magazines' capacities may change.
-    learns: AtomicBool,
-    /// What they and heaps' spans may take.
-    pub budget: Budget,
-    /// What the classic front's links are XORed with.
-    pub secret: usize,
+    ground: Ground,
+    nodes: &'static [Node],
+    spans: Spans,
+    runs: Runs,
+    heaps: Heaps,
+    #[cfg_attr(not(test), expect(dead_code, reason = "only tests give an arena back"))]
+    memory: Memory,
+}
+
+/// The two reservations of an arena.
+#[derive(Clone, Copy)]
+struct Memory {
     base: usize,
     len: usize,
-    part_shift: u32,
-    pub(super) node_count: usize,
-    nodes: *const Node,
-    kinds: *const AtomicU8,
-    heads: *const AtomicU8,
-    words: *const SlotWord,
-    pub(super) metas: *const SuperMeta,
-    /// What was done for each 2 MiB of `metas`; see `commit_metas`.
-    pub(super) meta_states: *const AtomicU8,
-    stashes: *const Stash,
-    pub(super) cpus: usize,
-    pub(super) topology: Topology,
-    /// For each CPU that the topology does not know: its node plus one once a thread was found on it, or 0.
-    pub(super) learned: *const AtomicU8,
-    pub(super) heaps: Mutex<HeapIds>,
-    pub(super) heap_links: *const AtomicU32,
-    pub(super) heap_memory: usize,
-    pub(super) heap_bytes: usize,
-    pub(super) max_heaps: usize,
-    pub(super) board: *const Header,
-    pub(super) board_len: usize,
-    pub(super) heap_boards: *const HeapBoard,
-    /// The file that the board is, if it is published.
-    pub(super) published: Shared,
-    /// The first ring, and their number: 0 if the board is not published.
-    pub(super) rings: usize,
-    pub(super) ring_count: usize,
-    /// The pool's ring, if it was opened (there may be none): who holds the lock may write it.
-    pub(super) events: Mutex<Option<Option<&'static Ring>>>,
-    /// Which messages were given: each once a process.
-    said: AtomicU32,
-    /// Forks so far.
-    pub(super) forks: AtomicU32,
-    /// This process was forked from the one that made the arena.
-    child: AtomicBool,
-    /// The system must not be asked for anything.
-    sealed: AtomicBool,
+    meta: usize,
+    meta_len: usize,
 }
 
-// SAFETY: the pointers lead to tables of atomics, to metadata whose every field says who may touch it, and to nodes,
-// which are immutable but for their atomics and locks.
-unsafe impl Send for Arena {}
-// SAFETY: as above.
-unsafe impl Sync for Arena {}
-
-/// Carves tables out of the metadata.
-struct Carver {
-    at: usize,
-}
-
-impl Carver {
-    fn take(&mut self, bytes: usize, align: usize) -> usize {
-        let at = self.at.next_multiple_of(align);
-        self.at = at + bytes;
-        at
-    }
-}
-
-/// Offsets of the tables in the metadata of a range of `len` bytes.
-struct Layout {
-    nodes: usize,
-    stashes: usize,
-    learned: usize,
-    kinds: usize,
-    heads: usize,
-    modes: usize,
-    words: usize,
-    bitmaps: usize,
-    heap_links: usize,
-    /// First, with the part that is committed with the dense tables at its front.
-    board: usize,
-    heap_boards: usize,
-    rings: usize,
-    ring_count: usize,
-    board_len: usize,
-    dense: usize,
-    heaps: usize,
-    max_heaps: usize,
-    metas: usize,
-    meta_states: usize,
-    total: usize,
-}
-
-impl Layout {
-    fn new(len: usize, nodes: usize, cpus: usize, heap_bytes: usize, publish: bool) -> Self {
-        let node_count = nodes;
-        let (slots, supers) = (len / SLOT, len / SUPER);
-        let max_heaps = supers.clamp(256, MAX_HEAPS);
-        let mut carver = Carver { at: 0 };
-        carver.take(size_of::<Arena>(), 64);
-        let nodes = carver.take(nodes * size_of::<Node>(), 64);
-        let stashes = carver.take(cpus * CLASS_COUNT * size_of::<Stash>(), 64);
-        let learned = carver.take(cpus, 64);
-        let modes = carver.take(supers, 64);
-        let heap_links = carver.take(max_heaps * 4, 64);
-        let metas_len = (supers * size_of::<SuperMeta>()).next_multiple_of(HUGE);
-        let meta_states = carver.take(metas_len / HUGE, 64);
-        let bitmaps = carver.take(LEVELS * Self::bitmap_words(supers) * 8, 64);
-        let words = carver.take(supers * 8, PAGE);
-        let kinds = carver.take(slots, PAGE);
-        let heads = carver.take(slots, PAGE);
-        let ring_count = if publish {
-            MAX_RINGS.min(max_heaps + 1)
-        } else {
-            0
-        };
-        let places = Places::new(node_count, max_heaps, ring_count);
-        let board = carver.take(places.len, PAGE);
-        let heap_boards = board + places.heaps;
-        let rings = board + places.rings;
-        let dense = heap_boards + BOARDS_AT_ONCE.min(max_heaps) * size_of::<HeapBoard>();
-        let heaps = carver.take(max_heaps * heap_bytes, PAGE);
-        let metas = carver.take(metas_len, HUGE);
-        let total = carver.take(0, PAGE);
-        Self {
-            nodes,
-            stashes,
-            learned,
-            kinds,
-            heads,
-            modes,
-            words,
-            bitmaps,
-            heap_links,
-            board,
-            heap_boards,
-            rings,
-            ring_count,
-            board_len: places.len,
-            dense,
-            heaps,
-            max_heaps,
-            metas,
-            meta_states,
-            total,
+impl Memory {
+    fn reserve(os: Os, len: usize, align: usize, meta_len: usize) -> Result<Self, Error> {
+        let base = os.reserve(len, align)?;
+        match os.reserve(meta_len, HUGE) {
+            Ok(meta) => Ok(Self {
+                base,
+                len,
+                meta,
+                meta_len,
+            }),
+            Err(error) => {
+                // SAFETY: reserved above, not used yet.
+                unsafe { os.unreserve(base, len) };
+                Err(error)
+            }
         }
     }
 
-    /// Words of one level's bitmap and summary for all nodes. A part is at least 64 SuperSlabs' share rounded up.
-    fn bitmap_words(supers: usize) -> usize {
-        let words = supers.div_ceil(64) + 64;
-        words + words.div_ceil(64) + 64
+    /// # Safety
+    /// Nothing refers to the two reservations, but for the metadata's if `why` is [`Error::Lost`]:
+    /// that one may be somebody else's in part, and stays.
+    unsafe fn give_back(self, os: Os, why: Option<Error>) {
+        // SAFETY: reserved by `reserve`, and not used, as this function's Safety section asks.
+        unsafe {
+            if why != Some(Error::Lost) {
+                os.unreserve(self.meta, self.meta_len);
+            }
+            os.unreserve(self.base, self.len);
+        }
     }
 }
 
+/// Creation.
 impl Arena {
-    /// Reserves a range and its metadata. `heap_bytes` (a multiple of the page) is what a heap's memory takes.
+    /// Reserves a range and its metadata. `heap_bytes` (a multiple of the page) is what a heap's
+    /// memory takes.
     ///
     /// # Errors
-    /// What the system answered when it refused even the smallest range.
+    /// The system's error when it refused even the smallest range.
     pub fn create(os: Os, mut config: Config, heap_bytes: usize) -> Result<&'static Arena, Error> {
         let topology = os.topology();
-        let node_count = match config.numa {
-            Numa::Local if cfg!(feature = "numa") => topology.nodes(),
-            _ => 1,
+        let mut shape = Shape {
+            len: wanted(os, &config),
+            nodes: match config.numa {
+                Numa::Local if cfg!(feature = "numa") => topology.nodes(),
+                _ => 1,
+            },
+            cpus: topology.cpus().max(1),
+            heap_bytes,
+            publish: config.publish,
         };
-        let wanted = match config.address_space {
-            0 => (os.total_memory() as usize)
-                .saturating_mul(4)
-                .clamp(64 << 30, 1 << 45),
-            bytes => bytes.clamp(LEAST, 1 << 46),
+        let align = match config.pages {
+            config::Pages::Hugetlb1g => HUGE_1G,
+            _ => SUPER,
         };
-        let mut len = wanted.next_power_of_two();
         loop {
-            let cpus = topology.cpus().max(1);
-            let layout = Layout::new(len, node_count, cpus, heap_bytes, config.publish);
-            let align = match config.pages {
-                Pages::Hugetlb1g => HUGE_1G,
-                _ => SUPER,
-            };
-            let reserved = Self::reserve(os, len, align, layout.total);
+            let layout = Layout::new(shape);
+            let reserved = Memory::reserve(os, shape.len, align, layout.total());
             let may_publish = reserved.is_ok();
-            let made = reserved.and_then(|(base, meta)| {
-                let topology = topology.clone();
-                // SAFETY: `meta` is a fresh reservation of `layout.total` bytes.
-                unsafe {
-                    Self::lay_out(
-                        os, config, topology, node_count, base, len, meta, &layout, heap_bytes,
-                    )
-                }
+            let made = reserved.and_then(|memory| {
+                // SAFETY: two fresh reservations, the second as long as the layout.
+                unsafe { Self::lay_out(os, config, topology.clone(), memory, layout) }
             });
             match made {
                 Ok(arena) => return Ok(arena),
-                // A heap that nobody can look at is better than none.
-                Err(_) if may_publish && config.publish => config.publish = false,
-                Err(_) if len > LEAST => len /= 2,
+                // A heap without figures for others is better than none.
+                Err(_) if may_publish && config.publish => {
+                    (config.publish, shape.publish) = (false, false);
+                }
+                Err(_) if shape.len > LEAST => shape.len /= 2,
                 Err(error) => return Err(error),
             }
         }
     }
 
-    fn reserve(os: Os, len: usize, align: usize, meta_len: usize) -> Result<(usize, usize), Error> {
-        let base = os.reserve(len, align)?;
-        os.reserve(meta_len, HUGE)
-            .map(|meta| (base, meta))
-            .inspect_err(|_| {
-                // SAFETY: reserved above, not used yet.
-                unsafe { os.unreserve(base, len) };
-            })
-    }
-
+    /// Publishes and commits what must be there from the start, and puts the parts in their places.
+    ///
     /// # Safety
-    /// `meta` is a reservation of `layout.total` bytes that nobody uses yet.
-    #[expect(clippy::too_many_arguments, reason = "the second half of `create`")]
+    /// `memory` are two reservations that nobody uses yet, the second of `layout.total()` bytes.
     unsafe fn lay_out(
         os: Os,
         config: Config,
         topology: Topology,
-        node_count: usize,
-        base: usize,
-        len: usize,
-        meta: usize,
-        layout: &Layout,
-        heap_bytes: usize,
+        memory: Memory,
+        layout: Layout,
     ) -> Result<&'static Arena, Error> {
+        let (meta, dense) = (memory.meta, layout.dense());
         // SAFETY: both are parts of the reservation, the dense one its front.
         let prepared = unsafe {
-            super::board::publish(os, &config, meta + layout.board, layout.board_len)
-                .and_then(|published| os.commit(meta, layout.dense).map(|()| published))
+            figures::publish(os, &config, layout.board(meta))
+                .and_then(|published| os.commit(meta, dense).map(|()| published))
         };
         let published = match prepared {
             Ok(published) => published,
             Err(error) => {
-                // SAFETY: nothing refers to the two reservations yet. One that may be somebody else's in part stays.
-                unsafe {
-                    if error != Error::Lost {
-                        os.unreserve(meta, layout.total);
-                    }
-                    os.unreserve(base, len);
-                }
+                // SAFETY: nothing refers to the two reservations yet.
+                unsafe { memory.give_back(os, Some(error)) };
                 return Err(error);
             }
         };
-        let part_shift = (len / node_count.next_power_of_two()).trailing_zeros();
-        let cpus = topology.cpus().max(1);
-        let arena = Arena {
-            os,
-            config,
-            gate: Gate::new(config.front, config.classes),
-            learns: AtomicBool::new(config.learn),
-            budget: Budget::new(match config.budget {
-                0 => os.total_memory().min(len as u64) as usize / SHARE,
-                bytes => bytes,
-            }),
-            secret: os.random() as usize,
-            base,
-            len,
-            part_shift,
-            node_count,
-            nodes: (meta + layout.nodes) as *const Node,
-            kinds: (meta + layout.kinds) as *const AtomicU8,
-            heads: (meta + layout.heads) as *const AtomicU8,
-            words: (meta + layout.words) as *const SlotWord,
-            metas: (meta + layout.metas) as *const SuperMeta,
-            meta_states: (meta + layout.meta_states) as *const AtomicU8,
-            stashes: (meta + layout.stashes) as *const Stash,
-            cpus,
-            topology,
-            learned: (meta + layout.learned) as *const AtomicU8,
-            heaps: Mutex::new(Rank(RANK_HEAPS), HeapIds::default()),
-            heap_links: (meta + layout.heap_links) as *const AtomicU32,
-            heap_memory: meta + layout.heaps,
-            heap_bytes,
-            max_heaps: layout.max_heaps,
-            board: (meta + layout.board) as *const Header,
-            board_len: layout.board_len,
-            heap_boards: (meta + layout.heap_boards) as *const HeapBoard,
-            ring_count: if published.is_some() {
-                layout.ring_count
-            } else {
-                0
-            },
-            rings: meta + layout.rings,
-            published,
-            events: Mutex::new(Rank(RANK_EVENTS), None),
-            said: AtomicU32::new(0),
-            forks: AtomicU32::new(0),
-            child: AtomicBool::new(false),
-            sealed: AtomicBool::new(false),
-        };
-        arena.lock_memory(meta, layout.dense);
-        let place = meta as *mut Arena;
-        // SAFETY: the arena's place is the first thing in the dense part, and nobody else knows of it.
-        let arena = unsafe {
-            place.write(arena);
-            &*place
-        };
-        let supers = (1 << part_shift) / SUPER;
-        let mut bitmaps = Carver {
-            at: meta + layout.bitmaps,
-        };
-        for index in 0..node_count {
-            let modes = (meta + layout.modes + index * supers) as *const AtomicU8;
-            // SAFETY: the table has a byte for each SuperSlab of each node, is zero, and lives with the arena.
-            let modes = unsafe { core::slice::from_raw_parts(modes, supers) };
-            let node = Node::new(
-                arena,
-                index,
-                Claims::new(modes),
-                Self::carve_avail(&mut bitmaps, supers),
-            );
-            // SAFETY: `nodes` has room for `node_count` nodes and is not read yet.
-            unsafe { arena.nodes.cast_mut().add(index).write(node) };
+        // SAFETY: reserved, the dense part committed and so zero; the parts are put below once
+        // each.
+        let places = unsafe { Places::new(meta, layout) };
+        // SAFETY: the front of the board is committed.
+        let refusals = unsafe { places.board().refusals() };
+        let policy = places.put_policy(Policy::new(os, config, memory.len, refusals));
+        // SAFETY: the dense part was committed just now.
+        unsafe { policy.lock_memory(meta, dense) };
+        // SAFETY: the board lies in the metadata, zero and committed as far as it must be.
+        let figures = unsafe { Figures::open(policy, places.board(), published, memory.len) };
+        let figures = places.put_figures(figures);
+        let ground = Self::lay_ground(policy, figures, topology, memory, &places);
+        Ok(Self::build(ground, memory, &places))
+    }
+    /// Puts the parts that all nodes share in their places.
+    fn lay_ground(
+        policy: &'static Policy,
+        figures: &'static Figures,
+        topology: Topology,
+        memory: Memory,
+        places: &Places,
+    ) -> Ground {
+        let Memory { base, len, .. } = memory;
+        let nodes = places.board().nodes;
+        let (kinds, heads) = places.slot_tables();
+        // SAFETY: the tables lie in the dense part of the metadata, zero, with a byte for each
+        // slot.
+        let addresses = unsafe { AddressMap::new(base, len, nodes, kinds, heads) };
+        let affinity = Affinity::new(policy, addresses, topology, places.learned());
+        let affinity = places.put_affinity(affinity);
+        let (metas, states) = places.metas();
+        // SAFETY: the layout has room for the metadata of all SuperSlabs, reserved and not used
+        // yet.
+        let metadata = unsafe { Metadata::new(policy, affinity, metas, states, len / SUPER) };
+        Ground {
+            policy,
+            figures,
+            affinity,
+            addresses,
+            metadata,
         }
-        arena.open_board();
-        Ok(arena)
     }
 
-    fn carve_avail(carver: &mut Carver, supers: usize) -> Avail<'static> {
-        let mut words = |count: usize| {
-            let at = carver.take(count * 8, 8) as *const AtomicU64;
-            // SAFETY: the bitmaps' share of the dense part was sized for this, is zero, and lives with the arena.
-            unsafe { core::slice::from_raw_parts(at, count) }
-        };
-        let count = supers.div_ceil(64);
-        Avail {
-            levels: core::array::from_fn(|_| Bitmap {
-                words: words(count),
-                summary: words(count.div_ceil(64)),
-            }),
+    /// Puts the parts of each node in their places, and the arena above them.
+    fn build(ground: Ground, memory: Memory, places: &Places) -> &'static Arena {
+        for index in 0..ground.addresses.node_count() {
+            let node = NodeIndex(index as u8);
+            let board = ground.figures.node(node);
+            if ground.addresses.has_parts() {
+                let kernel_node = u64::from(ground.affinity.kernel_node(node).0);
+                board.kernel_node.store(kernel_node, Ordering::Relaxed);
+            }
+            let (first, _) = ground.addresses.supers_of(node);
+            let (words, avail) = (places.words(index), places.avail(index));
+            let supers = Supers::new(first, words, avail, &board.empty, ground.metadata);
+            let supers = places.put_supers(index, supers);
+            let claims = places.claims(index);
+            // SAFETY: the pages of all nodes are put into this array before the arena is given
+            // away.
+            let pages = unsafe { Pages::new(ground, supers, claims, board, places.pages()) };
+            let pages = places.put_pages(index, pages);
+            let lists = places.put_lists(index, NodeLists::new(ground, pages, board));
+            let warmer = Warmer::new(ground, node, pages, board);
+            places.put_node(index, Node::new(supers, pages, lists, warmer));
         }
+        let (links, heaps) = places.heaps();
+        let bytes = places.heap_bytes();
+        places.put_arena(Arena {
+            ground,
+            nodes: places.nodes(),
+            spans: Spans::new(ground, places.stashes(), places.lists()),
+            runs: Runs::new(ground, places.nodes()),
+            // SAFETY: the layout has reserved the memory of as many heaps as there are links.
+            heaps: unsafe { Heaps::new(ground, links, heaps, bytes) },
+            memory,
+        })
     }
 
     /// Gives everything back to the system.
     ///
     /// # Safety
-    /// Nobody uses the arena, a heap of it or a block of it any more.
+    /// The pointer is an arena's. Nobody uses the arena, a heap of it or a block of it any more,
+    /// and no reference to it is an argument of a running function: the arena lies in the memory
+    /// that goes.
     #[cfg(test)]
-    pub unsafe fn destroy(&'static self) {
-        let (os, base, len) = (self.os, self.base, self.len);
-        let meta = core::ptr::from_ref(self) as usize;
-        let meta_len = Layout::new(
-            len,
-            self.node_count,
-            self.cpus,
-            self.heap_bytes,
-            self.config.publish,
-        )
-        .total;
-        // SAFETY: the two reservations of `create`; the caller vouches that nothing refers to them.
-        unsafe {
-            os.unreserve(base, len);
-            os.unreserve(meta, meta_len);
-        }
+    pub unsafe fn destroy(arena: *const Arena) {
+        // SAFETY: an arena, as this function's Safety section asks; nothing of it is read after
+        // this line.
+        let (os, memory) = unsafe { ((*arena).os(), (*arena).memory) };
+        // SAFETY: nothing refers to the reservations, as this function's Safety section asks.
+        unsafe { memory.give_back(os, None) };
     }
+}
 
-    /// The first address, and the bytes of the range.
-    pub fn range(&self) -> (usize, usize) {
-        (self.base, self.len)
-    }
+/// Bytes of addresses that the options ask for: a power of two.
+fn wanted(os: Os, config: &Config) -> usize {
+    let bytes = match config.address_space {
+        0 => (os.total_memory() as usize)
+            .saturating_mul(4)
+            .clamp(64 << 30, 1 << 45),
+        bytes => bytes.clamp(LEAST, 1 << 46),
+    };
+    bytes.next_power_of_two()
+}
 
-    /// Whether the address lies in the range.
+/// The parts.
+impl Arena {
+    /// The operating system.
     #[inline]
-    pub fn contains(&self, address: usize) -> bool {
-        address.wrapping_sub(self.base) < self.len
+    pub fn os(&self) -> Os {
+        self.ground.policy.os()
     }
 
-    /// Number of nodes.
-    pub fn node_count(&self) -> usize {
-        self.node_count
+    /// Options and switches.
+    #[inline]
+    pub fn policy(&self) -> &'static Policy {
+        self.ground.policy
+    }
+
+    /// The board, and the pool's events.
+    pub fn figures(&self) -> &'static Figures {
+        self.ground.figures
+    }
+
+    /// CPUs and NUMA nodes.
+    pub fn affinity(&self) -> &'static Affinity {
+        self.ground.affinity
+    }
+
+    /// The range and its tables.
+    #[inline]
+    pub fn addresses(&self) -> &AddressMap {
+        &self.ground.addresses
+    }
+
+    /// The metadata of SuperSlabs and spans.
+    #[inline]
+    pub fn metadata(&self) -> &Metadata {
+        &self.ground.metadata
     }
 
     /// All nodes.
-    pub fn nodes(&self) -> &[Node] {
-        // SAFETY: `create` wrote `node_count` nodes before it gave the arena away.
-        unsafe { core::slice::from_raw_parts(self.nodes, self.node_count) }
+    pub fn nodes(&self) -> &'static [Node] {
+        self.nodes
     }
 
-    /// The node whose part of the range the slot is in.
-    pub fn node_of_slot(&self, slot: usize) -> usize {
-        (slot * SLOT) >> self.part_shift
-    }
-
-    /// First address and bytes of a node's part.
-    pub fn part(&self, node: usize) -> (usize, usize) {
-        (self.base + (node << self.part_shift), 1 << self.part_shift)
-    }
-
-    /// The slot of an address in the range.
+    /// A node.
     #[inline]
-    pub fn slot_of(&self, address: usize) -> usize {
-        (address - self.base) / SLOT
+    pub fn node(&self, node: NodeIndex) -> &'static Node {
+        &self.nodes[node.index()]
     }
 
-    /// The first address of a slot.
+    /// Spans without an owner.
     #[inline]
-    pub fn address_of(&self, slot: usize) -> usize {
-        self.base + slot * SLOT
+    pub fn spans(&self) -> &Spans {
+        &self.spans
     }
 
-    /// The class byte of a slot.
-    #[inline]
-    pub fn kind(&self, slot: usize) -> &AtomicU8 {
-        debug_assert!(slot < self.len / SLOT);
-        // SAFETY: the table has a byte for each slot of the range.
-        unsafe { &*self.kinds.add(slot) }
+    /// Large and huge blocks.
+    pub fn runs(&self) -> &Runs {
+        &self.runs
     }
 
-    /// Distance of a slot to its span's first one, at most 255.
-    #[inline]
-    pub fn head(&self, slot: usize) -> &AtomicU8 {
-        debug_assert!(slot < self.len / SLOT);
-        // SAFETY: the table has a byte for each slot of the range.
-        unsafe { &*self.heads.add(slot) }
+    /// The memory of heaps.
+    pub fn heaps(&self) -> &Heaps {
+        &self.heaps
     }
+}
 
-    /// The states of a SuperSlab's slots.
-    #[inline]
-    pub fn word(&self, super_index: usize) -> &SlotWord {
-        debug_assert!(super_index < self.len / SUPER);
-        // SAFETY: the table has a word for each SuperSlab of the range.
-        unsafe { &*self.words.add(super_index) }
-    }
-
-    /// Locks memory that was committed or mapped just now, if the options say so. A refusal costs the guarantee only,
-    /// and is reported once.
-    pub fn lock_memory(&self, address: usize, len: usize) {
-        if self.config.lock
-            // SAFETY: the caller's memory, committed or mapped.
-            && let Err(error) = unsafe { self.os.lock(address, len) }
-            && self.first_to_say(Saying::Unlocked)
-        {
-            fatal::not_locked(self.os, len, error);
-        }
-    }
-
-    /// The class bytes of all slots from a node's first one.
-    pub fn kinds_of_node(&self, node: usize) -> *const AtomicU8 {
-        // SAFETY: a node's part lies in the range.
-        unsafe { self.kinds.add((node << self.part_shift) / SLOT) }
-    }
-
-    /// The stash of a class on a CPU; CPUs beyond those possible at start share.
-    pub fn stash(&self, cpu: usize, class: usize) -> &Stash {
-        // SAFETY: the table has CLASS_COUNT stashes for each of `cpus` CPUs.
-        unsafe { &*self.stashes.add((cpu % self.cpus) * CLASS_COUNT + class) }
-    }
-
-    /// Number of CPUs that have stashes.
-    pub fn cpus(&self) -> usize {
-        self.cpus
-    }
-
-    /// True for the first caller of a process that has this to say, if messages are on.
-    pub fn first_to_say(&self, what: Saying) -> bool {
-        let bit = 1 << what as u32;
-        self.config.messages
-            && !self.is_sealed()
-            && self.said.fetch_or(bit, Ordering::Relaxed) & bit == 0
-    }
-
-    /// Notes that this is a forked child. The caller holds all locks.
-    pub fn set_child(&self) {
-        self.child.store(true, Ordering::Relaxed);
-        self.nodes().iter().for_each(Node::forget_warmer);
-    }
-
-    /// Whether this is a forked child.
-    pub fn is_child(&self) -> bool {
-        self.child.load(Ordering::Relaxed)
-    }
-
-    /// Forbids or allows asking the system for anything.
+/// Actions that concern several parts.
+impl Arena {
+    /// Forbids or allows asking the system for anything. The warmers' threads end before it is
+    /// forbidden.
     pub fn set_sealed(&self, on: bool) {
         if on {
-            self.nodes().iter().for_each(Node::park_warmer);
+            self.nodes.iter().for_each(|node| node.warmer().park());
         }
-        self.sealed.store(on, Ordering::SeqCst);
-        theap_platform::spin_only(on);
+        self.policy().set_sealed(on);
         if !on {
-            self.nodes().iter().for_each(Node::unpark_warmer);
+            self.nodes.iter().for_each(|node| node.warmer().unpark());
         }
     }
 
-    /// Lets magazines' capacities change, or freezes them.
-    pub fn set_learning(&self, on: bool) {
-        self.learns.store(on, Ordering::Relaxed);
-    }
-
-    /// Whether magazines' capacities may change. Those of a sealed heap may not: it takes no memory.
-    pub fn learns(&self) -> bool {
-        self.learns.load(Ordering::Relaxed) && !self.is_sealed()
-    }
-
-    /// After how many nanoseconds without need memory is given back, and what was learned is forgotten.
-    pub fn decay(&self) -> u64 {
-        self.config.decay.saturating_mul(1_000_000)
-    }
-
-    /// Whether what would need the system must be refused.
-    #[inline]
-    pub fn is_sealed(&self) -> bool {
-        self.sealed.load(Ordering::Relaxed)
-    }
-
-    /// As `is_sealed`, counting a refusal.
-    pub fn refuses(&self) -> bool {
-        let sealed = self.is_sealed();
-        if sealed {
-            self.header().refusals.fetch_add(1, Ordering::Relaxed);
+    /// Gives all free memory of the heap back to the system, and the memory of heaps that no thread
+    /// has. The bytes given back of the heap.
+    pub fn purge(&self) -> usize {
+        if self.policy().refuses() {
+            return 0;
         }
-        sealed
+        self.heaps.purge();
+        self.spans.empty_stashes();
+        self.nodes.iter().map(Node::purge).sum()
     }
 
-    /// Takes every lock, before fork.
-    pub fn lock_all(&self) {
-        self.nodes().iter().for_each(Node::lock_warmer);
-        core::mem::forget(self.heaps.lock());
-        for node in self.nodes() {
-            node.lock_all();
+    /// Touches the figures of the whole heap, of all heaps made and of the next ones.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn touch_figures(&self) -> Result<(), Error> {
+        self.figures().touch(self.heaps.made())
+    }
+
+    /// Before fork: takes every lock, and sees to it that the copies of hugetlb pages can be made.
+    pub fn before_fork(&self) {
+        self.nodes.iter().for_each(|node| node.warmer().lock());
+        self.heaps.lock();
+        for node in self.nodes {
+            node.lists().lock();
+            node.pages().growth_lock().lock_for_fork();
         }
-        self.events.lock_for_fork();
+        self.figures().lock();
+        let workers = self.nodes.iter().filter(|node| node.warmer().exists());
+        fork::prepare(self.all_pages(), workers.count());
     }
 
-    /// Frees the locks that `lock_all` took, in the parent or in the child.
+    fn all_pages(&self) -> &'static [Pages] {
+        self.nodes[0].pages().all_nodes()
+    }
+
+    /// In a forked child, before `after_fork`: notes that this is a child, whose one thread has
+    /// claimed so many bytes of the budget, and gives it figures of its own.
     ///
     /// # Safety
-    /// This thread (or in a child, the thread that forked) called `lock_all` before.
-    pub unsafe fn unlock_all(&self) {
-        // SAFETY: the caller's promise.
-        unsafe { self.events.force_unlock() };
-        for node in self.nodes() {
-            // SAFETY: the caller's promise.
-            unsafe { node.unlock_all() };
+    /// The caller is the thread that forked, which called `before_fork` before.
+    pub unsafe fn become_child(&self, claimed: usize) {
+        self.policy().set_child();
+        self.policy().budget().restart(claimed);
+        self.nodes.iter().for_each(|node| node.warmer().forget());
+        // SAFETY: this thread holds all locks, as this function's Safety section asks.
+        let own = unsafe { self.figures().publish_again(self.heaps.made_locked()) };
+        if own {
+            self.nodes.iter().for_each(Node::recount);
         }
-        // SAFETY: the caller's promise.
-        unsafe { self.heaps.force_unlock() };
-        // SAFETY: the caller's promise.
-        self.nodes()
-            .iter()
-            .for_each(|node| unsafe { node.unlock_warmer() });
+    }
+
+    /// After fork, in the parent and in the child: frees the locks that `before_fork` took.
+    ///
+    /// # Safety
+    /// This thread (or in a child, the thread that forked) called `before_fork` before.
+    pub unsafe fn after_fork(&self) {
+        // SAFETY: this thread holds all locks, as this function's Safety section asks.
+        unsafe {
+            self.figures().unlock();
+            for node in self.nodes {
+                node.pages().growth_lock().force_unlock();
+                node.lists().unlock();
+            }
+            self.heaps.unlock();
+            self.nodes.iter().for_each(|node| node.warmer().unlock());
+        }
     }
 }

@@ -1,33 +1,34 @@
-//! What the tables say about an address, for the report of a crash: read as it is found, at any moment, in a signal
-//! handler. Nothing here locks, allocates, waits, or relies on the tables being sound.
+//! The description of an address for the report of a crash: tables are read as they are, at any
+//! moment, in a signal handler. Nothing here locks, allocates, waits, or relies on the tables being
+//! sound.
+#![allow(unsafe_code)] // Reads words that their owner may write at this moment.
 
-use super::claims::{LOST, PREPARING};
-use super::superslab::SLOTS;
-use super::{Arena, SLOT, SpanId, kind};
-use crate::classes::{CLASS_COUNT, CLASSES};
+use super::Arena;
+use super::addresses::{Location, SpanPart};
+use crate::geometry::{ClassId, NodeIndex, SLOTS};
 use core::sync::atomic::Ordering;
 
-/// An address of the heap's range.
+/// The description of an address of the heap's range.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
-    /// Index of the node.
-    pub node: usize,
-    /// How its SuperSlab is mapped.
+pub struct Described {
+    /// The node whose part the address lies in.
+    pub node: NodeIndex,
+    /// The page mode of the SuperSlab, or why it has none.
     pub pages: &'static str,
-    /// The state of its slot.
+    /// The state of the slot.
     pub state: &'static str,
-    /// What it is a part of.
+    /// The part of the heap that the address lies in.
     pub part: Part,
 }
 
-/// What an address is a part of.
+/// A part of the heap in which an address can lie.
 #[derive(Clone, Copy, Debug)]
 pub enum Part {
     /// A free slot.
     Nothing,
     /// A large or huge run, which begins here; `None` for the far end of a huge one.
     Run(Option<usize>),
-    /// What a span has behind its last block.
+    /// The unused bytes of a span behind its last block.
     Rest,
     /// A block.
     Block(Block),
@@ -36,70 +37,58 @@ pub enum Part {
 /// A block, and what its span knows of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Block {
-    /// Its address.
+    /// The address of the block.
     pub start: usize,
-    /// Its class.
-    pub class: usize,
-    /// Owner word of its span.
+    /// The class of the block.
+    pub class: ClassId,
+    /// The owner word of the span.
     pub owner: u64,
-    /// Its free bit is set.
+    /// The free bit of the block is set.
     pub free: bool,
-    /// Its remote bit is set.
+    /// The remote bit of the block is set.
     pub remote: bool,
 }
 
 impl Arena {
-    /// What the tables say; `None` for an address outside of the range.
-    pub fn describe(&self, address: usize) -> Option<Place> {
-        if !self.contains(address) {
+    /// Describes an address by the tables; `None` for an address outside of the range.
+    pub fn describe(&self, address: usize) -> Option<Described> {
+        let addresses = self.addresses();
+        if !addresses.contains(address) {
             return None;
         }
-        let slot = self.slot_of(address);
-        let index = self.node_of_slot(slot);
-        let node = self.nodes().get(index)?;
-        let i = slot / SLOTS - node.first;
-        let pages = match (node.mode(i), node.claims.byte(i).load(Ordering::Relaxed)) {
-            (_, PREPARING) => "being mapped",
-            (_, LOST) => "addresses lost",
-            (Some(mode), _) => mode.name(),
-            (None, _) => "reserved, not mapped",
-        };
-        Some(Place {
+        let slot = addresses.slot_of(address);
+        let index = addresses.node_of(slot);
+        let node = self.nodes().get(index.index())?;
+        let (super_id, at) = slot.split();
+        let i = node.local(super_id);
+        Some(Described {
             node: index,
-            pages,
-            state: node.word(i).get().name_of(slot % SLOTS),
-            part: self.part_of(address, slot),
+            pages: node.pages().mode_name(i),
+            state: node.supers().slots(i).name_of(at % SLOTS),
+            part: match addresses.locate(address) {
+                Location::Foreign | Location::Free => Part::Nothing,
+                Location::Run(run) => Part::Run(run.first.map(|slot| addresses.address_of(slot))),
+                Location::Block(span) => self.block_of(address, &span),
+            },
         })
     }
 
-    fn part_of(&self, address: usize, slot: usize) -> Part {
-        let head = usize::from(self.head(slot).load(Ordering::Relaxed));
-        let what = self.kind(slot).load(Ordering::Relaxed);
-        let class = usize::from(what.wrapping_sub(kind::FIRST));
-        let first = slot.saturating_sub(head);
-        match what {
-            kind::FREE => Part::Nothing,
-            _ if class < CLASS_COUNT => self.block_of(address, first, class),
-            _ => Part::Run((head < 255).then(|| self.address_of(first))),
-        }
-    }
-
-    fn block_of(&self, address: usize, first: usize, class: usize) -> Part {
-        let (info, base) = (&CLASSES[class], self.address_of(first));
-        let at = info.quotient(address - base);
-        if at >= usize::from(info.blocks) || address - base >= usize::from(info.slots) * SLOT {
+    fn block_of(&self, address: usize, part: &SpanPart) -> Part {
+        let (info, offset) = (part.info(), address - part.base);
+        let at = info.quotient(offset);
+        if at >= usize::from(info.blocks) || offset >= info.span_bytes() {
             return Part::Rest;
         }
-        let (super_index, slot) = SpanId(first as u32).split();
-        let metas = self.super_meta(super_index);
+        let (super_id, slot) = part.span.split();
+        let metas = self.metadata().of(super_id);
         let bit = 1 << (at % 64);
-        // SAFETY: a slot with a class has metadata that is committed. Its owner may write the word at this moment;
-        // what a handler gets is one of the two states.
+        // SAFETY: a slot with a class has metadata that is committed. Its owner may write the word
+        // at this moment; what a handler gets is one of the two states.
         let free = unsafe { metas.free(slot, at / 64).as_ptr().read_volatile() };
         let remote = metas.remote(slot, at / 64).load(Ordering::Relaxed);
         Part::Block(Block {
-            start: base + at * info.size as usize,
-            class,
+            start: part.base + at * info.size as usize,
+            class: part.class,
             owner: metas.spans[slot].shake.owner(),
             free: free & bit != 0,
             remote: remote & bit != 0,

@@ -1,41 +1,78 @@
-//! The memory of heaps: given to threads, kept when they end, never unmapped. A purge empties what no thread has.
+//! The memory of heaps: given to threads, kept when they end, never unmapped. A purge empties what
+//! no thread has.
+#![allow(unsafe_code)] // Commits and purges the memory of heaps.
 
-use super::Arena;
+use super::ground::Ground;
 use crate::sync::{AtomicU32, Ordering};
+use theap_platform::{Error, Mutex, Rank};
 
-/// Ids of heaps: how many were ever made, and the ones that wait for a new thread (linked through `heap_links`).
+/// The ids of heaps: how many were ever made, and the ones that wait for a new thread (linked
+/// through `links`).
 #[derive(Debug, Default)]
-pub struct HeapIds {
-    pub made: u32,
+struct HeapIds {
+    made: u32,
     /// Id plus one of the latest retired heap, or zero.
-    pub idle: u32,
-    /// The same of those whose memory was given back.
-    pub blank: u32,
+    idle: u32,
+    /// Id plus one of the latest retired heap whose memory was given back, or zero.
+    blank: u32,
 }
 
 /// A heap id that a thread got.
 #[derive(Clone, Copy, Debug)]
 pub struct HeapSlot {
-    /// From 0.
+    /// The index of the heap, from 0.
     pub index: usize,
-    /// Its memory, as many bytes as [`Arena::create`] was told: zero if blank, as it was left if not.
+    /// The memory of the heap: zero if blank, as it was left if not.
     pub memory: *mut u8,
-    /// Whether it was never used, or its memory was given back.
+    /// The heap was never used, or its memory was given back.
     pub blank: bool,
 }
 
-impl Arena {
-    /// An idle heap, or a new one; `None` if there are as many as the metadata has room for, or no memory.
-    pub fn acquire_heap(&self) -> Option<HeapSlot> {
-        let mut ids = self.heaps.lock();
+/// The heaps of an arena.
+pub struct Heaps {
+    ground: Ground,
+    ids: Mutex<HeapIds>,
+    /// A link for each possible heap; guarded by the lock of `ids`.
+    links: &'static [AtomicU32],
+    memory: usize,
+    /// Bytes of the memory of a heap, a multiple of the page.
+    bytes: usize,
+}
+
+impl Heaps {
+    /// No heap was made yet; there may be as many as there are links.
+    ///
+    /// # Safety
+    /// `memory` is a reserved range with `bytes` bytes for each link that lives as long as the
+    /// arena and that nobody else uses.
+    pub unsafe fn new(
+        ground: Ground,
+        links: &'static [AtomicU32],
+        memory: usize,
+        bytes: usize,
+    ) -> Self {
+        Self {
+            ground,
+            ids: Mutex::new(Rank::Heaps, HeapIds::default()),
+            links,
+            memory,
+            bytes,
+        }
+    }
+
+    /// An idle heap, or a new one; `None` if there are as many as the metadata has room for, or no
+    /// memory.
+    pub fn acquire(&self) -> Option<HeapSlot> {
+        let policy = self.ground.policy;
+        let mut ids = self.ids.lock();
         let HeapIds { idle, blank, .. } = &mut *ids;
         for (list, blank) in [(idle, false), (blank, true)] {
             // One whose memory was given back would fault, and may need a system call.
-            if blank && self.is_sealed() {
+            if blank && policy.is_sealed() {
                 break;
             }
-            if let Some(index) = self.pop_heap(list) {
-                let memory = self.heap_at(index);
+            if let Some(index) = self.pop(list) {
+                let memory = self.at(index);
                 return Some(HeapSlot {
                     index,
                     memory,
@@ -44,68 +81,95 @@ impl Arena {
             }
         }
         let index = ids.made as usize;
-        if index == self.max_heaps || self.refuses() {
+        if index == self.links.len() || policy.refuses() {
             return None;
         }
-        let memory = self.heap_at(index);
-        // SAFETY: the heap's place is part of the metadata reservation.
-        unsafe { self.os.commit(memory as usize, self.heap_bytes) }.ok()?;
-        self.lock_memory(memory as usize, self.heap_bytes);
-        self.commit_heap_board(index).ok()?;
+        self.commit(index).ok()?;
         ids.made += 1;
-        self.header().heap_made(ids.made);
+        self.ground.figures.header().heap_made(ids.made);
         Some(HeapSlot {
             index,
-            memory,
+            memory: self.at(index),
             blank: true,
         })
     }
 
-    /// Keeps a heap for a later thread.
-    pub fn release_heap(&self, index: usize) {
-        self.push_heap(&mut self.heaps.lock().idle, index);
+    fn commit(&self, index: usize) -> Result<(), Error> {
+        let (policy, memory) = (self.ground.policy, self.at(index) as usize);
+        // SAFETY: the heap's place in the range that `new` was given.
+        unsafe {
+            policy.os().commit(memory, self.bytes)?;
+            policy.lock_memory(memory, self.bytes);
+        }
+        self.ground.figures.commit_heap(index)
     }
 
-    /// Gives the memory of the heaps that no thread has back to the system, one at a time, as threads that start wait
-    /// meanwhile.
-    pub fn purge_heaps(&self) {
-        while !self.refuses() {
-            let mut ids = self.heaps.lock();
-            let Some(index) = self.pop_heap(&mut ids.idle) else {
+    /// Keeps a heap for a later thread.
+    pub fn release(&self, index: usize) {
+        self.push(&mut self.ids.lock().idle, index);
+    }
+
+    /// Gives the memory of the heaps that no thread has back to the system, one at a time, as
+    /// threads that start wait meanwhile.
+    pub fn purge(&self) {
+        let policy = self.ground.policy;
+        while !policy.refuses() {
+            let mut ids = self.ids.lock();
+            let Some(index) = self.pop(&mut ids.idle) else {
                 return;
             };
+            let memory = self.at(index) as usize;
             // SAFETY: committed, and nobody's: the heap is retired, and on no list now.
-            let purged = unsafe { self.os.purge(self.heap_at(index) as usize, self.heap_bytes) };
+            let purged = unsafe { policy.os().purge(memory, self.bytes) };
             if purged.is_err() {
-                return self.push_heap(&mut ids.idle, index);
+                return self.push(&mut ids.idle, index);
             }
-            self.push_heap(&mut ids.blank, index);
+            self.push(&mut ids.blank, index);
         }
     }
 
-    fn push_heap(&self, list: &mut u32, index: usize) {
-        self.heap_link(index).store(*list, Ordering::Relaxed);
+    fn push(&self, list: &mut u32, index: usize) {
+        self.links[index].store(*list, Ordering::Relaxed);
         *list = index as u32 + 1;
     }
 
-    fn pop_heap(&self, list: &mut u32) -> Option<usize> {
+    fn pop(&self, list: &mut u32) -> Option<usize> {
         let index = list.checked_sub(1)? as usize;
-        *list = self.heap_link(index).load(Ordering::Relaxed);
+        *list = self.links[index].load(Ordering::Relaxed);
         Some(index)
     }
 
-    /// Number of heaps that were ever made; their memory stays valid.
-    pub fn heaps_made(&self) -> usize {
-        self.heaps.lock().made as usize
+    /// The number of heaps that were ever made; their memory stays valid.
+    pub fn made(&self) -> usize {
+        self.ids.lock().made as usize
     }
 
-    /// The memory of heap `index`.
-    pub fn heap_at(&self, index: usize) -> *mut u8 {
-        (self.heap_memory + index * self.heap_bytes) as *mut u8
+    /// The memory of a heap.
+    pub fn at(&self, index: usize) -> *mut u8 {
+        (self.memory + index * self.bytes) as *mut u8
     }
 
-    fn heap_link(&self, index: usize) -> &AtomicU32 {
-        // SAFETY: the table has a link for each possible heap.
-        unsafe { &*self.heap_links.add(index) }
+    /// The number of heaps that were ever made, for a thread that has called `lock`.
+    ///
+    /// # Safety
+    /// This thread (or in a child, the thread that forked) called `lock` before, and not `unlock`
+    /// since.
+    pub unsafe fn made_locked(&self) -> u32 {
+        // SAFETY: this thread holds the lock, as this function's Safety section asks.
+        unsafe { self.ids.held().made }
+    }
+
+    /// Takes the lock on heap ids, before fork.
+    pub fn lock(&self) {
+        core::mem::forget(self.ids.lock());
+    }
+
+    /// Frees the lock that `lock` took, in the parent or in the child.
+    ///
+    /// # Safety
+    /// This thread (or in a child, the thread that forked) called `lock` before.
+    pub unsafe fn unlock(&self) {
+        // SAFETY: this thread holds the lock, as this function's Safety section asks.
+        unsafe { self.ids.force_unlock() };
     }
 }

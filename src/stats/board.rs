@@ -1,36 +1,45 @@
-//! The board: where all numbers lie that [`Stats`](super::Stats) is made of, laid out so that another process can read
-//! them while they are written.
+//! The board: the memory that holds all numbers of which [`Stats`](super::Stats) is made, laid out
+//! so that another process can read them while they are written.
 //!
 //! ```text
-//! | Header (a page) | NodeBoard of each node | HeapBoard of each heap | Ring of the pool and of each heap |
+//! | Header (a page) | NodeBoard of each node | HeapBoard of each heap | Rings of pool and heaps |
 //! ```
 //!
 //! The rings are there only if the board is published, and only for the first heaps.
 //!
-//! The board is a part of the arena's metadata. With the option `publish` that part is a file in memory (memfd) which
-//! whoever may look into the process finds in `/proc/PID/fd`; the writers do exactly the same in both cases. Nothing
-//! but atomics lies here, and nothing that the allocator decides by is read from here but the two words it owns alone:
-//! a node's warm slots and mapped SuperSlabs.
+//! The board is a part of the arena's metadata. With the option `publish` that part is a file in
+//! memory (memfd), which every process that may look into this one finds in `/proc/PID/fd`; the
+//! writers do exactly the same in both cases. The board holds nothing but atomics. The allocator
+//! makes its decisions without the board, but for two numbers of a node that lie here alone: its
+//! warm slots and its mapped SuperSlabs.
 //!
-//! Who may write: a `HeapBoard` its heap's thread; a `NodeBoard` any thread, by read-modify-write; the header the
-//! holder of the lock on heap ids, but for `refusals`.
+//! ```text
+//! part        written by
+//! HeapBoard   the thread of the heap
+//! NodeBoard   any thread, by read-modify-write
+//! Header      the holder of the lock on heap ids; `refusals`: any thread; `tracing`: observers
+//! ```
 //!
-//! A reader trusts nothing: [`Board::at`] checks every length against the bytes that are there
-//! (and the most that an arena has: reading a hole of a file in memory takes a page), any bits are valid
-//! numbers, and sums wrap. The layout is told by a number that is computed from all names and sizes, so that a reader
-//! built from other source does not misread but refuses.
+//! A reader trusts nothing. [`Board::at`] checks every length against the bytes that are there, and
+//! against the most that an arena has, since reading a hole of a file in memory takes a page. Any
+//! bits are valid numbers, and sums wrap. A number that is computed from all names and sizes
+//! identifies the layout, so that a reader built from other source refuses the board and does not
+//! misread it.
+
+#![allow(unsafe_code)] // Reads memory that another process may write, as atomics.
 
 use super::events::{Event, EventKind};
 use super::ring::Ring;
 use super::{COUNTERS, Count, Counters};
 use crate::classes::{CLASS_COUNT, CLASSES};
+use crate::geometry::ClassId;
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 use theap_platform::{MAX_NODES, PAGE, PageMode};
 
 /// "theap" in the first bytes of a board.
 const MAGIC: u64 = u64::from_le_bytes(*b"theap\0\0\x01");
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// Heaps that an arena ever has places for.
+/// Most heaps that an arena has places for.
 pub const MAX_HEAPS: usize = 65536;
 /// Rings of a published board: the pool's, and those of the first heaps.
 pub const MAX_RINGS: usize = 1024;
@@ -39,29 +48,33 @@ pub const RING_BYTES: usize = size_of::<Ring>().next_multiple_of(PAGE);
 /// Bytes of the version that a board shows.
 const VERSION_BYTES: usize = 16;
 
-/// What concerns the whole heap.
+/// The numbers of the whole heap.
 #[derive(Debug)]
 #[repr(C, align(4096))]
 pub struct Header {
-    /// Written last.
+    /// [`MAGIC`]; written last.
     magic: AtomicU64,
+    /// [`LAYOUT`] of the writer.
     layout: AtomicU64,
+    /// Version of the writer, padded with zeros.
     version: [AtomicU64; VERSION_BYTES / 8],
+    /// Nodes that the heap knows.
     nodes: AtomicU64,
-    /// Heaps ever made; moved by `heap_made`.
+    /// Heaps ever made; `heap_made` writes it.
     pub heaps: AtomicU64,
     /// Heaps that there are places for.
     max_heaps: AtomicU64,
+    /// Rings on the board.
     rings: AtomicU64,
-    /// Until when events are recorded; written by observers.
+    /// The time until which events are recorded (ns of CLOCK_MONOTONIC); written by observers.
     pub tracing: AtomicU64,
     /// Bytes reserved for blocks.
     pub address_space: AtomicU64,
-    /// What a sealed heap refused.
+    /// Growths, heaps for new threads and purges that a sealed heap refused.
     pub refusals: AtomicU64,
 }
 
-/// A node's numbers.
+/// The numbers of a node.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct NodeBoard {
@@ -69,11 +82,11 @@ pub struct NodeBoard {
     pub kernel_node: AtomicU64,
     /// SuperSlabs mapped now, by `PageMode`.
     pub mapped: [AtomicUsize; PageMode::COUNT],
-    /// EMPTY slots now.
+    /// EMPTY slots now: free, and in use before.
     pub empty: AtomicUsize,
-    /// Bytes of free SuperSlabs whose pages are there, when the warmer looked last.
+    /// Bytes of free SuperSlabs whose pages were there when the warmer looked last.
     pub stock: AtomicU64,
-    /// What it wanted that to be.
+    /// Bytes that the warmer wanted to have in stock when it looked last.
     pub stock_target: AtomicU64,
     /// Bytes that warmers prepared.
     pub prepared: AtomicU64,
@@ -89,7 +102,7 @@ pub struct NodeBoard {
     pub spans: [AtomicU64; CLASS_COUNT],
 }
 
-/// A heap's numbers for one class.
+/// The numbers that a heap has for one class.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct ClassCounters {
@@ -101,29 +114,29 @@ pub struct ClassCounters {
     pub learned_blocks: Count,
 }
 
-/// A heap's numbers. Aligned so that sixteen take whole pages.
+/// The numbers of a heap. The alignment makes sixteen of them take whole pages.
 #[derive(Debug)]
 #[repr(C, align(256))]
 pub struct HeapBoard {
-    /// Counted by the heap's thread.
+    /// The counters of the heap, which its thread alone writes.
     pub counters: Counters,
-    /// As above, by class.
+    /// The numbers that are kept for each class, which the thread of the heap alone writes.
     pub classes: [ClassCounters; CLASS_COUNT],
 }
 
-/// Where the parts of a board lie, from its first byte.
+/// The places of the parts of a board, in bytes from its first one.
 #[derive(Clone, Copy, Debug)]
 pub struct Places {
-    /// The first heap's.
+    /// Place of the first `HeapBoard`.
     pub heaps: usize,
-    /// The pool's ring, and behind it the heaps'.
+    /// Place of the pool's ring; the rings of the heaps follow it.
     pub rings: usize,
-    /// Bytes of the whole.
+    /// Bytes of the whole board.
     pub len: usize,
 }
 
 impl Places {
-    /// For this many nodes, heaps and rings.
+    /// The places on a board for this many nodes, heaps and rings.
     pub const fn new(nodes: usize, heaps: usize, rings: usize) -> Self {
         let nodes_end = size_of::<Header>() + nodes * size_of::<NodeBoard>();
         let at = nodes_end.next_multiple_of(PAGE);
@@ -136,7 +149,7 @@ impl Places {
     }
 }
 
-/// Boards of zeros, which in the product are just memory.
+/// Boards of zeros for the models; in the product untouched memory is such a board.
 #[cfg(loom)]
 mod zeros {
     use super::*;
@@ -146,7 +159,7 @@ mod zeros {
         AtomicU64::new(0)
     }
 
-    #[expect(missing_docs, reason = "told above")]
+    #[expect(missing_docs, reason = "the module says it")]
     impl Header {
         pub fn new() -> Self {
             Self {
@@ -164,7 +177,7 @@ mod zeros {
         }
     }
 
-    #[expect(missing_docs, reason = "told above")]
+    #[expect(missing_docs, reason = "the module says it")]
     impl NodeBoard {
         pub fn new() -> Self {
             Self {
@@ -183,7 +196,7 @@ mod zeros {
         }
     }
 
-    #[expect(missing_docs, reason = "told above")]
+    #[expect(missing_docs, reason = "the module says it")]
     impl HeapBoard {
         pub fn new() -> Self {
             Self {
@@ -194,10 +207,10 @@ mod zeros {
     }
 }
 
-/// A look at a board.
+/// A board that can be read.
 #[derive(Clone, Copy, Debug)]
 pub struct Board<'a> {
-    /// What concerns the whole heap.
+    /// The numbers of the whole heap.
     pub(crate) header: &'a Header,
     /// All nodes.
     pub(crate) nodes: &'a [NodeBoard],
@@ -207,14 +220,14 @@ pub struct Board<'a> {
     rings: (*const Ring, usize),
 }
 
-/// Why memory is no board that can be read.
+/// The reason why memory cannot be read as a board.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreadable {
-    /// It does not begin like one.
+    /// The memory does not begin like a board.
     NotABoard,
-    /// Its writer was built from other source, with this version (zero-padded).
+    /// The writer of the board was built from other source, with this version (padded with zeros).
     OtherVersion([u8; VERSION_BYTES]),
-    /// It says that it has more than is there, or than a board ever has.
+    /// The board says that it has more than is there, or than a board ever has.
     TooShort,
 }
 
@@ -237,14 +250,14 @@ impl core::fmt::Display for Unreadable {
 
 impl core::error::Error for Unreadable {}
 
-/// How far a reader of events has come, in each ring.
+/// The place in each ring up to which a reader has read the events.
 #[derive(Clone, Debug)]
 pub struct EventReader {
     seen: [u64; MAX_RINGS],
 }
 
 impl Default for EventReader {
-    /// From the oldest events that are still there.
+    /// A reader that begins with the oldest events that are still there.
     fn default() -> Self {
         Self {
             seen: [0; MAX_RINGS],
@@ -253,7 +266,7 @@ impl Default for EventReader {
 }
 
 impl EventReader {
-    /// Forgets what was recorded before now.
+    /// Leaves out all events that were recorded before now.
     pub fn skip_past(&mut self, board: &Board<'_>) {
         for source in 0..board.rings.1.min(MAX_RINGS) {
             self.seen[source] = board.ring(source).head();
@@ -261,7 +274,7 @@ impl EventReader {
     }
 }
 
-/// A number for the layout and the meaning of a board: FNV-1a over every name and size.
+/// A number that identifies the layout and the meaning of a board: FNV-1a over every name and size.
 const LAYOUT: u64 = {
     let mut hash = mix(0xcbf2_9ce4_8422_2325, VERSION.as_bytes());
     let mut i = 0;
@@ -303,13 +316,27 @@ const fn mix(mut hash: u64, bytes: &[u8]) -> u64 {
     hash
 }
 
+impl NodeBoard {
+    /// The number of spans of a class now.
+    pub fn spans_of(&self, class: ClassId) -> &AtomicU64 {
+        &self.spans[class.index()]
+    }
+}
+
+impl HeapBoard {
+    /// The heap's numbers for a class.
+    pub fn class(&self, class: ClassId) -> &ClassCounters {
+        &self.classes[class.index()]
+    }
+}
+
 impl Header {
-    /// A heap more was made, and its place on the board is there: `made` in all.
+    /// Notes that one more heap was made, `made` in all, after its place on the board is there.
     pub fn heap_made(&self, made: u32) {
         self.heaps.store(u64::from(made), Ordering::Release);
     }
 
-    /// Fills in what does not change; from here on the board can be read.
+    /// Fills in the numbers that do not change. From then on the board can be read.
     pub fn open(&self, [nodes, max_heaps, rings]: [usize; 3], address_space: usize) {
         for (word, bytes) in self.version.iter().zip(VERSION.as_bytes().chunks(8)) {
             let mut padded = [0; 8];
@@ -330,16 +357,17 @@ impl<'a> Board<'a> {
     /// The board at an address: this process's, or one that another process publishes.
     ///
     /// # Errors
-    /// Why it cannot be read.
+    /// The reason why the memory cannot be read as a board.
     ///
     /// # Safety
-    /// `len` bytes from `start`, which is page-aligned, can be read during `'a`, and are written, if at all, by atomic
-    /// stores only.
+    /// `start` is page-aligned, and the `len` bytes from there can be read during `'a`; if anybody
+    /// writes them meanwhile, then by atomic stores only.
     pub unsafe fn at(start: *const u8, len: usize) -> Result<Self, Unreadable> {
         if len < size_of::<Header>() {
             return Err(Unreadable::TooShort);
         }
-        // SAFETY: the caller's promise; a header is atomics, for which any bits are valid.
+        // SAFETY: `len` bytes can be read, as the caller promised, and a header fits them; it is
+        // made of atomics, for which any bits are valid.
         let header = unsafe { &*start.cast::<Header>() };
         if header.magic.load(Ordering::Acquire) != MAGIC {
             return Err(Unreadable::NotABoard);
@@ -366,7 +394,9 @@ impl<'a> Board<'a> {
         if places.len > len {
             return Err(Unreadable::TooShort);
         }
-        // SAFETY: both lie within `len`, as was checked; alignment follows from the page's.
+        // SAFETY: both slices lie within the `len` bytes that the caller promised, since
+        // `places.len` is no more; they are aligned, as `start` is to a page and `Places` keeps
+        // their alignment; any bits are valid.
         unsafe {
             let nodes_at = start.add(size_of::<Header>()).cast();
             let heaps_at = start.add(places.heaps).cast();
@@ -379,21 +409,24 @@ impl<'a> Board<'a> {
         }
     }
 
+    /// The ring of the pool (0) or of a heap (its number plus one).
     fn ring(&self, index: usize) -> &'a Ring {
         assert!(index < self.rings.1);
         // SAFETY: `at` found this many rings within the bytes that can be read, RING_BYTES apart.
         unsafe { &*self.rings.0.byte_add(index * RING_BYTES) }
     }
 
-    /// Records events until this time, in ns of CLOCK_MONOTONIC; 0 ends it.
+    /// Makes the process record events until this time, in ns of CLOCK_MONOTONIC; 0 ends the
+    /// recording.
     ///
     /// # Safety
-    /// The board can be written.
+    /// The memory of the board can be written.
     pub unsafe fn trace_until(&self, time: u64) {
         self.header.tracing.store(time, Ordering::Relaxed);
     }
 
-    /// Gives `each` what happened since `reader` last looked. How many events were overwritten before they were read.
+    /// Gives `each` the events that were recorded since `reader` last looked. Returns the number of
+    /// events that were overwritten before they were read.
     pub fn events(&self, reader: &mut EventReader, mut each: impl FnMut(Event)) -> u64 {
         let rings = self.rings.1.min(reader.seen.len());
         (0..rings)
@@ -407,7 +440,7 @@ impl<'a> Board<'a> {
             .fold(0, u64::saturating_add)
     }
 
-    /// What the heap holds and has done, as of now.
+    /// The figures of the heap as they are now.
     pub fn stats(&self) -> super::Stats {
         super::Stats::read(self)
     }

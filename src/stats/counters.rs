@@ -1,6 +1,8 @@
-//! Counters. They are counted where batches move, never on the fast path, each by its heap's thread alone: a relaxed
-//! load and store, no read-modify-write. Reading sums over the heaps and may be behind by what is under way.
+//! Counters. A heap counts where batches of blocks move, never on the fast path, and its own thread
+//! alone does so: by a relaxed load and store, not by a read-modify-write. A reader sums over the
+//! heaps; its sum may be behind by what is under way.
 
+use super::figures::Metric;
 use crate::sync::{AtomicU64, Ordering};
 
 /// A number that one thread writes and any thread reads.
@@ -9,7 +11,7 @@ use crate::sync::{AtomicU64, Ordering};
 pub struct Count(AtomicU64);
 
 impl Count {
-    /// Adds, by the one writer.
+    /// Adds `n`. Only the one writer calls this.
     #[inline]
     pub fn add(&self, n: u64) {
         if cfg!(feature = "stats") {
@@ -18,7 +20,7 @@ impl Count {
         }
     }
 
-    /// Replaces the number, by the one writer.
+    /// Replaces the number. Only the one writer calls this.
     #[inline]
     pub fn set(&self, n: u64) {
         if cfg!(feature = "stats") {
@@ -32,13 +34,18 @@ impl Count {
     }
 }
 
-/// Whether what this name counts also falls: the others of [`COUNTERS`] only rise.
-pub fn is_gauge(name: &str) -> bool {
-    name == "spans_kept"
+/// The kind of a counter: that of its row, or one that only rises.
+macro_rules! metric {
+    () => {
+        Metric::Counter
+    };
+    ($metric:ident) => {
+        Metric::$metric
+    };
 }
 
 macro_rules! counters {
-    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident $(: $metric:ident)?,)+) => {
         /// The counters of one heap.
         #[derive(Debug, Default)]
         #[repr(C)]
@@ -50,10 +57,15 @@ macro_rules! counters {
         pub struct Totals { $($(#[doc = $doc])+ pub $name: u64,)+ }
 
         /// Name and meaning of every counter.
-        pub const COUNTERS: &[(&str, &str)] = &[$((stringify!($name), concat!($($doc),+)),)+];
+        pub const COUNTERS: &[(&str, &str)] =
+            &[$((stringify!($name), concat!($($doc),+).trim_ascii()),)+];
+
+        /// Whether each of [`COUNTERS`] also falls.
+        pub(super) const METRICS: &[Metric] = &[$(metric!($($metric)?),)+];
 
         impl Totals {
-            /// Adds one heap's counters. What another process publishes may be anything, so nothing here overflows.
+            /// Adds one heap's counters. What another process publishes may be anything, so nothing
+            /// here overflows.
             pub(crate) fn add(&mut self, counters: &Counters) {
                 $(self.$name = self.$name.wrapping_add(counters.$name.get());)+
             }
@@ -67,54 +79,56 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Batches of blocks taken from spans.
+    /// Batches of blocks that magazines and lists took from spans.
     refills,
-    /// Blocks in these batches.
+    /// Blocks in the batches of `refills`.
     refilled_blocks,
-    /// Batches of blocks returned to spans.
+    /// Batches of blocks that magazines and lists returned to spans.
     drains,
-    /// Blocks in these batches.
+    /// Blocks in the batches of `drains`.
     drained_blocks,
-    /// Halves of a FastCache moved to its list or, where that is full, to spans.
+    /// Times that half of a full FastCache moved to its list or, where that is full, to spans.
     spills,
-    /// Classes switched to the other front, once a heap.
+    /// Size classes that a heap switched to the other front.
     classes_switched,
     /// Times that the learner enlarged a magazine.
     magazines_grown,
-    /// Times that it made one smaller again.
+    /// Times that the learner made a magazine smaller again.
     magazines_shrunk,
-    /// Words of remote bits set for spans of another owner.
+    /// Words of remote bits that threads set in spans of another heap; a word has 64 blocks.
     remote_words,
-    /// Spans taken from the heap's own partial spans.
+    /// Spans taken from the partial spans of the same heap.
     stage_own,
-    /// Spans taken from a stash of this CPU.
+    /// Spans taken from a stash of the CPU that the thread runs on.
     stage_stash,
-    /// Spans taken from the node's partial list or another CPU's stash.
+    /// Spans taken from the partial list of the node or from a stash of another CPU.
     stage_partial,
-    /// Spans made of EMPTY slots.
+    /// Spans made of slots that were in use before (EMPTY).
     stage_empty,
-    /// Spans made of FRESH slots that nobody touched since they were mapped or purged: they take page faults.
+    /// Spans made of slots not used since they were mapped or purged (FRESH), whose first touch
+    /// takes page faults.
     stage_fresh,
     /// Spans made of FRESH slots whose pages were there already: hugetlb, warmed up, or prefaulted.
     stage_prepared,
-    /// Spans for which the heap grew.
+    /// Spans for which the heap had to grow.
     stage_grow,
-    /// Spans of another node.
+    /// Spans taken from another node than the heap's.
     stage_remote,
-    /// Times a heap followed its thread to another node.
+    /// Times that a heap followed its thread to another node.
     node_moves,
-    /// Spans whose slots were given back.
+    /// Spans whose slots went back to the pool.
     spans_released,
-    /// Spans that heaps have learned to keep now, of a class that runs empty and full again.
-    spans_kept,
-    /// Full spans left to nobody.
+    /// Wholly free spans that heaps keep now, because they needed such spans again soon after they
+    /// gave them back.
+    spans_kept: Gauge,
+    /// Full spans that their heap left without an owner.
     spans_disowned,
-    /// Full spans taken back by their last owner.
+    /// Full spans without an owner that their last heap took back.
     spans_retaken,
-    /// Large and huge runs allocated.
+    /// Runs (blocks larger than the largest size class) allocated.
     runs_allocated,
-    /// Large and huge runs freed.
+    /// Runs freed.
     runs_freed,
-    /// Bytes of runs that were enlarged in place or moved without copying.
+    /// Bytes of runs that realloc enlarged in place or moved without copying.
     run_bytes_kept,
 }

@@ -1,9 +1,11 @@
-//! TEVENT: rare events, recorded in rings on the [`board`](super::board) while somebody looks.
+//! Events: rare steps of the heap, recorded in rings on the [`board`](super::board) while an
+//! observer reads them.
 //!
-//! Each heap has a ring that its thread writes, and the pool has one that is written under a lock. Nothing is recorded
-//! but while the header's word `tracing` is a time that has not passed yet (CLOCK_MONOTONIC, ns): an observer sets it,
-//! and renews it while it looks, so that one which is killed leaves nothing switched on. While it is zero an event
-//! costs one load and one branch, on slow paths only.
+//! Each heap has a ring that its thread writes, and the pool has one that is written under a lock.
+//! Events are recorded only while the header's word `tracing` is a time that has not passed yet
+//! (CLOCK_MONOTONIC, ns). An observer sets that time and renews it while it reads, so that an
+//! observer that is killed leaves nothing switched on. While the word is zero an event costs one
+//! load and one branch, on slow paths only.
 
 use super::board::Header;
 use super::ring::Ring;
@@ -12,7 +14,7 @@ use theap_platform::Os;
 
 macro_rules! kinds {
     ($($(#[doc = $doc:literal])+ $kind:ident $name:literal [$a:literal, $b:literal, $value:literal],)+) => {
-        /// What happened. Zero is no event.
+        /// The kind of an event. Records store it plus one; zero is no event.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u8)]
         pub enum EventKind { $($(#[doc = $doc])+ $kind,)+ }
@@ -21,12 +23,13 @@ macro_rules! kinds {
             /// All kinds.
             pub const ALL: &[Self] = &[$(Self::$kind,)+];
 
-            /// The name, as it is shown.
+            /// The name that is shown for the kind.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$kind => $name,)+ }
             }
 
-            /// What `a`, `b` and `value` of such an event mean; empty for nothing.
+            /// The meanings of `a`, `b` and `value` of such an event; empty for a field that it
+            /// does not use.
             pub const fn fields(self) -> [&'static str; 3] {
                 match self { $(Self::$kind => [$a, $b, $value],)+ }
             }
@@ -41,11 +44,11 @@ kinds! {
     Drain "drain" ["class", "", "blocks"],
     /// A heap took a span.
     Acquire "acquire" ["class", "stage", "address"],
-    /// A heap gave a span's slots back.
+    /// A heap gave the slots of a span back to the pool.
     Release "release" ["class", "", "address"],
-    /// A heap left a full span to nobody.
+    /// A heap left a full span without an owner.
     Disown "disown" ["class", "", "address"],
-    /// A heap took a full span back.
+    /// A heap took a full span back that it had left.
     Reclaim "reclaim" ["class", "", "address"],
     /// A run was allocated.
     Run "run" ["", "", "bytes"],
@@ -53,9 +56,9 @@ kinds! {
     FreeRun "free_run" ["", "", "address"],
     /// Memory was mapped.
     Map "map" ["pages", "", "bytes"],
-    /// The system did not map memory in this mode; the next one follows.
+    /// The system did not map memory in this page mode; theap tries the next one.
     Fallback "fallback" ["pages", "", "bytes"],
-    /// Memory was touched.
+    /// Memory was populated with pages.
     Populate "populate" ["", "", "bytes"],
     /// Free memory was given back and stays mapped.
     Purge "purge" ["pages", "", "bytes"],
@@ -63,28 +66,29 @@ kinds! {
     Unmap "unmap" ["pages", "", "bytes"],
 }
 
-/// An event, as a reader gets it.
+/// An event that was read from a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event {
-    /// Whose: 0 the pool's, else the heap's number plus one.
+    /// The writer of the event: 0 is the pool, another number is the heap's plus one.
     pub source: usize,
-    /// When it began, in ns of CLOCK_MONOTONIC.
+    /// The time at which it began, in ns of CLOCK_MONOTONIC.
     pub time: u64,
-    /// How long it took, in ns, at most 4 s.
+    /// Its duration in ns; one above 4 s is shown as 4 s.
     pub duration: u32,
-    /// What it was.
+    /// Its kind.
     pub kind: EventKind,
-    /// See [`EventKind::fields`]. A class is its number, a stage as in `stage_…`, pages by `PageMode`.
+    /// The first detail, named by [`EventKind::fields`]. A class is given by its number, a stage by
+    /// its place among the counters `stage_…`, pages by the number of the `PageMode`.
     pub a: u8,
-    /// See `a`.
+    /// The second detail, named by [`EventKind::fields`].
     pub b: u8,
-    /// See `a`.
+    /// The third detail, named by [`EventKind::fields`].
     pub value: u64,
 }
 
 impl Event {
-    /// A record, as [`Tracer::note`] wrote it; nothing if it is none.
+    /// The event of a record that [`Tracer::note`] wrote; `None` if no event is encoded like that.
     pub(crate) fn decode(source: usize, [time, what, value]: [u64; 3]) -> Option<Self> {
         let [kind, a, b, _, ..] = what.to_le_bytes();
         Some(Self {
@@ -99,7 +103,7 @@ impl Event {
     }
 }
 
-/// Where one writer's events go.
+/// The recorder of one writer's events.
 #[derive(Clone, Copy)]
 pub struct Tracer {
     os: Os,
@@ -108,12 +112,12 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// For the writer of the ring; without one nothing is recorded.
+    /// A recorder for the writer of the ring; without a ring it records nothing.
     pub(crate) fn new(os: Os, header: &'static Header, ring: Option<&'static Ring>) -> Self {
         Self { os, header, ring }
     }
 
-    /// Before an event: when it begins, or 0 if nobody looks. Also without a ring.
+    /// Called before an event: the time now, or 0 if no observer reads. The same without a ring.
     #[inline]
     pub fn begin(&self) -> u64 {
         match self.header.tracing.load(Ordering::Relaxed) {
@@ -126,14 +130,15 @@ impl Tracer {
     fn begin_until(&self, until: u64) -> u64 {
         let now = self.os.now();
         if now > until {
-            // The observer is gone. One that comes just now renews it.
+            // The observer is gone. An observer that comes at this moment renews the time.
             self.header.tracing.store(0, Ordering::Relaxed);
             return 0;
         }
         now
     }
 
-    /// After an event that began at `begin`: records it, unless that is 0. By the ring's one writer.
+    /// Called after an event that began at `begin`, by the one writer of the ring: records it
+    /// unless `begin` is 0.
     #[inline]
     pub fn note(&self, begin: u64, kind: EventKind, a: u8, b: u8, value: u64) {
         if begin != 0 {

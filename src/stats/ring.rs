@@ -1,12 +1,14 @@
 //! A ring of the latest records of one writer, for a reader that may be another process.
 //!
-//! The writer never waits and never looks at a reader: it overwrites the oldest record. `head` counts the records
-//! written; record `n` lies at place `n % RECORDS`. While `head` is `h` the writer may be writing record `h`, over
-//! record `h - RECORDS`; so a reader that has copied record `n` keeps it only if `head`, read after the copy, is still
-//! below `n + RECORDS`. Two fences make "after" true: a reader that got a word of record `h` sees `head` at `h` or
-//! beyond. What was overwritten is counted as lost.
+//! The writer never waits for a reader: it overwrites the oldest record. `head` counts the records
+//! written; record `n` lies at place `n % RECORDS`. While `head` is `h` the writer may be writing
+//! record `h` over record `h - RECORDS`. So a reader that has copied record `n` keeps it only if
+//! `head`, read after the copy, is still below `n + RECORDS`. Two fences make "after" true: a
+//! reader that got a word of record `h` sees `head` at `h` or beyond. Records that were overwritten
+//! before they were read are counted as lost.
 //!
-//! Zero is an empty ring. A reader trusts neither `head` nor the records: any bits are some record.
+//! A ring of zeros is an empty ring. A reader trusts neither `head` nor the records: any bits are
+//! some record.
 
 use crate::sync::{AtomicU64, Ordering, fence};
 
@@ -15,13 +17,13 @@ pub const WORDS: usize = 3;
 /// Records of a ring.
 pub const RECORDS: usize = if cfg!(loom) { 2 } else { 4096 };
 
-/// Records of one writer.
+/// The latest records of one writer.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Ring {
     head: AtomicU64,
-    /// The writer's own `head`. Its own, since loom does not see that a store meets another thread's load if the
-    /// storing thread has loaded in between.
+    /// The writer's own copy of `head`. The writer reads this one, since loom does not see that a
+    /// store meets the load of another thread if the storing thread has loaded in between.
     written: AtomicU64,
     records: [[AtomicU64; WORDS]; RECORDS],
 }
@@ -37,14 +39,15 @@ impl Ring {
         }
     }
 
+    /// The place of record `n`.
     fn record(&self, n: u64) -> &[AtomicU64; WORDS] {
         &self.records[(n % RECORDS as u64) as usize]
     }
 
-    /// Adds a record, by the one writer.
+    /// Adds a record. Only the one writer calls this.
     pub fn push(&self, record: [u64; WORDS]) {
         let n = self.written.load(Ordering::Relaxed);
-        // Whoever sees a word of this record sees `head` at `n` too.
+        // A reader that sees a word of this record sees `head` at `n` or beyond too.
         fence(Ordering::Release);
         for (place, word) in self.record(n).iter().zip(record) {
             place.store(word, Ordering::Relaxed);
@@ -58,12 +61,12 @@ impl Ring {
         self.head.load(Ordering::Acquire)
     }
 
-    /// Gives `each` the records from number `from` on that are still there, and moves `from` behind the last. How many
-    /// were lost.
+    /// Gives `each` the records from number `from` on that are still there, and moves `from` behind
+    /// the last. Returns the number of records that were lost.
     pub fn read(&self, from: &mut u64, mut each: impl FnMut([u64; WORDS])) -> u64 {
         let head = self.head();
         let behind = head.wrapping_sub(*from);
-        // Further behind than ever possible, or ahead: a writer that lies. Begin anew.
+        // The reader is further behind than is possible, or ahead: the writer lies. Begin anew.
         if behind > u64::MAX / 2 {
             *from = head;
             return 0;

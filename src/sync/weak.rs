@@ -7,10 +7,10 @@ use core::panic::Location;
 use std::cell::Cell;
 use std::thread_local;
 
-/// What is done to an access.
+/// The way in which an access is weakened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weakening {
-    /// Its ordering is Relaxed.
+    /// The access is Relaxed.
     Relaxed,
     /// A read-modify-write becomes a load and a store.
     Torn,

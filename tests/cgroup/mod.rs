@@ -14,8 +14,9 @@ pub struct Group {
 
 #[allow(dead_code, reason = "no test uses all of it")]
 impl Group {
-    /// A new group of a controller with a limit: its file of version 1, its file of version 2, and the value. `None`, and
-    /// a line that says so, where there is no such controller or it may not be used.
+    /// A new group of a controller with a limit: its file of version 1, its file of version 2, and
+    /// the value. `None`, and a line that says so, where there is no such controller or it may not
+    /// be used.
     pub fn new(controller: &str, limits: [&str; 2], value: &str) -> Option<Self> {
         let made = mounted(controller)
             .or_else(|| mount(controller))
@@ -38,7 +39,8 @@ impl Group {
     /// The command's process is in the group from its start.
     pub fn hold(&self, command: &mut Command) {
         let processes = self.path.join("cgroup.procs");
-        // SAFETY: opens, writes and closes a file, in a forked child; a short path is copied to the stack.
+        // SAFETY: opens, writes and closes a file, in a forked child; a short path is copied to the
+        // stack.
         unsafe { command.pre_exec(move || fs::write(&processes, "0")) };
     }
 

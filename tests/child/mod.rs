@@ -1,8 +1,8 @@
-//! Scenarios: what a test does in a process of its own, because it sets limits, asks for the process's figures, or
-//! ends by a signal.
+//! Scenarios: what a test does in a process of its own, because it sets limits, asks for the
+//! process's figures, or ends by a signal.
 //!
-//! The test binary runs itself again with the one ignored test `scenario`, which asks [`role`] what to do. What a
-//! scenario writes to stderr is the parent's to compare; libtest writes to stdout.
+//! The test binary runs itself again with the one ignored test `scenario`, which asks [`role`] what
+//! to do. What a scenario writes to stderr is the parent's to compare; libtest writes to stdout.
 
 use std::env;
 use std::process::{Command, Output};
@@ -20,7 +20,7 @@ pub fn run(scenario: &str, variables: &[(&str, &str)]) -> Output {
     command(scenario, variables).output().unwrap()
 }
 
-/// What `run` runs.
+/// The scenario that `run` runs.
 pub fn command(scenario: &str, variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args([
@@ -38,7 +38,7 @@ pub fn command(scenario: &str, variables: &[(&str, &str)]) -> Command {
     command
 }
 
-/// What a process wrote.
+/// The output of a process.
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

@@ -42,7 +42,8 @@ impl Pool {
         })
     }
 
-    /// Makes the pool hold this many free pages. False, and a line that says so, if the kernel finds no such number.
+    /// Makes the pool hold this many free pages. False, and a line that says so, if the kernel
+    /// finds no such number.
     pub fn set(&self, pages: usize) -> bool {
         fs::write(self.file("nr_hugepages"), pages.to_string()).unwrap();
         let found = self.free();

@@ -1,9 +1,10 @@
-//! Models of the lock-free protocols, run by loom over the product's own source. Each runs two or three threads through
-//! every interleaving that the C11 memory model allows, without a bound on preemptions. What threads hand each other
-//! are loom's cells, so a missing happens-before is an error and not a matter of luck.
+//! Models of the lock-free protocols, run by loom over the product's own source. Each runs two or
+//! three threads through every interleaving that the C11 memory model allows, without a bound on
+//! preemptions. What threads hand each other are loom's cells, so a missing happens-before is an
+//! error and not a matter of luck.
 //!
-//! A model that cannot fail shows nothing: `weakened` has accesses that are made weaker one at a time, each with the
-//! model that notices.
+//! A model that cannot fail shows nothing: `weakened` has accesses that are made weaker one at a
+//! time, each with the model that notices.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test --release --test loom`
 #![cfg(loom)]

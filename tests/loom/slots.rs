@@ -4,8 +4,9 @@ use crate::{explore, join};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
-use theap::pool::avail::{Avail, Bitmap, LEVELS};
-use theap::pool::superslab::{SlotWord, Slots, Taken};
+use theap::geometry::NodeSuper;
+use theap::pool::supers::avail::{Avail, Bitmap, LEVELS};
+use theap::pool::supers::slot_word::{SlotWord, Slots, Taken};
 use theap::sync::AtomicU64;
 
 /// A SuperSlab's slots: whoever has one writes it.
@@ -129,7 +130,8 @@ pub fn one_room_is_never_forgotten() {
     releases_against_a_withdrawal::<1>();
 }
 
-/// A SuperSlab of the second word, which is found by the summary. With one releaser the taker has already found nothing.
+/// A SuperSlab of the second word, which is found by the summary. With one releaser the taker has
+/// already found nothing.
 fn releases_against_a_withdrawal<const RELEASERS: usize>() {
     const ONE: usize = 1;
     const SUPER: usize = 64;
@@ -146,11 +148,12 @@ fn releases_against_a_withdrawal<const RELEASERS: usize>() {
             let room = room.clone();
             thread::spawn(move || {
                 let (before, after) = room.slots.release(slot, 1);
-                room.avail().offer(SUPER, before, after);
+                room.avail().offer(NodeSuper(SUPER as u32), before, after);
             })
         });
         if RELEASERS == 1 || room.slots.take(1).is_none() {
-            room.avail().withdraw(SUPER, ONE, &room.slots.word);
+            room.avail()
+                .withdraw(NodeSuper(SUPER as u32), ONE, &room.slots.word);
         }
         let _ = join(releasers);
         assert!(room.slots.word.get().has_run(1));

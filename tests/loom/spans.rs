@@ -1,18 +1,20 @@
-//! Spans: remote frees against disowning, collection, release and reuse; the partial list; heaps that are used again.
+//! Spans: remote frees against disowning, collection, release and reuse; the partial list; heaps
+//! that are used again.
 
 use crate::{explore, join};
 use loom::cell::UnsafeCell;
 use loom::sync::{Arc, Mutex};
 use loom::thread::{self, JoinHandle};
-use theap::heap::ownership::{FIRST_HEAP, FREE, Freed, Handshake, NOBODY, POOL};
-use theap::pool::SpanId;
-use theap::pool::queue::{Links, SpanQueue};
+use theap::geometry::SpanId;
+use theap::pool::metadata::ownership::{FIRST_HEAP, FREE, Freed, Handshake, NOBODY, POOL};
+use theap::pool::spans::queue::{Links, SpanQueue};
 use theap::sync::{AtomicU64, Ordering};
 
 const ME: u64 = FIRST_HEAP;
 const OTHER: u64 = FIRST_HEAP + 1;
 
-/// One span with the pool's list. `free` is the owner's plain data: loom reports any two threads that meet there.
+/// One span with the pool's list. `free` is the owner's plain data: loom reports any two threads
+/// that meet there.
 struct World {
     shake: Handshake,
     remote: AtomicU64,
@@ -81,7 +83,8 @@ impl World {
             .for_each(|i| self.blocks[i].with_mut(|_| ()));
     }
 
-    /// What `Heap::has_blocks` does with a full span: true if a block came home, else nobody owns the span.
+    /// What `Heap::has_blocks` does with a full span: true if a block came home, else nobody owns
+    /// the span.
     fn has_blocks(&self, me: u64) -> bool {
         loop {
             if self.collect() {
@@ -192,8 +195,8 @@ pub fn remote_free_against_release_and_reuse() {
         let freer = freer(&world);
         world.collect();
         if world.take_all() == 1 {
-            // The span's only block is home: release it, and use the slots for a span that is full at once. The
-            // freer may still be between its two steps.
+            // The span's only block is home: release it, and use the slots for a span that is full
+            // at once. The freer may still be between its two steps.
             world.shake.release();
             assert_eq!(world.shake.owner(), FREE);
             world.shake.claim(ME);
@@ -256,8 +259,9 @@ pub fn partial_list_has_one_taker_for_each_span() {
     });
 }
 
-/// A heap that waits for a new thread: its memory goes with the lock on the ids (`pool/heaps.rs`), its spans with
-/// the owner word. The new thread has the old one's id, and with it what `last_owner` promises.
+/// A heap that waits for a new thread: its memory goes with the lock on the ids (`pool/heaps.rs`),
+/// its spans with the owner word. The new thread has the old one's id, and with it what
+/// `last_owner` promises.
 #[test]
 pub fn a_recycled_heap_takes_its_spans_back() {
     explore(|| {

@@ -4,8 +4,8 @@ use crate::{explore, join};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
-use theap::pool::SpanId;
-use theap::pool::stash::Stash;
+use theap::geometry::SpanId;
+use theap::pool::spans::stash::Stash;
 
 /// A stash, and what is known of its spans: that belongs to whoever has a span.
 struct Stashed {

@@ -10,7 +10,8 @@ use theap::stats::board::{Board, Header, HeapBoard, NodeBoard, Unreadable};
 use theap::stats::ring::{RECORDS, Ring};
 use theap::sync::Ordering;
 
-/// A reader while the ring is overwritten: what it gets is whole, in order, and with what it lost makes up all.
+/// A reader while the ring is overwritten: what it gets is whole, in order, and with what it lost
+/// makes up all.
 #[test]
 pub fn ring_overwritten_while_it_is_read() {
     const WRITTEN: u64 = RECORDS as u64 + 1;
@@ -93,7 +94,8 @@ impl Shared {
     }
 }
 
-/// Words of the stack of a thread that looks: [`Stats`] are large, and a panic has to find room too.
+/// Words of the stack of a thread that looks: [`Stats`] are large, and a panic has to find room
+/// too.
 const STACK: usize = 1 << 16;
 
 /// A reader while the board is opened, a heap is made, and its thread and another one count.

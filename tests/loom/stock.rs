@@ -1,12 +1,14 @@
-//! Who may map a SuperSlab, and how what the warmer has prepared gets into the hands of threads that look for slots.
+//! Who may map a SuperSlab, and how what the warmer has prepared gets into the hands of threads
+//! that look for slots.
 
 use crate::explore;
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
-use theap::pool::avail::{Avail, Bitmap, LEVELS, level_for};
-use theap::pool::claims::{Claims, POPULATED, PREPARING};
-use theap::pool::superslab::{SlotWord, Slots};
+use theap::geometry::NodeSuper;
+use theap::pool::pages::claims::{Claims, POPULATED, PREPARING};
+use theap::pool::supers::avail::{Avail, Bitmap, LEVELS, level_for};
+use theap::pool::supers::slot_word::{SlotWord, Slots};
 use theap::sync::{AtomicU8, AtomicU64, Ordering};
 
 /// SuperSlabs of a part.
@@ -19,8 +21,8 @@ fn claims(supers: usize) -> Arc<Claims<'static>> {
     Arc::new(Claims::new(bytes))
 }
 
-/// Two who map meet: nobody gets what the other has, and the holes are counted right, also where a step is given up
-/// while the other passes by.
+/// Two who map meet: nobody gets what the other has, and the holes are counted right, also where a
+/// step is given up while the other passes by.
 #[test]
 pub fn claims_of_superslabs() {
     for claimed_first in [1, 2] {
@@ -50,7 +52,7 @@ pub fn claims_of_superslabs() {
 pub fn one_hole_has_one_taker() {
     explore(|| {
         let claims = claims(2);
-        assert!(claims.claim(1, 1));
+        assert!(claims.claim(NodeSuper(1), 1));
         assert_eq!(claims.holes(), 1);
         let other = {
             let claims = claims.clone();
@@ -62,14 +64,16 @@ pub fn one_hole_has_one_taker() {
     });
 }
 
-/// A node: its claims, its SuperSlabs, and how they are found. `memory` is whether the pages are there, which only
-/// changes in the hands of who has the whole SuperSlab; whoever has a slot reads it.
+/// A node: its claims, its SuperSlabs, and how they are found. `memory` is whether the pages are
+/// there, which only changes in the hands of who has the whole SuperSlab; whoever has a slot reads
+/// it.
 struct Node {
     claims: Arc<Claims<'static>>,
     words: [SlotWord; SUPERS],
     memory: [UnsafeCell<bool>; SUPERS],
     bits: Vec<AtomicU64>,
-    /// What a thread found wrong. It is `check` that panics, when all threads have ended: loom aborts otherwise.
+    /// What a thread found wrong. It is `check` that panics, when all threads have ended: loom
+    /// aborts otherwise.
     wrong: std::sync::Mutex<Option<&'static str>>,
 }
 
@@ -99,21 +103,22 @@ impl Node {
         }
     }
 
-    fn is_there(&self, i: usize) -> bool {
-        self.memory[i].with(|m| unsafe { *m })
+    fn is_there(&self, i: NodeSuper) -> bool {
+        self.memory[i.index()].with(|m| unsafe { *m })
     }
 
-    /// What `Node::map_claimed` does with a claimed SuperSlab.
-    fn map(&self, i: usize, taken: usize) {
-        let was = self.memory[i].with_mut(|m| unsafe { core::mem::replace(&mut *m, true) });
+    /// What `Pages::map_claimed` does with a claimed SuperSlab.
+    fn map(&self, i: NodeSuper, taken: usize) {
+        let was = self.memory[i.index()].with_mut(|m| unsafe { core::mem::replace(&mut *m, true) });
         self.expect(!was, "mapped twice");
         self.claims.set_mode(i, MODE);
         self.claims.mark(i, POPULATED);
-        self.words[i].publish_fresh(taken);
-        self.avail().offer(i, Slots(0), self.words[i].get());
+        self.words[i.index()].publish_fresh(taken);
+        let word = &self.words[i.index()];
+        self.avail().offer(i, Slots(0), word.get());
     }
 
-    /// What `Node::prepare` does, in the warmer.
+    /// What `Pages::prepare` does, in the warmer.
     fn prepare(&self) -> bool {
         let claimed = self.claims.claim_ahead(1);
         if let Some((i, _)) = claimed {
@@ -122,22 +127,23 @@ impl Node {
         claimed.is_some()
     }
 
-    /// What `Node::purge_stock` does, in the warmer, with a hugetlb page.
-    fn give_back(&self, i: usize) -> bool {
-        let all = self.words[i].begin_purge_all(true).is_some();
+    /// What `Pages::give_back` does, in the warmer, with a hugetlb page.
+    fn give_back(&self, i: NodeSuper) -> bool {
+        let all = self.words[i.index()].begin_purge_all(true).is_some();
         if all {
-            self.memory[i].with_mut(|m| unsafe { *m = false });
+            self.memory[i.index()].with_mut(|m| unsafe { *m = false });
             self.claims.give_up(i, 1);
         }
         all
     }
 
-    /// What `Node::find_slots` does: a slot of what is there.
-    fn find(&self) -> Option<usize> {
+    /// What `Supers::find` does: a slot of what is there.
+    fn find(&self) -> Option<NodeSuper> {
         let level = level_for(1);
-        let i = self.avail().levels[level].next(0)?;
-        if self.words[i].take_run(1, 1).is_none() {
-            self.avail().withdraw(i, level, &self.words[i]);
+        let i = self.avail().next(level, NodeSuper(0))?;
+        let word = &self.words[i.index()];
+        if word.take_run(1, 1).is_none() {
+            self.avail().withdraw(i, level, word);
             return None;
         }
         self.expect(self.is_there(i), "a slot without memory");
@@ -146,7 +152,7 @@ impl Node {
     }
 
     /// What `Node::acquire_slots` does: a slot of what is there, else of a new SuperSlab.
-    fn take(&self) -> Option<usize> {
+    fn take(&self) -> Option<NodeSuper> {
         self.find().or_else(|| {
             let hole = self.claims.claim_hole();
             let i = hole.or_else(|| self.claims.claim_ahead(1).map(|(i, _)| i))?;
@@ -158,13 +164,13 @@ impl Node {
     /// Nothing is in two states, and nothing is lost.
     fn check(&self, in_use: u32) {
         assert_eq!(*self.wrong.lock().unwrap(), None);
-        let mapped = |i: usize| self.claims.byte(i).load(Ordering::Relaxed) == MODE | POPULATED;
-        for i in 0..SUPERS {
+        let mapped = |i| self.claims.byte(i).load(Ordering::Relaxed) == MODE | POPULATED;
+        for (i, word) in self.words.iter().enumerate() {
+            let i = NodeSuper(i as u32);
             assert_eq!(self.is_there(i), mapped(i));
-            let word = self.words[i].get();
-            let slots = word.free_count() + word.active_count();
+            let slots = word.get().free_count() + word.get().active_count();
             assert_eq!(slots, if mapped(i) { 32 } else { 0 });
-            assert!(self.avail().keeps_promise(i, &self.words[i]));
+            assert!(self.avail().keeps_promise(i, word));
         }
         let active: u32 = self.words.iter().map(|w| w.get().active_count()).sum();
         assert_eq!(active, in_use);
@@ -172,8 +178,8 @@ impl Node {
     }
 }
 
-/// The warmer prepares a SuperSlab while a thread needs slots, led there by a hint from earlier times: it gets a prepared
-/// one or none, and the stock is found.
+/// The warmer prepares a SuperSlab while a thread needs slots, led there by a hint from earlier
+/// times: it gets a prepared one or none, and the stock is found.
 #[test]
 pub fn stock_is_taken_once_it_is_prepared() {
     explore(|| {
@@ -186,20 +192,21 @@ pub fn stock_is_taken_once_it_is_prepared() {
         let early = node.find();
         assert!(warmer.join().unwrap());
         node.check(u32::from(early.is_some()));
-        assert_eq!(node.find(), Some(0), "nobody finds the stock");
+        assert_eq!(node.find(), Some(NodeSuper(0)), "nobody finds the stock");
     });
 }
 
-/// The warmer gives back what is in stock, below a SuperSlab in use, while a thread takes it, or maps the hole anew.
+/// The warmer gives back what is in stock, below a SuperSlab in use, while a thread takes it, or
+/// maps the hole anew.
 #[test]
 pub fn stock_is_given_back_or_taken() {
     explore(|| {
         let node = Node::new();
-        assert!(node.prepare() && node.claims.claim(1, 1));
-        node.map(1, 32);
+        assert!(node.prepare() && node.claims.claim(NodeSuper(1), 1));
+        node.map(NodeSuper(1), 32);
         let warmer = {
             let node = node.clone();
-            thread::spawn(move || node.give_back(0))
+            thread::spawn(move || node.give_back(NodeSuper(0)))
         };
         let mine = node.take();
         let gone = warmer.join().unwrap();
@@ -208,21 +215,22 @@ pub fn stock_is_given_back_or_taken() {
     });
 }
 
-/// A slot comes back while the warmer looks for something to give back, and another thread needs one.
+/// A slot comes back while the warmer looks for something to give back, and another thread needs
+/// one.
 #[test]
 pub fn stock_comes_back_and_goes() {
     explore(|| {
         let node = Node::new();
-        assert_eq!(node.take(), Some(0));
+        assert_eq!(node.take(), Some(NodeSuper(0)));
         let freer = {
             let node = node.clone();
             thread::spawn(move || {
-                node.expect(node.is_there(0), "a slot without memory");
+                node.expect(node.is_there(NodeSuper(0)), "a slot without memory");
                 let (before, after) = node.words[0].release(0, 1);
-                node.avail().offer(0, before, after);
+                node.avail().offer(NodeSuper(0), before, after);
             })
         };
-        node.give_back(0);
+        node.give_back(NodeSuper(0));
         freer.join().unwrap();
         node.check(0);
         assert!(node.take().is_some());
@@ -230,19 +238,20 @@ pub fn stock_comes_back_and_goes() {
     });
 }
 
-/// `warm_up` has touched a SuperSlab and says so while another thread unmaps it: a mark never brings a byte back.
+/// `warm_up` has touched a SuperSlab and says so while another thread unmaps it: a mark never
+/// brings a byte back.
 #[test]
 pub fn a_mark_raises_nothing() {
     explore(|| {
         let claims = claims(1);
-        assert!(claims.claim(0, 1));
-        claims.set_mode(0, MODE);
+        assert!(claims.claim(NodeSuper(0), 1));
+        claims.set_mode(NodeSuper(0), MODE);
         let toucher = {
             let claims = claims.clone();
-            thread::spawn(move || claims.mark(0, POPULATED))
+            thread::spawn(move || claims.mark(NodeSuper(0), POPULATED))
         };
-        claims.give_up(0, 1);
+        claims.give_up(NodeSuper(0), 1);
         toucher.join().unwrap();
-        assert!(claims.is_free(0));
+        assert!(claims.is_free(NodeSuper(0)));
     });
 }

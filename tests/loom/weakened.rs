@@ -3,15 +3,15 @@
 use crate::{slots::*, spans::*, stash::*, stats::*, stock::*};
 use theap::sync::{Weakening, weaken};
 
-/// An access: its file, the function, and the first line after that with this text; what is done to it; the model that
-/// must fail then.
+/// An access: its file, the function, and the first line after that with this text; what is done to
+/// it; the model that must fail then.
 type Weakened = (&'static str, &'static str, &'static str, Weakening, fn());
 
-const OWNERSHIP: &str = "src/heap/ownership.rs";
-const SUPERSLAB: &str = "src/pool/superslab.rs";
-const AVAIL: &str = "src/pool/avail.rs";
-const STASH: &str = "src/pool/stash.rs";
-const CLAIMS: &str = "src/pool/claims.rs";
+const OWNERSHIP: &str = "src/pool/metadata/ownership.rs";
+const SLOT_WORD: &str = "src/pool/supers/slot_word.rs";
+const AVAIL: &str = "src/pool/supers/avail.rs";
+const STASH: &str = "src/pool/spans/stash.rs";
+const CLAIMS: &str = "src/pool/pages/claims.rs";
 const RING: &str = "src/stats/ring.rs";
 const BOARD: &str = "src/stats/board.rs";
 const COUNTERS: &str = "src/stats/counters.rs";
@@ -23,11 +23,11 @@ const WEAKENED: &[Weakened] = &[
     (OWNERSHIP, "free_remote", "pending.fetch_or", Weakening::Forgotten, one_remote_free_against_disowning),
     (OWNERSHIP, "retake", "compare_exchange(", Weakening::Torn, last_owner_takes_its_span_back_or_the_pool_gets_it),
     (OWNERSHIP, "free_remote", "compare_exchange(", Weakening::Torn, last_owner_takes_its_span_back_or_the_pool_gets_it),
-    (SUPERSLAB, "release", "fetch_or(bits", Weakening::Relaxed, slots_have_one_taker),
-    (SUPERSLAB, "take(", "compare_exchange_weak", Weakening::Torn, slots_have_one_taker),
-    (SUPERSLAB, "begin_purge_all", "compare_exchange(", Weakening::Torn, purge_takes_no_slot_in_use),
-    (SUPERSLAB, "begin_purge_empty", "compare_exchange_weak", Weakening::Torn, empty_slots_are_purged_beside_a_taker),
-    (SUPERSLAB, "end_purge", "fetch_or(bits", Weakening::Relaxed, empty_slots_are_purged_beside_a_taker),
+    (SLOT_WORD, "release", "fetch_or(bits", Weakening::Relaxed, slots_have_one_taker),
+    (SLOT_WORD, "take(", "compare_exchange_weak", Weakening::Torn, slots_have_one_taker),
+    (SLOT_WORD, "begin_purge_all", "compare_exchange(", Weakening::Torn, purge_takes_no_slot_in_use),
+    (SLOT_WORD, "begin_purge_empty", "compare_exchange_weak", Weakening::Torn, empty_slots_are_purged_beside_a_taker),
+    (SLOT_WORD, "end_purge", "fetch_or(bits", Weakening::Relaxed, empty_slots_are_purged_beside_a_taker),
     (AVAIL, "set(", "words[word].fetch_or", Weakening::Torn, one_room_is_never_forgotten),
     (AVAIL, "clear(", "words[word].fetch_and", Weakening::Torn, one_room_is_never_forgotten),
     (AVAIL, "clear_summary(", "words[word].load", Weakening::Forgotten, one_room_is_never_forgotten),
@@ -46,9 +46,9 @@ const WEAKENED: &[Weakened] = &[
     (CLAIMS, "give_up(", "holes.fetch_add", Weakening::Forgotten, claims_of_superslabs),
     (CLAIMS, "mark(", "compare_exchange(", Weakening::Forgotten, stock_is_taken_once_it_is_prepared),
     (CLAIMS, "mark(", "compare_exchange(", Weakening::Torn, a_mark_raises_nothing),
-    (SUPERSLAB, "publish_fresh(", ".store(", Weakening::Relaxed, stock_is_taken_once_it_is_prepared),
-    (SUPERSLAB, "begin_purge_all", "compare_exchange(", Weakening::Torn, stock_is_given_back_or_taken),
-    (SUPERSLAB, "release(", "fetch_or(bits", Weakening::Relaxed, stock_comes_back_and_goes),
+    (SLOT_WORD, "publish_fresh(", ".store(", Weakening::Relaxed, stock_is_taken_once_it_is_prepared),
+    (SLOT_WORD, "begin_purge_all", "compare_exchange(", Weakening::Torn, stock_is_given_back_or_taken),
+    (SLOT_WORD, "release(", "fetch_or(bits", Weakening::Relaxed, stock_comes_back_and_goes),
     (AVAIL, "set(", "words[word].fetch_or", Weakening::Forgotten, stock_is_taken_once_it_is_prepared),
 ];
 

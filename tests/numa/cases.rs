@@ -1,4 +1,5 @@
-//! What the processes that the tests start do. Each ends by a panic if memory is not where it should be.
+//! The work of the processes that the tests start. Each ends by a panic if memory is not where it
+//! should be.
 
 use super::kernel::{Replug, cpus, list, nodes, nodes_of, pin, plug, pluggable, without_memory};
 use std::sync::mpsc::channel;
@@ -123,7 +124,8 @@ pub fn interleave() {
         bound.clone().max().unwrap() - bound.min().unwrap() <= 2 * MIB as u64,
         "{rows:?}"
     );
-    // Small blocks of one thread lie on all nodes after a while; whoever frees them keeps them at hand.
+    // Small blocks of one thread lie on all nodes after a while; whoever frees them keeps them at
+    // hand.
     let mut seen: Vec<_> = blocks.iter().flat_map(Block::lies_on).collect();
     seen.sort_unstable();
     seen.dedup();
@@ -263,7 +265,8 @@ pub fn only_one_node() {
 
 pub fn replugged() {
     let (node, cpu) = pluggable();
-    // Spans of this node wait in the CPU's stash: they ran full, and one block of each came back from elsewhere.
+    // Spans of this node wait in the CPU's stash: they ran full, and one block of each came back
+    // from elsewhere.
     let blocks = on_cpu(cpu, || {
         (0..640).map(|_| Block::new(KIB)).collect::<Vec<_>>()
     });

@@ -1,4 +1,4 @@
-//! What the kernel says about nodes, CPUs and pages, and how it is told to change them.
+//! The kernel's nodes, CPUs and pages: asked for, and changed.
 
 use std::path::PathBuf;
 use std::{fs, io, mem, ptr};

@@ -1,8 +1,10 @@
-//! Several NUMA nodes of a real kernel: where memory lies is asked of the kernel, page by page, and compared with what
-//! theap says. Each case is a process of its own, as options and nodes are read once.
+//! Several NUMA nodes of a real kernel: where memory lies is asked of the kernel, page by page, and
+//! compared with what theap says. Each case is a process of its own, as options and nodes are read
+//! once.
 //!
-//! `tests/numa-vm.sh` boots a machine for this: two nodes with memory and one without, CPU numbers with gaps, a CPU to
-//! unplug. Elsewhere tests that find no second node, or that would change the machine, say that they are skipped.
+//! `tests/numa-vm.sh` boots a machine for this: two nodes with memory and one without, CPU numbers
+//! with gaps, a CPU to unplug. Elsewhere tests that find no second node, or that would change the
+//! machine, say that they are skipped.
 #![allow(unsafe_code)] // Calls the allocator directly, and the kernel.
 
 mod cases;
@@ -30,7 +32,8 @@ fn one_node() -> bool {
     one
 }
 
-/// Says that a test is skipped unless it may change the machine: hugetlb pools, CPUs, control groups.
+/// Says that a test is skipped unless it may change the machine: hugetlb pools, CPUs, control
+/// groups.
 fn not_our_own() -> bool {
     if !own_machine() {
         eprintln!("skipped: changes the machine; tests/numa-vm.sh boots one for it");

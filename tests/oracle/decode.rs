@@ -6,8 +6,9 @@ use theap::Front;
 
 const KIB: usize = 1 << 10;
 
-/// The sequence that the bytes stand for. An operation is a byte (its low two bits are the thread, the others the
-/// kind) and up to four bytes of what it needs; half an operation at the end is left out.
+/// The sequence that the bytes stand for. An operation is a byte (its low two bits are the thread,
+/// the others the kind) and up to four bytes of what it needs; half an operation at the end is left
+/// out.
 pub fn decode(bytes: &[u8]) -> impl Iterator<Item = (usize, Op)> {
     let mut rest = bytes.iter().copied();
     core::iter::from_fn(move || {
@@ -44,7 +45,8 @@ fn op(kind: u8, rest: &mut impl Iterator<Item = u8>) -> Option<Op> {
     })
 }
 
-/// Half of all sizes are tiny; the others go up to 32 MiB, with the edges of classes, slots and SuperSlabs.
+/// Half of all sizes are tiny; the others go up to 32 MiB, with the edges of classes, slots and
+/// SuperSlabs.
 fn size(code: usize) -> usize {
     let low = code & 0x1FFF;
     match code >> 13 {

@@ -1,12 +1,14 @@
-//! Sequences of operations on the process's heap against an oracle that knows every live block: for the property tests,
-//! the fuzz targets, and the replay of their corpus.
+//! Sequences of operations on the process's heap against an oracle that knows every live block: for
+//! the property tests, the fuzz targets, and the replay of their corpus.
 //!
-//! The oracle keeps blocks in an ordered map by address. Whatever is done, by whichever thread, live blocks are disjoint
-//! up to their usable size, aligned, the heap's own, and keep their contents, also across reallocation; zeroed ones are
-//! zero. Null is an answer only while the heap is sealed or starved. In debug builds the heap is asked after each step
-//! whether it is valid; at the end every block is freed and no slot may be in use.
+//! The oracle keeps blocks in an ordered map by address. Whatever is done, by whichever thread,
+//! live blocks are disjoint up to their usable size, aligned, the heap's own, and keep their
+//! contents, also across reallocation; zeroed ones are zero. Null is an answer only while the heap
+//! is sealed or starved. In debug builds the heap is asked after each step whether it is valid; at
+//! the end every block is freed and no slot may be in use.
 //!
-//! Each operation names one of [`HANDS`] threads and is waited for, so a sequence is the same each time.
+//! Each operation names one of [`HANDS`] threads and is waited for, so a sequence is the same each
+//! time.
 #![allow(unsafe_code)] // Calls the allocator directly, and setrlimit.
 
 use std::alloc::{GlobalAlloc, Layout};
@@ -25,7 +27,7 @@ const LIVE: usize = 256 << 20;
 /// Threads: the caller and others, which come to be when they are named and end with [`Op::Exit`].
 pub const HANDS: usize = 3;
 
-/// How a block is freed.
+/// The call that frees a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freeing {
     /// By `dealloc`, with its layout.
@@ -64,7 +66,7 @@ pub enum Op {
     Front(Front),
 }
 
-/// What another thread is to do; it answers when it has.
+/// An order to another thread, which answers when it has done it.
 type Task = Box<dyn FnOnce() + Send>;
 
 /// A thread that does what it is told.
@@ -105,7 +107,8 @@ struct Block {
     seed: u64,
 }
 
-/// Where contents are written and compared: everywhere below 4 KiB, else in 1024 places and the last byte.
+/// Where contents are written and compared: everywhere below 4 KiB, else in 1024 places and the
+/// last byte.
 fn probes(size: usize) -> impl Iterator<Item = usize> {
     let step = if size < 4096 { 1 } else { size / 1024 };
     (0..size).step_by(step).chain(size.checked_sub(1))
@@ -164,7 +167,8 @@ pub struct Oracle {
     starved: bool,
 }
 
-/// Runs a sequence from an empty heap to an empty heap: each operation with the thread that does it.
+/// Runs a sequence from an empty heap to an empty heap: each operation with the thread that does
+/// it.
 pub fn run(ops: impl IntoIterator<Item = (usize, Op)>) {
     // Sequences act on the process's one heap.
     static TURN: Mutex<()> = Mutex::new(());
@@ -254,7 +258,8 @@ impl Oracle {
         self.live.values().nth(index).map(|&(_, block)| block)
     }
 
-    /// Whether an allocation succeeded; it may fail only where the heap gets nothing from the system.
+    /// Whether an allocation succeeded; it may fail only where the heap gets nothing from the
+    /// system.
     fn got(&self, address: usize, what: impl std::fmt::Debug) -> bool {
         assert!(
             address != 0 || self.sealed || self.starved,
@@ -288,7 +293,8 @@ impl Oracle {
     fn realloc(&mut self, hand: usize, block: Block, size: usize, as_c: bool) {
         self.forget(block);
         let layout = Layout::from_size_align(size, block.layout.align()).unwrap();
-        // SAFETY: a live block of this layout; the new size is not zero, nor is the old one for the trait.
+        // SAFETY: a live block of this layout; the new size is not zero, nor is the old one for the
+        // trait.
         let moved = self.ask(hand, move || unsafe {
             let old = block.address as *mut u8;
             if layout.align() <= 16 && (as_c || block.layout.size() == 0) {
@@ -363,8 +369,8 @@ impl Oracle {
     }
 }
 
-/// RLIMIT_DATA of the process at 0, while it lives: the kernel makes no memory writable. What the C library has for the
-/// test's own needs it has.
+/// RLIMIT_DATA of the process at 0, while it lives: the kernel makes no memory writable. What the C
+/// library has for the test's own needs it has.
 struct Limit(libc::rlimit);
 
 impl Limit {

@@ -3,6 +3,7 @@
 //! Without the feature `twin` it has no standard library in it, so that a `__tls_get_addr` could
 //! only come from the slot.
 #![cfg_attr(not(feature = "twin"), no_std)]
+#![allow(unsafe_code)] // Exports functions by name.
 
 use core::ffi::c_void;
 
@@ -31,7 +32,7 @@ pub extern "C" fn probe_set(value: *mut c_void) {
     slot::set(value);
 }
 
-/// What every thread's slot holds at first.
+/// The value that every thread's slot holds at first.
 #[unsafe(no_mangle)]
 pub extern "C" fn probe_empty() -> *const c_void {
     (&raw const EMPTY).cast()

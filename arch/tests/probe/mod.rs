@@ -13,7 +13,7 @@ pub struct Probe {
     pub get: extern "C" fn() -> *mut c_void,
     /// Changes the calling thread's slot.
     pub set: extern "C" fn(*mut c_void),
-    /// What a slot holds at first.
+    /// The value that a slot holds at first.
     pub empty: extern "C" fn() -> *const c_void,
     /// The CPU number or -1.
     pub cpu: extern "C" fn() -> i64,

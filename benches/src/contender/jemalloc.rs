@@ -1,6 +1,6 @@
-//! How jemalloc proves a block: the control `arenas.lookup` walks jemalloc's extent map from the
-//! address to the arena, and fails on a block of another allocator; `thread.allocated` counts the
-//! bytes of this thread.
+//! The proof of a block by jemalloc: the control `arenas.lookup` walks jemalloc's extent map from
+//! the address to the arena, and fails on a block of another allocator; `thread.allocated` counts
+//! the bytes of this thread.
 //!
 //! The library (feature `peers`) and the suite's program for jemalloc each compile this file. If
 //! the library compiled it for the suite, every contender would be linked with jemalloc.

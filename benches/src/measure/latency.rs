@@ -25,7 +25,7 @@ pub const QUANTILES: [(&str, f64); 7] = [
     ("max", 1.0),
 ];
 
-/// How long something took, as a distribution in nanoseconds to three digits.
+/// The times that something took, as a distribution in nanoseconds to three digits.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "Counts", into = "Counts")]
 pub struct Latency {
@@ -52,12 +52,12 @@ impl Latency {
         self.histogram.saturating_record(nanos.max(1));
     }
 
-    /// How many times were recorded.
+    /// The number of times recorded.
     pub fn count(&self) -> u64 {
         self.histogram.len()
     }
 
-    /// How many of them were longer than `nanos`, to three digits.
+    /// The number of times longer than `nanos`, to three digits.
     pub fn longer_than(&self, nanos: u64) -> u64 {
         self.count() - self.histogram.count_between(0, nanos)
     }

@@ -86,7 +86,7 @@ pub struct Progress<'a> {
 
 /// The rows to run, the allocators to run them on, and how long.
 pub struct Suite {
-    /// How the allocators get into the programs.
+    /// The way in which the allocators get into the programs.
     pub mode: Mode,
     /// The allocators, in the order of a report, the subject first.
     pub sides: Vec<Side>,
@@ -94,7 +94,7 @@ pub struct Suite {
     pub rows: Vec<&'static Row>,
     /// Rounds of each row.
     pub rounds: usize,
-    /// How long each run measures.
+    /// The time that each run measures.
     pub budget: Budget,
 }
 

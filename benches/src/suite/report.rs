@@ -14,7 +14,7 @@ use super::{Entrant, Goal, Role, Summary, Verdict};
 use crate::error::{Error, cannot};
 use crate::rounds::Record;
 
-/// How the allocators get into the programs.
+/// The way in which the allocators get into the programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
@@ -69,7 +69,7 @@ pub struct Run {
 /// Everything that was measured on a host, with facts about the host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// How the allocators got into the programs.
+    /// The way in which the allocators got into the programs.
     pub mode: Mode,
     /// CPUs that the programs could use.
     pub cpus: usize,

@@ -40,7 +40,7 @@ const BLOCKS: usize = 1 << 18;
 /// Time between the start of both threads and the first request.
 const LEAD: Duration = Duration::from_millis(1);
 
-/// How long a block lives: as long as its request, until another one takes its slot, or until the
+/// The life of a block: as long as its request, until another one takes its slot, or until the
 /// second thread frees it.
 #[derive(Clone, Copy)]
 enum Fate {

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use anyhow::Result;
 use procfs::{CpuInfo, Current};
-use theap_bench::page::charts::{self, Bars, Line, duration};
-use theap_bench::page::{Page, distinct, escaped};
+use theap_bench::render::charts::{self, Bars, Line, duration};
+use theap_bench::render::{Page, distinct, escaped};
 use theap_bench::{Column, Latency, QUANTILES, Record, clock_resolution};
 
 use super::findings::{Finding, Findings};

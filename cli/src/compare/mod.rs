@@ -3,6 +3,8 @@
 //! ([`command`]).
 
 mod command;
+mod comparison;
+mod figures;
 mod findings;
 mod html;
 mod report;

@@ -5,7 +5,7 @@
 //! [`Verdict`] and the command that mends it. theap changes nothing and tries nothing out. When a
 //! file cannot be read or understood, only its own check is [`Verdict::Unknown`]. Every check
 //! answers on every host, so that reports of two hosts can be compared row by row;
-//! `docs/operations.md` lists them all.
+//! `docs/tools.md` lists them all.
 
 mod cgroup;
 mod cpu;

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use theap_bench::page::charts::{self, Bars};
-use theap_bench::page::document::{self, Section};
+use theap_bench::render::charts::{self, Bars};
+use theap_bench::render::document::{self, Section};
 use theap_bench::{
     Column, Metric, Record, Series, Sizes, Workload, interleave, random_mixed_operations, table,
 };

@@ -4,9 +4,8 @@
 mod process;
 mod stats;
 mod top;
-mod trace;
+pub mod trace;
 
 pub use process::Observed;
 pub use stats::Stats;
 pub use top::Top;
-pub use trace::Trace;

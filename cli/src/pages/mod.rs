@@ -2,8 +2,6 @@
 //! the mode that it asked for. theap falls back to other pages by itself, so a run that only asked
 //! for a mode proves nothing about the pages that it had.
 
-mod names;
-
 use std::fmt;
 use std::fs;
 
@@ -22,11 +20,11 @@ pub struct PageMode(pub Pages);
 
 impl ValueEnum for PageMode {
     fn value_variants<'a>() -> &'a [Self] {
-        const ALL: [PageMode; names::ALL.len()] = {
-            let mut all = [PageMode(Pages::Auto); names::ALL.len()];
+        const ALL: [PageMode; Pages::ALL.len()] = {
+            let mut all = [PageMode(Pages::Auto); Pages::ALL.len()];
             let mut nth = 0;
             while nth < all.len() {
-                all[nth] = PageMode(names::ALL[nth]);
+                all[nth] = PageMode(Pages::ALL[nth]);
                 nth += 1;
             }
             all
@@ -59,7 +57,7 @@ const SPARE: usize = 16;
 impl PageMode {
     /// The mode's name, which is also the value of [`VARIABLE`].
     pub const fn name(self) -> &'static str {
-        names::name(self.0)
+        self.0.name()
     }
 
     /// The reason why this host cannot serve the mode for workloads that hold `footprint` bytes,

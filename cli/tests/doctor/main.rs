@@ -150,12 +150,12 @@ fn this_host() {
 
 #[test]
 fn every_check_is_documented() {
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations.md");
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/tools.md");
     let text = std::fs::read_to_string(docs).unwrap();
     for id in Tree::fit().examine().findings.keys() {
         assert!(
             text.contains(&format!("\n| `{id}` |")),
-            "{id} is not in docs/operations.md"
+            "{id} is not in docs/tools.md"
         );
     }
 }

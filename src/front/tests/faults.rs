@@ -1,14 +1,17 @@
-//! Platform calls that fail while several threads use one arena: each kind of call, at positions counted over all
-//! threads, once, for good, or until the middle of the run.
+//! Platform calls that fail while several threads use one arena: each kind of call, at positions
+//! counted over all threads, once, for good, or until the middle of the run.
 //!
-//! Three threads allocate, hand blocks on, free, resize, move, purge and retire; where there is a warmer, a fourth does
-//! its steps. After each run: every block is where the ledger has it, everything can be freed, no slot is in use and
-//! none warm, no message was given twice, and there is memory again.
+//! Three threads allocate, hand blocks on, free, resize, move, purge and retire; where there is a
+//! warmer, a fourth does its steps. After each run: every block is where the ledger has it,
+//! everything can be freed, no slot is in use and none warm, no message was given twice, and there
+//! is memory again.
+#![allow(unsafe_code)] // Moves runs, and reads and writes them.
 
 use super::{SIZES, SMALL, World};
 use crate::config::{Config, Numa, Pages, Prefault};
-use crate::front::thread::Front;
-use crate::pool::SUPER;
+use crate::front::cache::ThreadCache;
+use crate::front::handle::Handle;
+use crate::geometry::SUPER;
 use std::collections::BTreeSet;
 use std::string::String;
 use std::sync::Barrier;
@@ -24,10 +27,11 @@ mod hugepages;
 
 const THREADS: usize = 3;
 const ROUNDS: usize = 6;
-/// Time for a kind of memory; a slower machine sees fewer positions, and so do builds without a layer.
+/// Time for a kind of memory; a slower machine sees fewer positions, and so do builds without a
+/// layer.
 const BUDGET: Duration = Duration::from_millis(
     if cfg!(all(
-        feature = "theap",
+        feature = "magazines",
         feature = "shared-pool",
         feature = "drain"
     )) {
@@ -38,7 +42,7 @@ const BUDGET: Duration = Duration::from_millis(
 );
 const HEAP: Config = SMALL.address_space(1 << 30).retain(8 << 20);
 
-/// How long calls fail.
+/// The time for which calls fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Failing {
     Once,
@@ -72,46 +76,46 @@ struct Life<'a> {
 }
 
 impl Life<'_> {
-    fn round(&mut self, front: &mut Front) {
+    fn round(&mut self, cache: Handle) {
         for _ in 0..40 {
             let (size, align) = (SIZES[self.dice.below(SIZES.len())], 1 << self.dice.below(8));
-            let block = self.world.alloc_beside(front, size, align);
+            let block = self.world.alloc_beside(cache, size, align);
             assert!(block.is_some() || !self.healed, "no {size} bytes");
             self.mine.extend(block);
         }
         if self.dice.below(2) == 0 {
-            self.use_huge_runs(front);
+            self.use_huge_runs(cache);
         }
         for block in core::mem::take(&mut self.mine) {
             match self.dice.below(4) {
                 0 => self.next.send(block).expect("a thread that lives"),
                 1 => self.mine.push(block),
-                _ => self.world.free_beside(front, block),
+                _ => self.world.free_beside(cache, block),
             }
         }
         for block in self.inbox.try_iter() {
-            self.world.free_beside(front, block);
+            self.world.free_beside(cache, block);
         }
         let node = &self.world.arena.nodes()[0];
         match self.dice.below(6) {
             0 => {
                 node.purge();
-                self.world.arena.purge_heaps();
+                self.world.arena.heaps().purge();
             }
             1 => {
                 let _ = node.warm(4 << 20);
             }
-            2 => front.flush(),
-            3 => super::super::release_cached(front),
+            2 => cache.flush(),
+            3 => cache.with(ThreadCache::collect),
             _ => {}
         }
     }
 
     /// A run that grows in place, and one whose pages move to another.
-    fn use_huge_runs(&mut self, front: &mut Front) {
+    fn use_huge_runs(&mut self, cache: Handle) {
         let (world, size) = (self.world, 2 * SUPER + (300 << 10));
         let [Some(old), Some(new)] =
-            [size, size + SUPER].map(|s| world.alloc_beside(front, s, SUPER))
+            [size, size + SUPER].map(|s| world.alloc_beside(cache, s, SUPER))
         else {
             return;
         };
@@ -127,10 +131,11 @@ impl Life<'_> {
         // SAFETY: both runs are this thread's and start SuperSlabs.
         let moved = unsafe {
             ((old + word) as *mut usize).write(old);
-            world.arena.move_supers(old, new, 2 * SUPER)
+            world.arena.runs().move_supers(old, new, 2 * SUPER)
         };
         if moved.is_ok() {
-            // SAFETY: as above; the new one has the old one's contents, and gets its own first byte.
+            // SAFETY: as above; the new one has the old one's contents, and gets its own first
+            // byte.
             unsafe {
                 assert_eq!(((new + word) as *const usize).read(), old, "not moved");
                 (new as *mut u8).write(new as u8);
@@ -147,19 +152,19 @@ impl Life<'_> {
 
     /// The rounds of one half.
     fn live(&mut self) {
-        let mut front = self.world.front();
+        let mut cache = self.world.cache();
         for _ in 0..ROUNDS / 2 {
-            match front.as_deref_mut() {
-                Some(front) => self.round(front),
+            match cache {
+                Some(cache) => self.round(cache),
                 None => thread::yield_now(),
             }
-            if front.is_none() || self.dice.below(4) == 0 {
-                front.take().into_iter().for_each(|front| front.retire());
-                front = self.world.front();
+            if cache.is_none() || self.dice.below(4) == 0 {
+                cache.take().into_iter().for_each(Handle::end);
+                cache = self.world.cache();
             }
         }
-        assert!(front.is_some() || !self.healed, "no heap");
-        front.into_iter().for_each(|front| front.retire());
+        assert!(cache.is_some() || !self.healed, "no heap");
+        cache.into_iter().for_each(Handle::end);
     }
 }
 
@@ -173,7 +178,7 @@ fn run(world: &World, failing: Failing, seed: u64, warmer: bool) -> bool {
         if warmer {
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
-                    world.arena.nodes()[0].warm_step();
+                    world.arena.nodes()[0].warmer().step();
                     thread::sleep(Duration::from_micros(200));
                 }
             });
@@ -210,8 +215,8 @@ fn run(world: &World, failing: Failing, seed: u64, warmer: bool) -> bool {
     hit.into_inner() || world.fake.failed() > 0
 }
 
-/// What must hold after a run, whatever failed.
-fn finish(world: World) {
+/// Checks the invariants that hold after a run, whatever failed.
+fn finish(mut world: World) {
     world.fake.heal();
     world.is_valid();
     let mut text = [0; 4096];
@@ -220,18 +225,19 @@ fn finish(world: World) {
     let kinds: BTreeSet<_> = said.lines().map(what).collect();
     assert_eq!(kinds.len(), said.lines().count(), "said twice: {said}");
     // A retired heap is used again.
-    assert!(world.arena.heaps_made() <= THREADS);
-    let front = world.front().expect("a heap");
+    assert!(world.arena.heaps().made() <= THREADS);
+    let cache = world.cache().expect("a heap");
     for size in SIZES.into_iter().chain([5 << 20]) {
         assert!(
-            world.alloc_beside(front, size, 1).is_some(),
+            world.alloc_beside(cache, size, 1).is_some(),
             "no {size} bytes"
         );
     }
-    world.end([front].into());
+    world.end([cache].into());
 }
 
-/// Runs with the calls failing at positions that lie wider and wider apart, as long as they are reached.
+/// Runs with the calls failing at positions that lie wider and wider apart, as long as they are
+/// reached.
 fn fail(name: &str, config: Config, calls: &[Option<Call>], error: Option<Error>) {
     let seed = SystemTime::now()
         .duration_since(UNIX_EPOCH)

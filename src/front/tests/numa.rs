@@ -1,11 +1,12 @@
 //! Several NUMA nodes and changing CPUs, by a pretended topology.
+#![allow(unsafe_code)] // Writes a whole block.
 
 use super::super::follow::PATIENCE;
 use super::{SIZES, SMALL, World, op, scenario};
 use crate::config::{Config, Numa};
-use crate::front::thread::Front;
+use crate::front::handle::Handle;
+use crate::geometry::{NodeIndex, SUPER};
 use crate::placement::Placement;
-use crate::pool::{SLOTS, SUPER};
 use proptest::prelude::*;
 use std::vec::Vec;
 use theap_platform::{Call, Error, PageMode, Topology};
@@ -23,21 +24,23 @@ fn two_nodes(config: Config) -> World {
 
 impl World {
     fn node_of(&self, block: usize) -> usize {
-        self.arena.node_of_slot(self.arena.slot_of(block))
+        let addresses = self.arena.addresses();
+        addresses.node_of(addresses.slot_of(block)).index()
     }
 
-    fn front_on(&self, cpu: u32) -> &'static mut Front {
+    fn cache_on(&self, cpu: u32) -> Handle {
         self.fake.set_cpu(cpu);
-        self.front().expect("a front")
+        self.cache().expect("a cache")
     }
 
-    /// Takes slow paths until the front has had the chance to follow its thread: each empties the magazine.
-    fn refills(&mut self, front: &mut Front, count: u32) -> Vec<usize> {
+    /// Takes slow paths until the cache has had the chance to follow its thread: each empties the
+    /// magazine.
+    fn refills(&mut self, cache: Handle, count: u32) -> Vec<usize> {
         let mut blocks = Vec::new();
         for _ in 0..count {
-            let before = front.heap.counters.refills.get();
-            while front.heap.counters.refills.get() == before {
-                blocks.push(self.alloc(front, 4096, 1).expect("memory"));
+            let before = cache.counters().refills.get();
+            while cache.counters().refills.get() == before {
+                blocks.push(self.alloc(cache, 4096, 1).expect("memory"));
             }
         }
         blocks
@@ -47,29 +50,28 @@ impl World {
 #[test]
 fn each_node_has_its_part_and_blocks_go_home() {
     let mut world = two_nodes(SMALL.address_space(4 << 30));
-    assert_eq!(world.arena.node_count(), 2);
-    let near = world.front_on(0);
-    let far = world.front_on(3);
+    assert_eq!(world.arena.addresses().node_count(), 2);
+    let near = world.cache_on(0);
+    let far = world.cache_on(3);
     let mut blocks = Vec::new();
     for &size in SIZES.iter().cycle().take(300) {
-        for (node, front) in [&mut *near, &mut *far].into_iter().enumerate() {
+        for (node, cache) in [near, far].into_iter().enumerate() {
             world.fake.set_cpu(3 * node as u32);
-            let block = world.alloc(front, size, 1).expect("memory");
+            let block = world.alloc(cache, size, 1).expect("memory");
             assert_eq!(world.node_of(block), node);
             assert_eq!(
                 world.fake.bound(block).map(|id| usize::from(id.0)),
                 Some(node)
             );
-            let (metadata, _) = world
-                .arena
-                .meta_range(world.arena.slot_of(block) / SLOTS, 1);
+            let (super_id, _) = world.arena.addresses().slot_of(block).split();
+            let (metadata, _) = world.arena.metadata().range(super_id, 1);
             assert_eq!(world.fake.bound(metadata), world.fake.bound(block));
             blocks.push((node, block));
         }
     }
     // Everyone frees the other one's: no block stays in a magazine of the wrong node.
     for (node, block) in blocks {
-        world.free(if node == 0 { &mut *far } else { &mut *near }, block);
+        world.free(if node == 0 { far } else { near }, block);
     }
     world.fake.set_cpu(0);
     for &size in SIZES.iter().filter(|&&size| size <= 1024) {
@@ -82,37 +84,37 @@ fn each_node_has_its_part_and_blocks_go_home() {
 #[test]
 fn a_full_node_takes_from_the_other() {
     let mut world = two_nodes(SMALL.messages(false));
-    let front = world.front_on(0);
+    let cache = world.cache_on(0);
     let mut nodes = [0; 2];
-    while let Some(block) = world.alloc(front, 200_000, 1) {
+    while let Some(block) = world.alloc(cache, 200_000, 1) {
         nodes[world.node_of(block)] += 1;
     }
     assert!(nodes[0] > 200 && nodes[1] > 200, "{nodes:?}");
-    assert!(front.heap.counters.stage_remote.get() > 0);
-    world.end([front].into());
+    assert!(cache.counters().stage_remote.get() > 0);
+    world.end([cache].into());
 }
 
 #[test]
 fn off_is_one_part_that_is_bound_to_nothing() {
     let mut world = two_nodes(SMALL.numa(Numa::Off));
-    assert_eq!(world.arena.node_count(), 1);
-    let front = world.front_on(3);
-    let block = world.alloc(front, 5 << 20, 1).expect("memory");
+    assert_eq!(world.arena.addresses().node_count(), 1);
+    let cache = world.cache_on(3);
+    let block = world.alloc(cache, 5 << 20, 1).expect("memory");
     assert_eq!(world.fake.bound(block), None);
-    world.end([front].into());
+    world.end([cache].into());
 }
 
 #[test]
 fn interleave_binds_superslabs_in_turn() {
     let config = SMALL.numa(Numa::Interleave).address_space(1 << 30);
     let mut world = world(config, &[(0, 0, 2), (7, 7, 5), (8, 9, 30)]);
-    assert_eq!(world.arena.node_count(), 1);
-    let (here, there) = (world.front_on(0), world.front_on(8));
-    let base = world.arena.range().0;
+    assert_eq!(world.arena.addresses().node_count(), 1);
+    let (here, there) = (world.cache_on(0), world.cache_on(8));
+    let base = world.arena.addresses().part(NodeIndex(0)).0;
     let expected = |address: usize| Some([2, 5, 30][(address - base) / SUPER % 3]);
     for (i, &size) in SIZES.iter().cycle().take(600).enumerate() {
-        let front = if i % 2 == 0 { &mut *here } else { &mut *there };
-        let block = world.alloc(front, size, 1).expect("memory");
+        let cache = if i % 2 == 0 { here } else { there };
+        let block = world.alloc(cache, size, 1).expect("memory");
         assert_eq!(world.fake.bound(block).map(|id| id.0), expected(block));
     }
     // A huge run lies on all nodes.
@@ -153,51 +155,53 @@ fn each_call_fails_at_each_position_on_several_nodes() {
 #[test]
 fn a_failing_huge_run_gives_its_addresses_back() {
     let mut world = two_nodes(SMALL.numa(Numa::Interleave).messages(false));
-    let front = world.front_on(0);
-    world.alloc(front, 5 << 20, 1).expect("memory");
-    // More often than the range would hold it. The fourth SuperSlab fails to map, and three stay, free.
+    let cache = world.cache_on(0);
+    world.alloc(cache, 5 << 20, 1).expect("memory");
+    // More often than the range would hold it. The fourth SuperSlab fails to map, and three stay,
+    // free.
     for _ in 0..8 {
         world.fake.fail_only(Call::Map);
         world.fake.fail_nth(3);
-        assert!(world.alloc(front, 60 << 20, 1).is_none());
+        assert!(world.alloc(cache, 60 << 20, 1).is_none());
     }
     world.fake.heal();
-    assert!(world.alloc(front, 60 << 20, 1).is_some());
-    world.end([front].into());
+    assert!(world.alloc(cache, 60 << 20, 1).is_some());
+    world.end([cache].into());
 }
 
 #[test]
 fn a_thread_that_moves_takes_memory_of_its_new_node() {
     let mut world = two_nodes(SMALL.address_space(1 << 30));
-    let front = world.front_on(0);
+    let cache = world.cache_on(0);
     let before: Vec<_> = SIZES
         .iter()
-        .map(|&size| world.alloc(front, size, 1).expect("memory"))
+        .map(|&size| world.alloc(cache, size, 1).expect("memory"))
         .collect();
-    let mut kept = world.refills(front, 3);
+    let mut kept = world.refills(cache, 3);
     let freed = kept.split_off(kept.len() / 2);
-    freed.into_iter().for_each(|block| world.free(front, block));
+    freed.into_iter().for_each(|block| world.free(cache, block));
     world.fake.set_cpu(2);
-    kept.extend(world.refills(front, PATIENCE - 1));
-    assert_eq!(front.node(), 0, "not at once");
+    kept.extend(world.refills(cache, PATIENCE - 1));
+    assert_eq!(cache.node(), NodeIndex(0), "not at once");
     assert!(kept.iter().all(|&block| world.node_of(block) == 0));
-    let moved = world.refills(front, 1);
-    assert_eq!(front.node(), 1);
+    let moved = world.refills(cache, 1);
+    assert_eq!(cache.node(), NodeIndex(1));
     assert_eq!(world.node_of(moved[moved.len() - 1]), 1);
-    assert_eq!(front.heap.counters.node_moves.get(), 1);
+    assert_eq!(cache.counters().node_moves.get(), 1);
     world.is_valid();
     for &size in &SIZES {
-        let block = world.alloc(front, size, 1).expect("memory");
+        let block = world.alloc(cache, size, 1).expect("memory");
         assert_eq!(world.node_of(block), 1, "{size} bytes");
     }
-    // What it has of its old node goes home, though it was the last owner of these spans: it never gets it again.
+    // What it has of its old node goes home, though it was the last owner of these spans: it never
+    // gets it again.
     kept.into_iter()
         .chain(before)
-        .for_each(|block| world.free(front, block));
-    for block in world.refills(front, 30) {
+        .for_each(|block| world.free(cache, block));
+    for block in world.refills(cache, 30) {
         assert_eq!(world.node_of(block), 1);
     }
-    let stayer = world.front_on(1);
+    let stayer = world.cache_on(1);
     let active = world.active();
     let block = world.refills(stayer, 1)[0];
     assert_eq!(
@@ -205,54 +209,54 @@ fn a_thread_that_moves_takes_memory_of_its_new_node() {
         (0, active),
         "the old node's spans serve whoever is there"
     );
-    world.end([front, stayer].into());
+    world.end([cache, stayer].into());
 }
 
 #[test]
 fn a_thread_that_bounces_stays() {
     let mut world = two_nodes(SMALL.address_space(1 << 30));
-    let front = world.front_on(0);
+    let cache = world.cache_on(0);
     for round in 0..40 {
         world.fake.set_cpu(2 + round % 2);
-        let blocks = world.refills(front, PATIENCE / 2);
+        let blocks = world.refills(cache, PATIENCE / 2);
         world.fake.set_cpu(0);
-        let more = world.refills(front, 1);
+        let more = world.refills(cache, 1);
         for block in blocks.into_iter().chain(more) {
             assert_eq!(world.node_of(block), 0);
-            world.free(front, block);
+            world.free(cache, block);
         }
     }
-    assert_eq!(front.heap.counters.node_moves.get(), 0);
-    world.end([front].into());
+    assert_eq!(cache.counters().node_moves.get(), 0);
+    world.end([cache].into());
 }
 
 #[test]
 fn a_moving_thread_is_followed_for_ever() {
     let mut world = two_nodes(SMALL.magazine(4096));
-    let mut front = world.front_on(0);
-    let other = world.front_on(3);
+    let mut cache = world.cache_on(0);
+    let other = world.cache_on(3);
     for round in 0..30 {
         let cpu = if round % 2 == 0 { 3 } else { 0 };
         world.fake.set_cpu(cpu);
-        for block in world.refills(front, PATIENCE) {
+        for block in world.refills(cache, PATIENCE) {
             // Some by another thread, some of them only after the next move.
             match block / 4096 % 3 {
-                0 => world.free(front, block),
+                0 => world.free(cache, block),
                 1 => world.free(other, block),
                 _ => {}
             }
         }
-        assert_eq!(front.node(), usize::from(cpu == 3));
+        assert_eq!(cache.node(), NodeIndex(u8::from(cpu == 3)));
         world.is_valid();
         let live = world.live().len();
         let held: Vec<_> = world.live().keys().copied().take(live * 2 / 3).collect();
-        held.into_iter().for_each(|block| world.free(front, block));
+        held.into_iter().for_each(|block| world.free(cache, block));
         if round % 7 == 6 {
-            front.retire();
-            front = world.front().expect("a front");
+            cache.end();
+            cache = world.cache().expect("a cache");
         }
     }
-    world.end([front, other].into());
+    world.end([cache, other].into());
 }
 
 proptest! {
@@ -260,19 +264,19 @@ proptest! {
 
     #[test]
     fn random_lives_on_several_nodes_lose_nothing(
-        ops in prop::collection::vec((op(), 0u32..4), 1..1500),
+        ops in prop::collection::vec((op(), 0u32..4), 1..super::LIFE),
         interleave in any::<bool>(),
     ) {
         let numa = if interleave { Numa::Interleave } else { Numa::Local };
         let mut world = two_nodes(SMALL.numa(numa).magazine(1024).messages(false));
-        let mut fronts: Vec<_> = (0..3).map(|cpu| world.front_on(cpu)).collect();
+        let mut caches: Vec<_> = (0..3).map(|cpu| world.cache_on(cpu)).collect();
         // Each thread stays on a CPU for a while, and all move now and then.
         for (i, (op, cpu)) in ops.into_iter().enumerate() {
             world.fake.set_cpu((cpu % 2 + (i / 200) as u32) % 4);
-            world.apply(op, &mut fronts);
+            world.apply(op, &mut caches);
             world.is_valid();
         }
-        world.end(fronts);
+        world.end(caches);
     }
 }
 
@@ -281,37 +285,37 @@ fn cpus_that_come_online_later_are_learned() {
     // CPUs 4 to 11 are possible, but offline at the start; so is node 3, of which nothing is known.
     let mut world = world(SMALL, &[(0, 1, 0), (12, 12, 1)]);
     world.fake.set_place(5, 1);
-    let front = world.front().expect("a front");
-    assert_eq!(front.node(), 1);
-    let block = world.alloc(front, 64, 1).expect("memory");
+    let cache = world.cache().expect("a cache");
+    assert_eq!(cache.node(), NodeIndex(1));
+    let block = world.alloc(cache, 64, 1).expect("memory");
     assert_eq!(world.node_of(block), 1);
     // Learned once: what a CPU belongs to does not change.
     world.fake.set_place(5, 0);
-    assert_eq!(world.arena.current_node(), Some(1));
+    assert_eq!(world.arena.affinity().current_node(), Some(NodeIndex(1)));
     world.fake.set_place(6, 3);
     assert_eq!(
-        world.arena.current_node(),
-        Some(0),
+        world.arena.affinity().current_node(),
+        Some(NodeIndex(0)),
         "an unknown node's CPUs are at home on the first"
     );
     // Beyond what was possible at start: no stash of its own, no place to note its node.
     world.fake.set_place(5000, 1);
-    assert_eq!(world.arena.current_node(), Some(1));
-    for block in world.refills(front, 100) {
+    assert_eq!(world.arena.affinity().current_node(), Some(NodeIndex(1)));
+    for block in world.refills(cache, 100) {
         assert_eq!(world.node_of(block), 1);
-        world.free(front, block);
+        world.free(cache, block);
     }
-    front.heap.retire();
+    cache.with(|cache| cache.heap.retire());
     // A sealed heap does not ask, and whoever is on such a CPU stays where it is.
     world.arena.set_sealed(true);
     world.fake.set_place(7, 0);
-    assert_eq!(world.arena.current_node(), None);
-    world.refills(front, PATIENCE + 1);
-    assert_eq!(front.node(), 1);
+    assert_eq!(world.arena.affinity().current_node(), None);
+    world.refills(cache, PATIENCE + 1);
+    assert_eq!(cache.node(), NodeIndex(1));
     world.arena.set_sealed(false);
-    world.refills(front, PATIENCE);
-    assert_eq!(front.node(), 0);
-    world.end([front].into());
+    world.refills(cache, PATIENCE);
+    assert_eq!(cache.node(), NodeIndex(0));
+    world.end([cache].into());
 }
 
 #[test]
@@ -320,23 +324,23 @@ fn what_an_unplugged_cpu_has_in_its_stash_is_found_on_its_node() {
         SMALL.address_space(1 << 30),
         &[(0, 0, 4), (40, 40, 9), (4095, 4095, 9)],
     );
-    let owner = world.front_on(4095);
+    let owner = world.cache_on(4095);
     // 1 KiB: 64 blocks a span; they run full and are left to nobody.
     let blocks: Vec<_> = (0..256)
         .map(|_| world.alloc(owner, 1024, 1).expect("memory"))
         .collect();
-    let freer = world.front_on(4095);
+    let freer = world.cache_on(4095);
     blocks
         .iter()
         .step_by(2)
         .for_each(|&block| world.free(freer, block));
     freer.flush();
     // From here on nobody runs on CPU 4095 any more.
-    let away = world.front_on(0);
+    let away = world.cache_on(0);
     let block = world.alloc(away, 1024, 1).expect("memory");
     assert_eq!(world.node_of(block), 0, "not for another node");
     let active = world.active();
-    let taker = world.front_on(40);
+    let taker = world.cache_on(40);
     // The last span is its owner's still.
     for _ in 0..96 {
         let block = world.alloc(taker, 1024, 1).expect("memory");
@@ -358,10 +362,10 @@ fn placement_tells_what_is_bound_and_where_it_lies() {
         placement.nodes().iter().map(row).collect::<Vec<_>>()
     };
     assert_eq!(rows(&world), [(0, 0, 0, 0), (1, 0, 0, 0)]);
-    let near = world.front_on(0);
-    let far = world.front_on(2);
-    let fill = |world: &mut World, front: &mut Front, bytes: usize| {
-        let block = world.alloc(front, bytes, 1).expect("memory");
+    let near = world.cache_on(0);
+    let far = world.cache_on(2);
+    let fill = |world: &mut World, cache: Handle, bytes: usize| {
+        let block = world.alloc(cache, bytes, 1).expect("memory");
         // SAFETY: a live block of this size; the ends are the world's marks.
         unsafe { core::slice::from_raw_parts_mut((block + 1) as *mut u8, bytes - 2).fill(1) };
     };
@@ -386,12 +390,12 @@ fn a_refused_binding_does_not_cost_memory() {
         world.fake.fail_only(Call::Bind);
         world.fake.fail_with(error);
         world.fake.fail_from(0);
-        let front = world.front_on(2);
+        let cache = world.cache_on(2);
         for &size in SIZES.iter().cycle().take(100) {
-            let block = world.alloc(front, size, 1).expect("memory");
+            let block = world.alloc(cache, size, 1).expect("memory");
             assert_eq!((world.node_of(block), world.fake.bound(block)), (1, None));
         }
-        assert!(world.arena.nodes()[1].mapped_bytes(PageMode::Small) > 0);
-        world.end([front].into());
+        assert!(world.arena.nodes()[1].pages().mapped_bytes(PageMode::Small) > 0);
+        world.end([cache].into());
     }
 }

@@ -1,35 +1,40 @@
-//! The warmer (`prefault=ahead`): a thread of each node that prepares SuperSlabs before they are needed, gives back
-//! what was not needed for long, and puts small pages together where hugepages were asked for.
+//! The warmer (`prefault=ahead`): a thread of each node that prepares SuperSlabs before they are
+//! needed, gives back what was not needed for long, and puts small pages together where hugepages
+//! were asked for.
 //!
-//! It works in steps: it looks how many SuperSlabs are wholly free and populated (the stock), and how many were begun
-//! since the last look; [`pace`] makes a target of that; then it prepares some, or gives some back, or collapses one.
-//! Nobody wakes it: it looks again after 1 to 100 ms.
+//! It works in steps: it counts the SuperSlabs that are wholly free and populated (the stock), and
+//! those that were begun since the last step; [`pace`] makes a target of that; then it prepares
+//! some, or gives some back, or collapses one. Nobody wakes it: the next step comes after 1 to 100
+//! ms.
 //!
-//! The thread may be kept from running at any moment, as everything else goes first but while it changes mappings
-//! (`promptly`). So it holds nothing that a thread
-//! waits for which allocates or frees: it claims what it maps by `claims`, gives back by the SP-SLOT word, and takes no
-//! lock but its own. Sweeping the partial lists, which takes their locks, it leaves to the next thread that looks for
-//! slots (`sweep_due`). A fork waits for the end of a step, and so does who purges hugetlb pages.
+//! The thread may be kept from running at any moment, as everything else goes first but while it
+//! changes mappings (`promptly`). So it holds nothing that a thread waits for which allocates or
+//! frees: it claims what it maps by `claims`, gives back by the SP-SLOT word, and takes no lock but
+//! its own. Sweeping the partial lists, which takes their locks, it leaves to the next thread that
+//! searches for slots (`sweep_due`). A fork waits for the end of a step, and so does a thread that
+//! purges hugetlb pages.
 //!
 //! It uses no thread-local variable (see `Os::start_worker`): its locks have no rank.
 //!
-//! It is started by the first growth beyond the first SuperSlab, ended by `park` (a sealed heap makes no system call:
-//! the thread is gone), and not there in a forked child, whose next growth starts it again.
+//! It is started by the first growth beyond the first SuperSlab, ended by `park` (a sealed heap
+//! makes no system call: the thread is gone), and not there in a forked child, whose next growth
+//! starts it again.
+#![allow(unsafe_code)] // Starts a thread, and frees locks by force after fork.
 
 mod pace;
 #[cfg(test)]
 mod tests;
 
-use super::avail::WHOLE;
-use super::claims::{EXAMINED, POPULATED};
-use super::node::Node;
-use super::superslab::SLOTS;
-use super::{SUPER, kind};
-use crate::config::{Pages, Prefault};
-use crate::fatal::{self, Saying};
+use super::ground::Ground;
+use super::pages::Pages;
+use super::supers::Supers;
+use crate::config::{self, Prefault};
+use crate::geometry::{NodeIndex, NodeSuper, SUPER};
+use crate::messages::{self, OnceMessage};
+use crate::stats::board::NodeBoard;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use pace::{Limits, Pace, Sight};
-use theap_platform::{Cpu, Cpus, Error, Mutex, PageMode, Rank, RawMutex, Worker};
+use theap_platform::{Cpu, Cpus, Error, Mutex, Rank, RawMutex, Worker};
 
 /// States: there is no thread, there is one, the system refused one, there must be none.
 const NONE: u8 = 0;
@@ -37,185 +42,199 @@ const RUNNING: u8 = 1;
 const REFUSED: u8 = 2;
 const PARKED: u8 = 3;
 
-/// What the gate says to the thread.
+/// Values of the gate, which tells the thread whether to go on.
 const GO_ON: u32 = 0;
 const END: u32 = 1;
 
-/// SuperSlabs that a step prepares at most in a small heap, and gives back at most.
+/// SuperSlabs that a step gives back at most.
 const STEP: usize = 4;
-/// SuperSlabs that a step looks at in search of small pages.
-const LOOKS: usize = 64;
-/// Nanoseconds of a step, of which the thread ran less than a quarter, that show that it is kept from running.
+/// Nanoseconds of a step, of which the thread ran less than a quarter, that show that it is kept
+/// from running.
 const STARVED: u64 = 20_000_000;
-/// Free slots up to which a SuperSlab counts as filled up.
-const FULL: u32 = 8;
 
-/// A node's warmer.
-#[derive(Default)]
+/// The warmer of a node.
 pub struct Warmer {
+    ground: Ground,
+    node: NodeIndex,
+    pages: &'static Pages,
+    supers: &'static Supers,
+    board: &'static NodeBoard,
     /// Held while the thread is started or ended, and across fork.
     life: RawMutex,
-    /// Held for a step, while a hugetlb page is unmapped, and across fork.
-    pub(super) step: Step,
     state: AtomicU8,
     gate: AtomicU32,
     worker: Worker,
-    /// Before more is prepared, somebody should sweep the partial lists.
+    /// Before more is prepared, a thread that searches for slots should sweep the partial lists.
     sweep_due: AtomicBool,
     /// Bytes of memory that the process may use, as of the thread's start; 0 before.
     room: AtomicU64,
+    pace: Mutex<Pace>,
 }
 
-/// The lock of a step.
-pub struct Step(pub Mutex<Pace>);
-
-impl Default for Step {
-    fn default() -> Self {
-        Self(Mutex::new(Rank(0), Pace::default()))
+impl Warmer {
+    /// The warmer of a node with these pages and figures. There is no thread yet.
+    pub fn new(
+        ground: Ground,
+        node: NodeIndex,
+        pages: &'static Pages,
+        board: &'static NodeBoard,
+    ) -> Self {
+        Self {
+            ground,
+            node,
+            pages,
+            supers: pages.supers(),
+            board,
+            life: RawMutex::new(),
+            state: AtomicU8::new(NONE),
+            gate: AtomicU32::new(GO_ON),
+            worker: Worker::default(),
+            sweep_due: AtomicBool::new(false),
+            room: AtomicU64::new(0),
+            pace: Mutex::new(Rank::Unranked, Pace::default()),
+        }
     }
-}
 
-impl Node {
-    /// Whether the warmer is there.
-    pub(super) fn warmer_runs(&self) -> bool {
-        self.warmer.state.load(Ordering::Relaxed) == RUNNING
+    fn set_state(&self, state: u8) {
+        self.state.store(state, Ordering::Relaxed);
+        self.pages.set_has_warmer(state == RUNNING);
     }
 
-    /// Whether somebody should sweep, asked once.
-    pub(super) fn take_sweep(&self) -> bool {
-        self.warmer.sweep_due.load(Ordering::Relaxed)
-            && self.warmer.sweep_due.swap(false, Ordering::Relaxed)
+    /// Whether a thread should sweep the partial lists; true once each time that the warmer asks
+    /// for it.
+    pub fn take_sweep(&self) -> bool {
+        self.sweep_due.load(Ordering::Relaxed) && self.sweep_due.swap(false, Ordering::Relaxed)
     }
 
-    /// Starts the warmer if the options want it and the heap has more than its first SuperSlab. Never waits.
-    pub(super) fn start_warmer(&self) {
-        let warmer = &self.warmer;
-        if self.arena.config.prefault != Prefault::Ahead
-            || warmer.state.load(Ordering::Relaxed) != NONE
-            || self.claims.frontier() < 2
-            || !warmer.life.try_lock()
+    /// Starts the thread if the options want it and the node has more than its first SuperSlab.
+    /// Never waits.
+    pub fn start(&'static self) {
+        let policy = self.ground.policy;
+        if policy.config().prefault != Prefault::Ahead
+            || self.state.load(Ordering::Relaxed) != NONE
+            || self.pages.frontier().0 < 2
+            || !self.life.try_lock()
         {
             return;
         }
-        if warmer.state.load(Ordering::Relaxed) == NONE {
+        if self.state.load(Ordering::Relaxed) == NONE {
             let state = match self.start_thread() {
                 Ok(()) => {
                     self.board.warmer_starts.fetch_add(1, Ordering::Relaxed);
                     RUNNING
                 }
                 Err(error) => {
-                    if self.arena.first_to_say(Saying::NoWarmer) {
-                        fatal::no_warmer(self.arena.os, error);
+                    if policy.first_to_say(OnceMessage::NoWarmer) {
+                        messages::no_warmer(policy.os(), error);
                     }
                     REFUSED
                 }
             };
-            warmer.state.store(state, Ordering::Relaxed);
+            self.set_state(state);
         }
         // SAFETY: `try_lock` above gave this thread the lock.
-        unsafe { warmer.life.unlock() };
+        unsafe { self.life.unlock() };
     }
 
-    fn start_thread(&self) -> Result<(), Error> {
-        // SAFETY: nodes lie in the arena's metadata and live as long as the process.
-        let node: &'static Node = unsafe { &*core::ptr::from_ref(self) };
-        let argument = core::ptr::from_ref(node) as usize;
-        // SAFETY: under the lock of its life, in the state without a thread: the last one was joined, or was the
-        // parent process's.
-        unsafe {
-            node.arena
-                .os
-                .start_worker(&node.warmer.worker, work, argument)
-        }
+    fn start_thread(&'static self) -> Result<(), Error> {
+        let argument = core::ptr::from_ref(self) as usize;
+        let os = self.ground.policy.os();
+        // SAFETY: under the lock of its life, in the state without a thread: the last one was
+        // joined, or was the parent process's. The thread gets a warmer that lives for ever.
+        unsafe { os.start_worker(&self.worker, work, argument) }
     }
 
-    /// Ends the warmer and lets none start until `unpark_warmer`; waits for the end of a step.
-    pub(super) fn park_warmer(&self) {
-        let warmer = &self.warmer;
-        warmer.life.lock();
-        if warmer.state.load(Ordering::Relaxed) == RUNNING {
-            warmer.gate.store(END, Ordering::Release);
-            self.arena.os.wake(&warmer.gate);
-            self.arena.os.join_worker(&warmer.worker);
-            warmer.gate.store(GO_ON, Ordering::Relaxed);
+    /// Ends the thread and lets none start until `unpark`; waits for the end of a step.
+    pub fn park(&'static self) {
+        let os = self.ground.policy.os();
+        self.life.lock();
+        if self.state.load(Ordering::Relaxed) == RUNNING {
+            self.gate.store(END, Ordering::Release);
+            os.wake(&self.gate);
+            os.join_worker(&self.worker);
+            self.gate.store(GO_ON, Ordering::Relaxed);
         }
-        warmer.state.store(PARKED, Ordering::Relaxed);
+        self.set_state(PARKED);
         // SAFETY: this thread took the lock above.
-        unsafe { warmer.life.unlock() };
+        unsafe { self.life.unlock() };
     }
 
-    /// Ends what `park_warmer` began.
-    pub(super) fn unpark_warmer(&self) {
-        let state = &self.warmer.state;
-        let _ = state.compare_exchange(PARKED, NONE, Ordering::Relaxed, Ordering::Relaxed);
-        self.start_warmer();
+    /// Ends what `park` began.
+    pub fn unpark(&'static self) {
+        let _ = (self.state).compare_exchange(PARKED, NONE, Ordering::Relaxed, Ordering::Relaxed);
+        self.start();
     }
 
     /// Before fork: nobody is within a step from here on.
-    pub(super) fn lock_warmer(&self) {
-        self.warmer.life.lock();
-        self.warmer.step.0.lock_for_fork();
+    pub fn lock(&self) {
+        self.life.lock();
+        self.pages.unmapping().lock_for_fork();
     }
 
+    /// Frees what `lock` took, in the parent or in the child.
+    ///
     /// # Safety
-    /// As for `Arena::unlock_all`.
-    pub(super) unsafe fn unlock_warmer(&self) {
-        // SAFETY: `lock_warmer` took both locks on this thread, as the caller promises.
+    /// This thread (or in a child, the thread that forked) called `lock` before.
+    pub unsafe fn unlock(&self) {
+        // SAFETY: this thread holds both locks, as this function's Safety section asks.
         unsafe {
-            self.warmer.step.0.force_unlock();
-            self.warmer.life.unlock();
+            self.pages.unmapping().force_unlock();
+            self.life.unlock();
         }
     }
 
     /// Whether there is the thread.
-    pub(super) fn has_warmer(&self) -> bool {
-        self.warmer.worker.exists()
+    pub fn exists(&self) -> bool {
+        self.worker.exists()
     }
 
     /// In a forked child, whose parent had the thread. The caller holds all locks.
-    pub(super) fn forget_warmer(&self) {
-        let warmer = &self.warmer;
-        warmer.worker.forget();
-        if warmer.state.load(Ordering::Relaxed) != PARKED {
-            warmer.state.store(NONE, Ordering::Relaxed);
+    pub fn forget(&self) {
+        self.worker.forget();
+        if self.state.load(Ordering::Relaxed) != PARKED {
+            self.set_state(NONE);
         }
     }
 }
 
-/// What the thread does.
-fn work(node: usize) {
-    // SAFETY: `start_thread` passes a node, which lives as long as the process.
-    let node = unsafe { &*(node as *const Node) };
-    let (os, gate) = (node.arena.os, &node.warmer.gate);
+/// The thread.
+fn work(warmer: usize) {
+    // SAFETY: `start_thread` passes a warmer, which lives as long as the process.
+    let warmer = unsafe { &*(warmer as *const Warmer) };
+    let (os, gate) = (warmer.ground.policy.os(), &warmer.gate);
     os.name_thread(c"theap-warmer");
     os.run_idle(true);
-    node.settle();
+    warmer.settle();
     while gate.load(Ordering::Acquire) == GO_ON {
-        match node.warm_step() {
+        match warmer.step() {
             0 => {}
             ns => os.sleep(gate, GO_ON, ns),
         }
     }
 }
 
-impl Node {
-    /// Looks what the process may use, and puts this thread where it should run: near the node's memory if possible.
+impl Warmer {
+    /// Finds out what the process may use, and puts this thread where it should run: near the
+    /// node's memory if possible.
     fn settle(&self) {
-        let (arena, os) = (self.arena, self.arena.os);
+        let Ground {
+            policy, affinity, ..
+        } = self.ground;
+        let (os, config) = (policy.os(), policy.config());
         // A stock beyond what its control group may use would get the process killed.
-        let room = match arena.config.pages {
-            Pages::Hugetlb | Pages::Hugetlb1g => os.total_memory(),
+        let room = match config.pages {
+            config::Pages::Hugetlb | config::Pages::Hugetlb1g => os.total_memory(),
             _ => os.memory_limit(),
         };
-        self.warmer.room.store(room, Ordering::Relaxed);
+        self.room.store(room, Ordering::Relaxed);
         let (mut all, mut near) = (Cpus::none(), Cpus::none());
-        for cpu in (0..arena.cpus() as u32).map(Cpu) {
+        for cpu in (0..affinity.cpus() as u32).map(Cpu) {
             all.add(cpu);
-            if arena.node_of_cpu(cpu) == Some(self.first / self.supers) {
+            if affinity.node_of_cpu(cpu) == Some(self.node) {
                 near.add(cpu);
             }
         }
-        let named = arena.config.warmer_cpus;
+        let named = config.warmer_cpus;
         let wanted = named.unwrap_or_else(|| all.without(&os.pinned_to()));
         let settled = [wanted.and(&near), wanted]
             .iter()
@@ -225,65 +244,67 @@ impl Node {
         }
         // Where only the CPUs of the thread that grew are left, all are better.
         let _ = os.run_on(&all);
-        if named.is_some() && arena.first_to_say(Saying::WarmerCpus) {
-            fatal::warmer_cpus(os);
+        if named.is_some() && policy.first_to_say(OnceMessage::WarmerCpus) {
+            messages::warmer_cpus(os);
         }
     }
 
     fn limits(&self) -> Limits {
-        let config = &self.arena.config;
-        let room = match self.warmer.room.load(Ordering::Relaxed) {
-            0 => self.arena.os.total_memory(),
+        let policy = self.ground.policy;
+        let config = policy.config();
+        let room = match self.room.load(Ordering::Relaxed) {
+            0 => policy.os().total_memory(),
             room => room,
         };
+        let nodes = self.ground.addresses.node_count();
         Limits {
-            ahead: config.ahead.div_ceil(SUPER).min(self.supers),
-            most: room as usize / 8 / self.arena.node_count() / SUPER,
+            ahead: config.ahead.div_ceil(SUPER).min(self.supers.count()),
+            most: room as usize / 8 / nodes / SUPER,
             retain: config.retain / SUPER,
-            decay: config.decay.saturating_mul(1_000_000),
+            decay: policy.decay(),
         }
     }
 
-    /// A step of the warmer. When it wants to do the next one: in so many nanoseconds. Tests take it by themselves.
-    pub fn warm_step(&self) -> u64 {
+    /// A step of the warmer. The nanoseconds until the next one. Tests take steps by themselves.
+    pub fn step(&self) -> u64 {
         let limits = self.limits();
-        let mut pace = self.warmer.step.0.lock();
-        let (sight, cold) = self.look();
-        pace.observe(self.arena.os.now(), sight, limits);
+        let _unmapping = self.pages.unmapping().lock();
+        let mut pace = self.pace.lock();
+        let (sight, cold) = self.sight();
+        pace.observe(self.ground.policy.os().now(), sight, limits);
         let missing = pace.missing(limits, sight.ready);
         let sight = if missing > 0 {
             match self.promptly(|| self.prepare(missing, cold)) {
                 Ok(()) => pace.served(),
                 Err(_) => pace.refused(),
             }
-            self.look().0
+            self.sight().0
         } else if pace.excess() > 0 {
             let count = pace.excess().min(STEP);
+            let keep = pace.target(limits).max(limits.retain);
             let _ = self.promptly(|| {
-                self.give_back(pace.target(limits).max(limits.retain), count);
+                self.give_back(keep, count);
                 Ok(())
             });
             pace.gave_back(count);
-            self.look().0
+            self.sight().0
         } else {
             pace.cursor = self.collapse_one(pace.cursor);
             sight
         };
         let bytes = |supers: usize| (supers * SUPER) as u64;
-        self.board
-            .stock
-            .store(bytes(sight.ready), Ordering::Relaxed);
-        self.board
-            .stock_target
-            .store(bytes(pace.target(limits)), Ordering::Relaxed);
+        let (stock, target) = (bytes(sight.ready), bytes(pace.target(limits)));
+        self.board.stock.store(stock, Ordering::Relaxed);
+        self.board.stock_target.store(target, Ordering::Relaxed);
         pace.end(sight, limits)
     }
 
-    /// Does what takes the kernel's lock on the address space, for which threads that grow may wait: as an ordinary
-    /// thread, where it may become one. Where it may not and its CPUs are busy, that is an error: better no stock than
-    /// a thread that is kept waiting.
+    /// Does what takes the kernel's lock on the address space, for which threads that grow may
+    /// wait: as an ordinary thread, where it may become one. Where it may not and its CPUs are
+    /// busy, that is an error: better no stock than a thread that is kept waiting.
     fn promptly(&self, what: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
-        let os = self.arena.os;
+        let policy = self.ground.policy;
+        let os = policy.os();
         let ordinary = os.run_idle(false);
         let (begun, ran) = (os.now(), os.thread_time());
         let done = what();
@@ -294,25 +315,25 @@ impl Node {
         if ordinary {
             os.run_idle(true);
         } else if took > STARVED && ran < took / 4 {
-            if self.arena.first_to_say(Saying::Starved) {
-                fatal::starved(os);
+            if policy.first_to_say(OnceMessage::Starved) {
+                messages::starved(os);
             }
             return Err(Error::NoMemory);
         }
         done
     }
 
-    /// What is free, and a free SuperSlab without pages, if there is one.
-    fn look(&self) -> (Sight, Option<usize>) {
+    /// The free SuperSlabs now, and one of them without pages, if there is one.
+    fn sight(&self) -> (Sight, Option<NodeSuper>) {
         let mut sight = Sight {
-            mapped: self.mapped.iter().map(|m| m.load(Ordering::Relaxed)).sum(),
+            mapped: self.pages.mapped_count(),
             ..Sight::default()
         };
         let mut cold = None;
-        for i in self.whole_supers() {
+        for i in self.supers.whole() {
             sight.whole += 1;
-            sight.held += usize::from(self.has_memory(i));
-            if self.claims.has(i, POPULATED) {
+            sight.held += usize::from(self.pages.has_memory(i));
+            if self.pages.is_populated(i) {
                 sight.ready += 1;
             } else {
                 cold = cold.or(Some(i));
@@ -321,125 +342,31 @@ impl Node {
         (sight, cold)
     }
 
-    /// Whether a free SuperSlab has pages: the warmer's, or what threads touched.
-    fn has_memory(&self, i: usize) -> bool {
-        self.claims.has(i, POPULATED) || self.word(i).get().has_empty()
-    }
-
-    /// SuperSlabs of which nothing is in use.
-    fn whole_supers(&self) -> impl Iterator<Item = usize> + '_ {
-        let mut from = 0;
-        core::iter::from_fn(move || {
-            let i = self.avail.levels[WHOLE].next(from)?;
-            from = i + 1;
-            Some(i)
-        })
-        .filter(|&i| self.word(i).get().free_count() as usize == SLOTS)
-    }
-
     /// Prepares at least one SuperSlab: one that lost its pages, else a hole, else new ones.
-    fn prepare(&self, missing: usize, cold: Option<usize>) -> Result<(), Error> {
-        self.warmer.sweep_due.store(true, Ordering::Relaxed);
-        let before = self.claims.frontier();
-        let (first, count) = if let Some(i) = cold {
-            self.populate_super(i)?;
-            (i, 1)
-        } else if let Some(i) = self.claims.claim_hole() {
-            self.map_claimed(i, 1, 0)?;
-            (i, 1)
-        } else if let Some(i) = self.add_gigantic(0) {
-            (i, self.claims.frontier().saturating_sub(i))
-        } else {
-            let mut count = missing.min(STEP.max(before / 64)).min(self.step_limit());
-            if self.arena.config.pages.takes_hugetlb() {
-                // A step that the hugetlb pool can serve only in part would go to other pages as a whole.
-                count = count
-                    .min(self.arena.os.hugetlb_free(PageMode::Hugetlb))
-                    .max(1);
-            }
-            let (first, count) = self.claims.claim_ahead(count).ok_or(Error::NoMemory)?;
-            match self.map_claimed(first, count, 0) {
-                Err(_) if count > 1 => {
-                    let (first, one) = self.claims.claim_ahead(1).ok_or(Error::NoMemory)?;
-                    self.map_claimed(first, one, 0)?;
-                    (first, one)
-                }
-                done => done.map(|()| (first, count))?,
-            }
-        };
-        self.board
-            .prepared
-            .fetch_add((count * SUPER) as u64, Ordering::Relaxed);
-        // What cannot be populated is not in the stock: without this the next step would follow at once.
-        if self.claims.has(first, POPULATED) {
-            Ok(())
-        } else {
-            Err(Error::NoMemory)
-        }
-    }
-
-    /// The pages of a mapped SuperSlab and of its metadata. What is taken of it meanwhile does not mind.
-    fn populate_super(&self, i: usize) -> Result<(), Error> {
-        let (meta, len) = self.arena.meta_range(self.first + i, 1);
-        let address = self.arena.address_of((self.first + i) * SLOTS);
-        // SAFETY: the metadata of what was ever mapped is committed. The SuperSlab was mapped when it was found, on pages
-        // that are not unmapped but by who has the lock of the step.
-        unsafe {
-            self.arena.os.populate(meta, len)?;
-            self.arena.os.populate(address, SUPER)?;
-        }
-        self.claims.mark(i, POPULATED);
+    fn prepare(&self, missing: usize, cold: Option<NodeSuper>) -> Result<(), Error> {
+        self.sweep_due.store(true, Ordering::Relaxed);
+        let count = self.pages.prepare(missing, cold)?;
+        let bytes = (count * SUPER) as u64;
+        self.board.prepared.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
     }
 
     /// Gives up to `count` free SuperSlabs back, but for the `keep` first ones.
     fn give_back(&self, keep: usize, count: usize) {
-        let beyond = self.whole_supers().filter(|&i| self.has_memory(i));
-        for i in beyond.skip(keep).take(count) {
-            let bytes = self.purge_stock(i);
-            self.board
-                .given_back
-                .fetch_add(bytes as u64, Ordering::Relaxed);
-        }
+        let given_back = &self.board.given_back;
+        self.pages.give_back(keep, count, |bytes| {
+            given_back.fetch_add(bytes as u64, Ordering::Relaxed);
+        });
     }
 
-    /// Asks for hugepages for the next SuperSlab that is filled up and may be on small pages, once. Where to go on.
+    /// Asks for hugepages for the next SuperSlab that may be on small pages. Where the search goes
+    /// on next time.
     fn collapse_one(&self, cursor: usize) -> usize {
-        let pages = self.arena.config.pages;
-        let frontier = self.claims.frontier();
-        for k in 0..LOOKS.min(frontier) {
-            let i = (cursor + k) % frontier;
-            let may = match self.mode(i) {
-                Some(PageMode::Small) => pages == Pages::Auto,
-                Some(PageMode::Thp) => true,
-                _ => false,
-            };
-            let slot = (self.first + i) * SLOTS;
-            // The pages of a huge run may be moved by its owner at any moment.
-            let huge = self.arena.kind(slot).load(Ordering::Relaxed) == kind::HUGE;
-            if !may
-                || huge
-                || self.claims.has(i, EXAMINED)
-                || self.word(i).get().free_count() > FULL
-            {
-                continue;
-            }
-            // SAFETY: mapped on small or transparent pages, which stay mapped.
-            let collapse = || unsafe { self.arena.os.collapse(self.arena.address_of(slot), SUPER) };
-            if self.promptly(collapse).is_ok() {
-                self.set_mode(i, PageMode::Thp);
-                self.claims.mark(i, POPULATED);
-                self.board
-                    .collapsed
-                    .fetch_add(SUPER as u64, Ordering::Relaxed);
-            }
-            self.claims.mark(i, EXAMINED);
-            return i + 1;
+        let (next, collapsed) = (self.pages).collapse_one(cursor, |call| self.promptly(call));
+        if collapsed {
+            let bytes = SUPER as u64;
+            self.board.collapsed.fetch_add(bytes, Ordering::Relaxed);
         }
-        if frontier == 0 {
-            0
-        } else {
-            (cursor + LOOKS) % frontier
-        }
+        next
     }
 }

@@ -1,19 +1,22 @@
-//! How much the warmer should have in stock, and when it looks again: arithmetic alone, in SuperSlabs and nanoseconds.
+//! The pace of the warmer: how many SuperSlabs it should have in stock, and when its next step
+//! comes. Arithmetic alone, in SuperSlabs and nanoseconds.
 //!
-//! ```text
-//! rate    the SuperSlabs that were begun or grown since the last look, smoothed: 20 ms when it rises, 1 s when it falls
-//! target  what lasts for 250 ms at that rate, at most an eighth of what the process may use; never less than the option `ahead`
-//! look    when half of the stock would be used up at that rate, or at 1 GiB/s if that is more: after 1 to 100 ms
-//! excess  what was free all the time for `decay`, beyond the target and the option `retain`
-//! ```
+//! - *rate*: the SuperSlabs that were begun or grown since the last step, smoothed over 20 ms when
+//!   the rate rises and over 1 s when it falls.
+//! - *target*: the stock that lasts for 250 ms at that rate; at most an eighth of the memory that
+//!   the process may use, and never less than the option `ahead`.
+//! - *next step*: when half of the stock would be used up at that rate, or at 1 GiB/s if that is
+//!   more; after 1 to 100 ms.
+//! - *excess*: the SuperSlabs that were free all the time for `decay`, beyond the target and the
+//!   option `retain`.
 
-use super::super::SUPER;
+use crate::geometry::SUPER;
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MS;
-/// For how long the stock lasts.
+/// The time for which the stock lasts.
 const HORIZON: u64 = 250 * MS;
-/// Time from which on what was used makes a rate: a SuperSlab is much in a millisecond.
+/// The shortest time whose use makes a rate: a SuperSlab is much in a millisecond.
 const SAMPLE: u64 = 10 * MS;
 const RISE: u64 = 20 * MS;
 const FALL: u64 = SECOND;
@@ -25,7 +28,7 @@ const LONGEST: u64 = 100 * MS;
 const FIRST_RETRY: u64 = 10 * MS;
 const LAST_RETRY: u64 = 10 * SECOND;
 
-/// What does not change, in SuperSlabs and nanoseconds.
+/// The limits of the pace, in SuperSlabs and nanoseconds; they do not change.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// The least target.
@@ -34,11 +37,11 @@ pub struct Limits {
     pub most: usize,
     /// Free memory that is kept.
     pub retain: usize,
-    /// How long something must be free to be in excess.
+    /// The nanoseconds for which something must be free to be in excess.
     pub decay: u64,
 }
 
-/// What is seen at a look.
+/// The numbers that a step begins with.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sight {
     /// SuperSlabs of which nothing is in use.
@@ -51,7 +54,7 @@ pub struct Sight {
     pub mapped: usize,
 }
 
-/// What the warmer remembers between two looks. All-zero before the first.
+/// The state that the warmer keeps from one step to the next. All-zero before the first.
 #[derive(Debug, Default)]
 pub struct Pace {
     at: u64,
@@ -71,7 +74,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Takes note of what is seen now.
+    /// Takes note of the numbers of a step.
     pub fn observe(&mut self, now: u64, sight: Sight, limits: Limits) {
         if self.at == 0 || sight.held < self.least || limits.decay == 0 {
             self.least = sight.held;
@@ -107,7 +110,7 @@ impl Pace {
         }
     }
 
-    /// The stock that there should be.
+    /// The stock that there should be, in SuperSlabs.
     pub fn target(&self, limits: Limits) -> usize {
         let lasting =
             (u128::from(self.rate) * u128::from(HORIZON) / u128::from(SECOND)) as u64 >> 10;
@@ -122,28 +125,28 @@ impl Pace {
         self.target(limits).saturating_sub(ready)
     }
 
-    /// SuperSlabs to be given back.
+    /// The SuperSlabs to be given back.
     pub fn excess(&self) -> usize {
         self.excess
     }
 
-    /// So many were looked at to be given back.
+    /// Notes that SuperSlabs were given back, or tried in vain.
     pub fn gave_back(&mut self, count: usize) {
         self.excess = self.excess.saturating_sub(count);
     }
 
-    /// The system served.
+    /// Notes that the system served.
     pub fn served(&mut self) {
         self.retry = 0;
     }
 
-    /// The system refused.
+    /// Notes that the system refused.
     pub fn refused(&mut self) {
         self.retry = (2 * self.retry).clamp(FIRST_RETRY, LAST_RETRY);
         self.retry_at = self.at + self.retry;
     }
 
-    /// The end of a step, which left this behind; when to look again.
+    /// Ends a step, which left these numbers behind. The nanoseconds until the next step.
     pub fn end(&mut self, sight: Sight, limits: Limits) -> u64 {
         self.last = sight;
         if self.missing(limits, sight.ready) > 0 {

@@ -1,9 +1,14 @@
 //! The warmer behind a fake system, step by step and with its own clock; and its arithmetic.
+#![allow(unsafe_code)] // Gives arenas back, and acts as a fork does.
 
 use super::pace::{Limits, Pace, Sight};
-use super::*;
-use crate::config::Config;
-use crate::pool::{Arena, SLOT};
+use crate::config::Prefault;
+use crate::config::{Config, Pages};
+use crate::geometry::SUPER;
+use crate::geometry::{NodeIndex, NodeSuper, SLOT, SLOTS, SlotId};
+use crate::pool::spans::Stage;
+use crate::pool::{Arena, Node};
+use core::sync::atomic::Ordering;
 use std::boxed::Box;
 use std::vec::Vec;
 use theap_platform::{Call, Fake, Os};
@@ -25,29 +30,30 @@ fn world(config: Config) -> (&'static Fake, &'static Arena, &'static Node) {
     (fake, arena, &arena.nodes()[0])
 }
 
-/// Allocates a SuperSlab; where.
-fn take(arena: &Arena) -> Option<usize> {
-    let (address, _) = arena.acquire_run(0, SUPER, 1)?;
-    Some(arena.slot_of(address as usize))
+/// Allocates a SuperSlab. Its first slot.
+fn take(arena: &Arena) -> Option<SlotId> {
+    let (address, _) = arena.runs().acquire(NodeIndex(0), SUPER, 1)?;
+    Some(arena.addresses().slot_of(address as usize))
 }
 
-/// Steps until the warmer wants to sleep; for how long.
-fn settle(node: &Node) -> u64 {
+/// Steps until the warmer wants to sleep. The nanoseconds for which it does.
+fn settle(node: &'static Node) -> u64 {
     (0..1000)
-        .map(|_| node.warm_step())
+        .map(|_| node.warmer().step())
         .find(|&ns| ns > 0)
         .expect("the warmer comes to rest")
 }
 
 fn stock(node: &Node) -> usize {
-    node.board.stock.load(Ordering::Relaxed) as usize / MIB
+    node.warmer().board.stock.load(Ordering::Relaxed) as usize / MIB
 }
 
-fn end(arena: &'static Arena) {
+/// Gives the arena back. A pointer: a reference would be an argument of this running function.
+fn end(arena: *const Arena) {
     // SAFETY: nobody uses the arena any more, and no heap ever did.
     unsafe {
-        arena.is_valid(0).expect("a valid arena");
-        arena.destroy();
+        (*arena).is_valid(0).expect("a valid arena");
+        Arena::destroy(arena);
     }
 }
 
@@ -58,40 +64,42 @@ fn the_stock_comes_to_be_and_is_taken_from() {
     let sleep = settle(node);
     assert_eq!(stock(node), 16);
     assert!((MS..=16 * MS).contains(&sleep), "half of 16 MiB at 1 GiB/s");
-    let mapped = node.claims.frontier();
+    let mapped = node.pages().frontier();
     let (run, stage) = node.acquire_slots(SLOTS, 1).unwrap();
-    assert_eq!(stage, super::super::Stage::Prepared);
-    node.release_slots(run.slot, run.len);
+    assert_eq!(stage, Stage::Prepared);
+    node.pages().release_slots(run.slot, run.len);
     (0..8).for_each(|_| assert!(take(arena).is_some()));
-    assert_eq!(node.claims.frontier(), mapped, "nothing grew");
+    assert_eq!(node.pages().frontier(), mapped, "nothing grew");
     settle(node);
     assert!(stock(node) >= 16);
-    assert!(arena.release_run(first));
+    assert!(arena.runs().release(first));
     end(arena);
 }
 
 #[test]
 fn growth_beyond_the_first_superslab_starts_it_and_seal_ends_it() {
     let (_, arena, node) = world(CONFIG);
-    let starts = || node.board.warmer_starts.load(Ordering::Relaxed);
+    let starts = || node.warmer().board.warmer_starts.load(Ordering::Relaxed);
     take(arena).unwrap();
-    assert!(!node.warmer_runs() && !node.claims.has(0, POPULATED));
+    assert!(!node.pages().has_warmer() && !node.pages().is_populated(NodeSuper(0)));
     take(arena).unwrap();
-    assert!(node.warmer_runs() && node.claims.has(1, POPULATED));
+    assert!(node.pages().has_warmer() && node.pages().is_populated(NodeSuper(1)));
     arena.set_sealed(true);
-    assert!(!node.warmer_runs());
+    assert!(!node.pages().has_warmer());
     assert!(take(arena).is_none());
     assert_eq!(starts(), 1);
     arena.set_sealed(false);
-    assert!(node.warmer_runs());
+    assert!(node.pages().has_warmer());
     // As around a fork, on the child's side.
-    arena.lock_all();
-    arena.set_child();
+    arena.before_fork();
     // SAFETY: locked above.
-    unsafe { arena.unlock_all() };
-    assert!(!node.warmer_runs());
+    unsafe {
+        arena.become_child(0);
+        arena.after_fork();
+    }
+    assert!(!node.pages().has_warmer());
     take(arena).unwrap();
-    assert!(node.warmer_runs());
+    assert!(node.pages().has_warmer());
     assert_eq!(starts(), 3);
     end(arena);
 }
@@ -104,7 +112,7 @@ fn without_a_thread_growth_prefaults() {
     for _ in 0..4 {
         take(arena).unwrap();
     }
-    assert!(!node.warmer_runs() && node.claims.has(3, POPULATED));
+    assert!(!node.pages().has_warmer() && node.pages().is_populated(NodeSuper(3)));
     let mut text = [0; 512];
     let said = core::str::from_utf8(fake.read_stderr(&mut text)).unwrap();
     assert_eq!(said.matches("theap: no thread for the warmer").count(), 1);
@@ -122,17 +130,17 @@ fn what_was_free_for_the_decay_goes_back() {
         settle(node);
         assert!(stock(node) >= 100, "not before its time");
         fake.advance(200 * MS);
-        while node.board.given_back.load(Ordering::Relaxed) < (84 * MIB) as u64 {
-            assert!(node.warm_step() > 0);
+        while node.warmer().board.given_back.load(Ordering::Relaxed) < (84 * MIB) as u64 {
+            assert!(node.warmer().step() > 0);
         }
         fake.advance(1100 * MS);
-        (0..50).for_each(|_| assert!(node.warm_step() > 0));
+        (0..50).for_each(|_| assert!(node.warmer().step() > 0));
         assert_eq!(stock(node), 16);
         end(arena);
     }
 }
 
-/// What threads touched in SuperSlabs that a purge had emptied goes back as well.
+/// Memory that threads touched in SuperSlabs after a purge goes back as well.
 #[test]
 fn what_threads_touched_goes_back_too() {
     let (fake, arena, node) = world(CONFIG);
@@ -141,12 +149,12 @@ fn what_threads_touched_goes_back_too() {
         let blocks: Vec<_> = (0..60).map(|_| take(arena).expect("memory")).collect();
         blocks
             .into_iter()
-            .for_each(|slot| assert!(arena.release_run(slot)));
+            .for_each(|slot| assert!(arena.runs().release(slot)));
     };
     burst();
     node.purge();
     burst();
-    let kept = || node.empty.load(Ordering::Relaxed) * SLOT / MIB;
+    let kept = || node.supers().warm() * SLOT / MIB;
     assert!(kept() >= 100, "{}", kept());
     for _ in 0..20 {
         fake.advance(1000 * MS);
@@ -182,10 +190,10 @@ fn a_refusal_loses_nothing_and_is_waited_for() {
             fake.heal();
             fake.advance(20_000 * MS);
             (0..100).for_each(|_| {
-                node.warm_step();
+                node.warmer().step();
             });
             assert!(stock(node) >= 16, "{call:?} healed");
-            assert!(arena.release_run(first));
+            assert!(arena.runs().release(first));
             end(arena);
         }
     }

@@ -1,0 +1,132 @@
+//! The thread cache: a thread's magazines and heap in one piece of memory.
+//!
+//! ```text
+//! | ThreadCache: head, heap, state of each class | for each class: a null sentinel, its places |
+//! ```
+//!
+//! The arrays lie behind the struct, not in it, and are reached through pointers that were made
+//! from the pointer to the whole memory. So a `&mut ThreadCache` never covers them, and the
+//! magazines' pointers into them stay valid while such references come and go. The memory is the
+//! arena's; it is never unmapped, and later threads use it again.
+#![allow(unsafe_code)] // Pointers into the arrays behind the struct.
+
+use super::classic::List;
+use super::head::{FIRST, Head};
+use super::kept::Kept;
+use super::magazines::{MagazineState, places};
+use super::quarantine::Quarantine;
+use crate::classes::{CLASS_COUNT, CLASSES};
+use crate::geometry::{ClassId, NodeIndex};
+use crate::heap::Heap;
+use crate::pool::Arena;
+use theap_arch::Magazine;
+use theap_platform::PAGE;
+
+/// The struct at the beginning of a cache's memory. Every field is zero or was written by
+/// `life::new_in`; only the thread that has the cache touches it.
+#[repr(C)]
+pub struct ThreadCache {
+    /// The head is first, as the thread's slot points here.
+    pub head: Head,
+    /// The thread's spans.
+    pub heap: Heap,
+    /// The arena's number of this cache and its heap.
+    pub index: usize,
+    /// The number of latest misses in a row that found the thread on another node.
+    pub away: u32,
+    /// A [`super::handle::Handle`] is taking a step: debug builds find steps that nest.
+    pub busy: bool,
+    /// The memory behind the struct.
+    pub arrays: *mut *mut u8,
+    /// Bottom of each class's array, which is its magazine or FastCache.
+    pub bases: [*mut *mut u8; CLASS_COUNT],
+    /// Blocks of a class that the cache may hold: in a magazine, or in a FastCache and its list
+    /// together.
+    pub capacities: [u16; CLASS_COUNT],
+    /// The classic front's lists.
+    pub lists: [List; CLASS_COUNT],
+    /// The learner's state.
+    pub magazines: MagazineState,
+    /// Freed blocks that the feature `hardened` keeps.
+    pub quarantine: Quarantine,
+    /// Freed blocks that the feature `valgrind` keeps.
+    pub kept: Kept,
+}
+
+/// Places of the arrays below this class, and their sentinels.
+const fn array_places_before(end: usize) -> usize {
+    let (mut sum, mut class) = (0, 0);
+    while class < end {
+        sum += places(ClassId::new(class)) + 1;
+        class += 1;
+    }
+    sum
+}
+
+/// Where in the arrays' memory each class's array begins, above its sentinel.
+const ARRAYS: [usize; CLASS_COUNT] = {
+    let (mut arrays, mut class) = ([0; CLASS_COUNT], 0);
+    while class < CLASS_COUNT {
+        arrays[class] = array_places_before(class) + 1;
+        class += 1;
+    }
+    arrays
+};
+
+/// Bytes from the beginning of a cache's memory to its arrays.
+pub const ARRAYS_AT: usize = size_of::<ThreadCache>();
+
+/// Bytes of a cache's memory, in whole pages.
+pub const CACHE_BYTES: usize =
+    (ARRAYS_AT + array_places_before(CLASS_COUNT) * size_of::<*mut u8>()).next_multiple_of(PAGE);
+
+const _: () = assert!(ARRAYS_AT.is_multiple_of(align_of::<*mut u8>()));
+
+impl ThreadCache {
+    /// The array that the class has in the cache's own memory.
+    pub fn own_array(&self, class: ClassId) -> *mut *mut u8 {
+        // SAFETY: `arrays` points to the memory behind the struct, which `CACHE_BYTES` makes large
+        // enough for the arrays of all classes.
+        unsafe { self.arrays.add(ARRAYS[class.index()]) }
+    }
+
+    /// The header of the class's array.
+    #[inline]
+    pub fn magazine(&mut self, class: ClassId) -> &mut Magazine {
+        &mut self.head.magazines[class.index() + FIRST]
+    }
+
+    /// Number of blocks in the class's array.
+    #[inline]
+    pub fn held(&self, class: ClassId) -> usize {
+        let (top, base) = (
+            self.head.magazines[class.index() + FIRST].top,
+            self.bases[class.index()],
+        );
+        (top as usize - base as usize) / size_of::<*mut u8>()
+    }
+
+    /// The class's capacity according to the option `magazine`.
+    pub fn fixed_capacity(&self, class: ClassId) -> usize {
+        let info = &CLASSES[class.index()];
+        (self.arena().policy().config().magazine / info.size as usize)
+            .clamp(info.least as usize, info.magazine as usize)
+    }
+
+    /// The arena that the cache's memory and blocks come from.
+    #[inline]
+    pub fn arena(&self) -> &'static Arena {
+        self.heap.arena()
+    }
+
+    /// The node that the cache takes memory from.
+    #[inline]
+    pub fn node(&self) -> NodeIndex {
+        self.heap.node()
+    }
+
+    /// Bytes that the cache and its heap have claimed of the budget.
+    pub fn claimed(&self) -> usize {
+        self.magazines.claimed() + self.heap.claimed()
+    }
+}

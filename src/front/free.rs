@@ -1,0 +1,113 @@
+//! Frees that miss: the magazine is full, or the block is not one for a magazine.
+//! And how a cache gives back all that it holds.
+#![allow(unsafe_code)] // Reads arrays through raw pointers.
+
+use super::cache::ThreadCache;
+use super::handle::Handle;
+use super::head::{Head, is_retired};
+use super::runs::free_run;
+use super::setup::Setup;
+use crate::geometry::ClassId;
+use crate::heap::give_without_heap;
+use crate::messages::{Misuse, misuse};
+use crate::pool::Location;
+use crate::pool::global::existing_arena;
+use theap_platform::Os;
+
+/// Frees what the hit path could not.
+///
+/// # Safety
+/// The conditions of [`super::hit::free`], and `head` is what this thread's slot holds.
+#[cold]
+#[inline(never)]
+pub unsafe fn free_slow(head: *mut Head, block: *mut u8, setup: &Setup) {
+    if block.is_null() {
+        return;
+    }
+    let cache = if is_retired(head) {
+        None
+    } else {
+        // SAFETY: this function's own Safety section.
+        unsafe { Handle::of(head, setup) }
+    };
+    let Some(arena) = cache.map(Handle::arena).or_else(existing_arena) else {
+        misuse(Os::LINUX, Misuse::Foreign, block as usize);
+    };
+    match arena.addresses().locate(block as usize) {
+        Location::Foreign => misuse(arena.os(), Misuse::Foreign, block as usize),
+        Location::Free => misuse(arena.os(), Misuse::NotABlock, block as usize),
+        // SAFETY: the table's answer for this address, and a block as this function's Safety
+        // section has it.
+        Location::Run(run) => unsafe { free_run(arena, run, block, cache) },
+        Location::Block(part) => match cache {
+            // SAFETY: the class byte names the class, and the block is as this function's Safety
+            // section has it. The step calls only the heap and the arena.
+            Some(cache) => unsafe { cache.step(|cache| cache.free_class(part.class, block)) },
+            None => give_without_heap(arena, block),
+        },
+    }
+}
+
+/// Returns the blocks that this thread keeps to their spans, and its wholly free spans to the pool.
+pub fn collect() {
+    if let Some(cache) = Handle::existing() {
+        // SAFETY: the step calls only the heap and the arena.
+        unsafe { cache.step(ThreadCache::collect) };
+    }
+}
+
+impl ThreadCache {
+    /// Takes a block whose magazine is full or that is no magazine's.
+    ///
+    /// # Safety
+    /// The slot of `block` has the class byte of `class`, and nobody uses the block any more.
+    pub unsafe fn free_class(&mut self, class: ClassId, block: *mut u8) {
+        self.heed_gate();
+        let (home_part, bytes) = self.arena().addresses().part(self.node());
+        if (block as usize).wrapping_sub(home_part) < bytes && self.make_room(class) {
+            // SAFETY: this thread's magazine, which has room for a block of its class.
+            unsafe { theap_arch::push(self.magazine(class), block) };
+        } else {
+            self.heap.give(&[block]);
+        }
+    }
+
+    /// Sees to it that the class's array takes another block; false if the block must go to its
+    /// span.
+    fn make_room(&mut self, class: ClassId) -> bool {
+        let magazine = self.magazine(class);
+        // SAFETY: the array is full.
+        magazine.top != magazine.limit || unsafe { self.empty_in_part(class) }
+    }
+
+    /// Returns all blocks and wholly free spans that the thread keeps.
+    pub fn collect(&mut self) {
+        self.heed_gate();
+        self.flush();
+        self.unlearn_all();
+        self.heap.collect();
+    }
+
+    /// Returns all blocks of all magazines, FastCaches and lists.
+    pub fn flush(&mut self) {
+        self.quarantine.release(&mut self.heap);
+        self.kept.release(&mut self.heap);
+        for class in ClassId::all() {
+            self.flush_array(class);
+            self.flush_list(class);
+        }
+    }
+
+    /// Returns all blocks of the class's magazine or FastCache.
+    pub fn flush_array(&mut self, class: ClassId) {
+        let (base, held) = (self.bases[class.index()], self.held(class));
+        if held > 0 {
+            // SAFETY: the array's pointers lie from its base to its top, outside of the struct, and
+            // this thread alone uses them.
+            self.heap
+                .give(unsafe { core::slice::from_raw_parts(base, held) });
+            self.magazine(class).top = base;
+            self.wipe(class);
+        }
+    }
+}

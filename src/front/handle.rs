@@ -1,0 +1,93 @@
+//! A pointer to a thread's cache, and the one way to borrow it.
+//!
+//! A slot points to the cache, the hit paths read and write its magazines through that pointer, and
+//! every slow path needs the whole struct. References that lived across calls would overlap: a run
+//! that grows frees a block, a free refills a magazine. So slow paths hold a [`Handle`], and borrow
+//! the cache for one [`Handle::step`] at a time. Inside of a step nothing is called that could take
+//! another one: the step works on the cache, its heap and the arena, which call nobody above them.
+#![allow(unsafe_code)] // Makes the reference that a step works on.
+
+use super::cache::ThreadCache;
+use super::head::{Head, is_none, slot};
+use super::setup::Setup;
+use crate::pool::Arena;
+use core::ptr::NonNull;
+
+/// A thread's cache, for the code of that thread. A handle stays valid until the cache is retired.
+#[derive(Clone, Copy)]
+pub struct Handle(NonNull<ThreadCache>);
+
+impl Handle {
+    /// # Safety
+    /// `cache` is a cache whose fields are all written, and it is the calling thread's alone until
+    /// it is retired; the pointer may be used for all [`super::cache::CACHE_BYTES`] bytes of its
+    /// memory.
+    pub unsafe fn new(cache: NonNull<ThreadCache>) -> Self {
+        Self(cache)
+    }
+
+    /// The cache behind a head, or a new one for this thread. `None` if there is no memory for one.
+    ///
+    /// # Safety
+    /// `head` is what this thread's slot holds.
+    #[inline]
+    pub unsafe fn of(head: *mut Head, setup: &Setup) -> Option<Self> {
+        if is_none(head) {
+            return super::life::adopt(setup);
+        }
+        // SAFETY: a head that is none of the two static ones is the first field of this thread's
+        // cache.
+        Some(unsafe { Self::new(NonNull::new_unchecked(head.cast())) })
+    }
+
+    /// This thread's cache, or a new one. `None` if there is no memory for one.
+    #[inline]
+    pub fn mine(setup: &Setup) -> Option<Self> {
+        // SAFETY: the slot's own value.
+        unsafe { Self::of(slot::get(), setup) }
+    }
+
+    /// This thread's cache if it has one.
+    #[inline]
+    pub fn existing() -> Option<Self> {
+        let head = slot::get();
+        if is_none(head) {
+            return None;
+        }
+        NonNull::new(head.cast()).map(Self)
+    }
+
+    /// Borrows the cache for one step.
+    ///
+    /// # Safety
+    /// The step takes no other step of the same cache: it calls no entry point of the front, makes
+    /// no arena and arms no hook for the thread's end. The cache was not retired.
+    #[inline]
+    pub unsafe fn step<R>(self, step: impl FnOnce(&mut ThreadCache) -> R) -> R {
+        // SAFETY: the cache is this thread's alone (`new`), and no other reference to it lives:
+        // those that steps make end with their steps, and steps do not nest (this function's own
+        // Safety section).
+        let cache = unsafe { &mut *self.0.as_ptr() };
+        if cfg!(debug_assertions) {
+            assert!(!cache.busy, "two steps of one thread cache at once");
+            cache.busy = true;
+        }
+        let done = step(cache);
+        if cfg!(debug_assertions) {
+            cache.busy = false;
+        }
+        done
+    }
+
+    /// The arena that the cache's memory and blocks come from.
+    #[inline]
+    pub fn arena(self) -> &'static Arena {
+        // SAFETY: the step reads two fields.
+        unsafe { self.step(|cache| cache.arena()) }
+    }
+
+    /// The cache's memory.
+    pub fn memory(self) -> *mut ThreadCache {
+        self.0.as_ptr()
+    }
+}

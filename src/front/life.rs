@@ -1,0 +1,130 @@
+//! A thread cache's life: a thread gets it at its first miss and leaves it to a later thread when
+//! it ends.
+#![allow(unsafe_code)] // Writes the fields of new caches, and arms the hook for the thread's end.
+
+use super::cache::{ARRAYS_AT, ThreadCache};
+use super::handle::Handle;
+use super::head::{is_none, retired, slot};
+use super::setup::{Setup, arena};
+use crate::geometry::{ClassId, Kind, NodeIndex};
+use crate::heap::Heap;
+use crate::pool::Arena;
+use core::ffi::c_void;
+use core::ptr::NonNull;
+use theap_platform::thread_exit;
+
+/// Gives this thread a cache and lets it be retired when the thread ends. `None` if there is no
+/// memory.
+#[cold]
+pub fn adopt(setup: &Setup) -> Option<Handle> {
+    let arena = arena(setup)?;
+    // A call from within the set-up may have given this thread a cache.
+    if let Some(cache) = Handle::existing() {
+        return Some(cache);
+    }
+    let cache = new_in(arena)?;
+    slot::set(cache.memory().cast());
+    // SAFETY: the hook takes what this thread's slot holds. If the C library has no key left, the
+    // cache stays behind when the thread ends.
+    let _ = unsafe { thread_exit::arm(at_thread_exit, cache.memory().cast()) };
+    Some(cache)
+}
+
+/// Retires the thread's cache. A later allocation of this thread gets a new one, and arms the hook
+/// again.
+unsafe extern "C" fn at_thread_exit(cache: *mut c_void) {
+    let head = slot::get();
+    if is_none(head) || !core::ptr::eq(head.cast(), cache) {
+        return;
+    }
+    slot::set(retired());
+    let Some(cache) = NonNull::new(cache.cast()) else {
+        return;
+    };
+    // SAFETY: the thread's own cache, which its slot held until now.
+    unsafe { Handle::new(cache).retire() };
+}
+
+/// A cache for the calling thread, which takes memory of the thread's node. It is the caller's
+/// until it is retired.
+pub fn new_in(arena: &'static Arena) -> Option<Handle> {
+    let place = arena.heaps().acquire()?;
+    let node = arena.affinity().current_node().unwrap_or(NodeIndex(0));
+    let cache = NonNull::new(place.memory.cast::<ThreadCache>())?;
+    // SAFETY: the memory is the arena's for a cache with this index, zero if blank and a retired
+    // cache if not, and nobody else's now. Zero is valid for every field but the heap and the
+    // pointers, which are written here.
+    unsafe {
+        if place.blank {
+            let new = cache.as_ptr();
+            (&raw mut (*new).heap).write(Heap::new(arena, place.index, node));
+            (&raw mut (*new).index).write(place.index);
+            (&raw mut (*new).arrays).write(place.memory.add(ARRAYS_AT).cast());
+            (*new).lay_out_magazines();
+        }
+        let cache = Handle::new(cache);
+        cache.step(|cache| cache.settle_on(node));
+        Some(cache)
+    }
+}
+
+impl ThreadCache {
+    /// Gives each class its array, empty, as a FastCache: the first look at the gate turns it to
+    /// what the gate says.
+    fn lay_out_magazines(&mut self) {
+        for class in ClassId::all() {
+            let base = self.own_array(class);
+            self.bases[class.index()] = base;
+            self.capacities[class.index()] = self.fixed_capacity(class) as u16;
+            let limit = base.wrapping_add(self.places_in_use(class));
+            let magazine = self.magazine(class);
+            (magazine.top, magazine.limit) = (base, limit);
+        }
+        // The zeroed sentinel of class 0 serves the magazines that never hold anything.
+        let nothing = self.own_array(ClassId::FIRST);
+        for kind in [Kind::Free, Kind::Large, Kind::Huge] {
+            let magazine = &mut self.head.magazines[kind.magazine()];
+            (magazine.top, magazine.limit) = (nothing, nothing);
+        }
+    }
+
+    /// Takes memory of this node from now on. The cache has no blocks and no spans.
+    pub fn settle_on(&mut self, node: NodeIndex) {
+        let arena = self.arena();
+        (self.head.home_part, self.head.home_bytes) = arena.addresses().part(node);
+        self.head.kinds = arena.addresses().kinds_of_node(node);
+        self.heap.move_to(node);
+        self.away = 0;
+    }
+
+    /// Gives all blocks and spans back.
+    fn leave(&mut self) {
+        self.flush();
+        self.reset_magazines();
+        self.heap.retire();
+    }
+}
+
+impl Handle {
+    /// Gives all blocks and spans back and leaves the cache to a later thread, which may have it at
+    /// once: no handle of it is used any more.
+    ///
+    /// # Safety
+    /// The conditions of [`Handle::step`], and no slot holds the cache.
+    pub unsafe fn retire(self) {
+        // SAFETY: this function's own Safety section; leaving calls only the heap and the arena.
+        let (arena, index) = unsafe {
+            self.step(|cache| {
+                cache.leave();
+                (cache.arena(), cache.index)
+            })
+        };
+        arena.heaps().release(index);
+    }
+}
+
+/// Bytes of the budget that this thread's cache has claimed.
+pub fn claimed() -> usize {
+    // SAFETY: the step reads counts.
+    Handle::existing().map_or(0, |cache| unsafe { cache.step(|cache| cache.claimed()) })
+}

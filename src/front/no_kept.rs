@@ -1,0 +1,21 @@
+//! Without the feature `valgrind`, freed blocks need not wait, and places out of use keep what they
+//! held.
+
+use crate::front::cache::ThreadCache;
+use crate::geometry::ClassId;
+use crate::heap::Heap;
+
+/// No block is kept.
+pub struct Kept;
+
+impl Kept {
+    /// There is nothing to release.
+    #[inline(always)]
+    pub fn release(&mut self, _heap: &mut Heap) {}
+}
+
+impl ThreadCache {
+    /// Leaves the places as they are.
+    #[inline(always)]
+    pub fn wipe(&mut self, _class: ClassId) {}
+}

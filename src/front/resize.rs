@@ -1,0 +1,95 @@
+//! Changes of a block's size: in place where the class stays or a run's neighbours are free, by
+//! moving a run's pages where it has whole SuperSlabs, else by copying.
+#![allow(unsafe_code)] // Copies blocks and moves pages.
+
+use super::handle::Handle;
+use super::hit::{alloc_aligned, free};
+use super::runs::alloc_run;
+use super::setup::Setup;
+use crate::classes;
+use crate::geometry::{SLOT, SUPER};
+use core::ptr;
+
+/// Changes the size of a block that was allocated with `old` bytes and this alignment. Null if
+/// there is no memory; the old block then stays.
+///
+/// # Safety
+/// `block` is a live block of the heap, allocated with `old` and `align`.
+pub unsafe fn resize(
+    block: *mut u8,
+    old: usize,
+    new: usize,
+    align: usize,
+    setup: &Setup,
+) -> *mut u8 {
+    match (
+        classes::class_for(old, align),
+        classes::class_for(new, align),
+    ) {
+        (Some(was), Some(is)) if was == is => return block,
+        (None, None) => {
+            // SAFETY: this function's own Safety section; both sizes are runs'.
+            if let Some(moved) = unsafe { resize_run(block, new, align, setup) } {
+                return moved;
+            }
+        }
+        _ => {}
+    }
+    let moved = alloc_aligned(new, align, setup);
+    if !moved.is_null() {
+        // SAFETY: two different live blocks of at least these sizes.
+        unsafe {
+            ptr::copy_nonoverlapping(block, moved, old.min(new));
+            free(block, setup);
+        }
+    }
+    moved
+}
+
+/// Changes a run in place, or moves its pages; `None` if it must be copied (or there is no memory).
+///
+/// # Safety
+/// The conditions of [`resize`], and the block is a run.
+unsafe fn resize_run(block: *mut u8, new: usize, align: usize, setup: &Setup) -> Option<*mut u8> {
+    let cache = Handle::mine(setup)?;
+    let arena = cache.arena();
+    if new > isize::MAX as usize {
+        return Some(ptr::null_mut());
+    }
+    let slot = arena.addresses().run_at(block as usize)?;
+    let old = arena.runs().len(slot) * SLOT;
+    if arena.runs().resize(slot, new) {
+        count_kept(cache, old.min(new));
+        return Some(block);
+    }
+    if old < 2 * SUPER || !(block as usize).is_multiple_of(SUPER) {
+        return None;
+    }
+    let (moved, _) = alloc_run(new, align.max(SUPER), setup);
+    if moved.is_null() {
+        return Some(ptr::null_mut());
+    }
+    // A run grows here (a smaller one is cut in place), so the old contents fit.
+    let whole = old / SUPER * SUPER;
+    // SAFETY: two different runs of the caller's, each at a SuperSlab's start, of at least `old`
+    // bytes.
+    unsafe {
+        if arena
+            .runs()
+            .move_supers(block as usize, moved as usize, whole)
+            .is_err()
+        {
+            return Some(ptr::null_mut());
+        }
+        ptr::copy_nonoverlapping(block.add(whole), moved.add(whole), old - whole);
+        free(block, setup);
+    }
+    count_kept(cache, whole);
+    Some(moved)
+}
+
+/// Counts bytes of a run that were not copied.
+fn count_kept(cache: Handle, bytes: usize) {
+    // SAFETY: the step writes a counter.
+    unsafe { cache.step(|cache| cache.heap.counters.run_bytes_kept.add(bytes as u64)) };
+}

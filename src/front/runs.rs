@@ -1,0 +1,72 @@
+//! Runs: allocations of more than a class holds, which go to the arena past the magazines.
+#![allow(unsafe_code)] // Takes steps of the thread cache.
+
+use super::cache::ThreadCache;
+use super::handle::Handle;
+use super::setup::Setup;
+use crate::messages::{Misuse, misuse};
+use crate::pool::Arena;
+use crate::pool::RunPart;
+use crate::stats::events::EventKind;
+use core::ptr;
+
+/// A run of at least `bytes` at a multiple of `align`, and whether it reads zero. Null if there is
+/// no memory.
+#[cold]
+#[inline(never)]
+pub fn alloc_run(bytes: usize, align: usize, setup: &Setup) -> (*mut u8, bool) {
+    if bytes > isize::MAX as usize {
+        return (ptr::null_mut(), false);
+    }
+    let Some(cache) = Handle::mine(setup) else {
+        return (ptr::null_mut(), false);
+    };
+    // SAFETY: the step calls only the heap and the arena.
+    unsafe { cache.step(|cache| cache.alloc_run(bytes, align)) }.unwrap_or((ptr::null_mut(), false))
+}
+
+/// Frees the run that starts at `block`, or ends the process if none does.
+///
+/// # Safety
+/// The address lies in the run's slot, and nobody uses the run any more. The handle is of this
+/// thread's cache.
+pub unsafe fn free_run(arena: &Arena, run: RunPart, block: *mut u8, cache: Option<Handle>) {
+    // SAFETY: the step reads a field.
+    let tracer = cache.map(|cache| unsafe { cache.step(|cache| cache.heap.tracer) });
+    let begin = tracer.map_or(0, |tracer| tracer.begin());
+    match run.first.filter(|_| run.at_start) {
+        None => misuse(arena.os(), Misuse::NotABlock, block as usize),
+        Some(slot) => {
+            if !arena.runs().release(slot) {
+                misuse(arena.os(), Misuse::DoubleFree, block as usize);
+            }
+        }
+    }
+    if let Some(cache) = cache {
+        // SAFETY: the step writes a counter and an event.
+        unsafe {
+            cache.step(|cache| {
+                cache.heap.counters.runs_freed.add(1);
+                let tracer = cache.heap.tracer;
+                tracer.note(begin, EventKind::FreeRun, 0, 0, block as u64);
+            });
+        }
+    }
+}
+
+impl ThreadCache {
+    fn alloc_run(&mut self, bytes: usize, align: usize) -> Option<(*mut u8, bool)> {
+        self.follow();
+        let tracer = self.heap.tracer;
+        let begin = tracer.begin();
+        let (arena, node) = (self.arena(), self.node());
+        let run = arena.runs().acquire(node, bytes, align).or_else(|| {
+            // What the heap keeps for its classes may be what is missing.
+            self.heap.collect();
+            arena.runs().acquire(node, bytes, align)
+        })?;
+        self.heap.counters.runs_allocated.add(1);
+        tracer.note(begin, EventKind::Run, 0, 0, bytes as u64);
+        Some(run)
+    }
+}

@@ -1,0 +1,26 @@
+//! The setup that every entry point passes down, in case its call is the first one of the process.
+
+use super::cache::CACHE_BYTES;
+use crate::config::Config;
+use crate::pool::{Arena, global};
+
+/// The options of the arena, and what is to be done once it exists. The hit paths only pass the
+/// pointer on.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// The options; the environment's come on top.
+    pub config: Config,
+    /// Called once by the thread that has made the process's arena. The thread has no cache yet and
+    /// holds no lock; the function may allocate.
+    pub started: fn(&'static Arena),
+}
+
+/// The process's arena, made now if this is the first use. `None` if the system refuses; the next
+/// call tries again.
+pub fn arena(setup: &Setup) -> Option<&'static Arena> {
+    let (arena, is_new) = global::arena(&setup.config, CACHE_BYTES)?;
+    if is_new {
+        (setup.started)(arena);
+    }
+    Some(arena)
+}

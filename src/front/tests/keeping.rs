@@ -1,0 +1,131 @@
+//! The spans that heaps keep for their classes: their memory serves others when memory ends, is
+//! forgotten when it is not needed, and is not what was prepared.
+
+use super::{SMALL, World};
+use crate::classes::class_for;
+use crate::front::handle::Handle;
+use std::vec::Vec;
+
+const MIB: usize = 1 << 20;
+const SECOND: u64 = 1_000_000_000;
+
+/// So many bytes of blocks come and go, so often that the heap learns to keep their spans.
+fn bursts(world: &mut World, cache: Handle, size: usize, bytes: usize) {
+    for _ in 0..4 {
+        let blocks = fill(world, cache, size, bytes / size);
+        assert_eq!(blocks.len(), bytes / size);
+        free(world, cache, blocks);
+    }
+}
+
+/// Up to so many blocks.
+fn fill(world: &mut World, cache: Handle, size: usize, most: usize) -> Vec<usize> {
+    let next = || world.alloc(cache, size, 1);
+    core::iter::from_fn(next).take(most).collect()
+}
+
+fn free(world: &mut World, cache: Handle, blocks: Vec<usize>) {
+    for block in blocks {
+        world.free(cache, block);
+    }
+}
+
+/// More than `decay`, with refills and drains of a small class.
+fn time_passes(world: &mut World, cache: Handle) {
+    for _ in 0..5000 {
+        let other = world.alloc(cache, 64, 1).expect("memory");
+        world.free(cache, other);
+        cache.flush();
+        world.fake.advance(SECOND);
+    }
+}
+
+#[test]
+fn what_is_kept_for_a_class_serves_another_when_memory_ends() {
+    let config = SMALL.budget(1 << 30).retain(1 << 30);
+    let mut world = World::new(config, |_| {}).expect("an arena");
+    let cache = world.cache().expect("a cache");
+    bursts(&mut world, cache, 1024, 80 * MIB);
+    assert!(cache.counters().spans_kept.get() > 1000, "it learned");
+    let blocks = fill(&mut world, cache, 2048, usize::MAX);
+    assert!(blocks.len() > 100 * MIB / 2048, "{} blocks", blocks.len());
+    assert_eq!(cache.counters().spans_kept.get(), 0);
+    free(&mut world, cache, blocks);
+    world.end([cache].into());
+}
+
+#[test]
+fn what_was_learned_is_forgotten_also_where_no_span_is_taken() {
+    let mut world = World::new(SMALL, |_| {}).expect("an arena");
+    world.fake.set_now(1);
+    let cache = world.cache().expect("a cache");
+    bursts(&mut world, cache, 1024, 4 * MIB);
+    let kept = cache.counters().spans_kept.get();
+    assert!(kept > 20, "{kept}");
+    let block = world.alloc(cache, 64, 1).expect("memory");
+    time_passes(&mut world, cache);
+    assert_eq!(cache.counters().spans_kept.get(), 0);
+    world.free(cache, block);
+    world.end([cache].into());
+}
+
+#[test]
+fn what_was_prepared_stays_when_others_are_forgotten() {
+    let mut world = World::new(SMALL, |_| {}).expect("an arena");
+    world.fake.set_now(1);
+    let cache = world.cache().expect("a cache");
+    bursts(&mut world, cache, 1024, 4 * MIB);
+    let class = class_for(512, 1).expect("a class");
+    cache
+        .with(|cache| cache.heap.prepare(class, 8000))
+        .expect("memory");
+    time_passes(&mut world, cache);
+    assert_eq!(cache.counters().spans_kept.get(), 0, "the others");
+    // Somebody else takes all that is in the pool.
+    world.arena.set_sealed(true);
+    let other = world.cache();
+    assert!(other.is_none(), "sealed");
+    world.arena.set_sealed(false);
+    let other = world.cache().expect("a cache");
+    world.arena.set_sealed(true);
+    let theirs = fill(&mut world, other, 512, usize::MAX);
+    let mine = fill(&mut world, cache, 512, 8000);
+    assert_eq!(mine.len(), 8000);
+    world.arena.set_sealed(false);
+    free(&mut world, cache, mine);
+    free(&mut world, other, theirs);
+    world.end([cache, other].into());
+}
+
+/// A heap whose memory was given back would fault, and may need a system call.
+#[test]
+fn a_sealed_heap_has_no_blank_fronts() {
+    let mut world = World::new(SMALL, |_| {}).expect("an arena");
+    let cache = world.cache().expect("a cache");
+    cache.end();
+    world.arena.heaps().purge();
+    world.arena.set_sealed(true);
+    assert!(world.cache().is_none());
+    world.arena.set_sealed(false);
+    let cache = world.cache().expect("a cache");
+    world.end([cache].into());
+}
+
+#[test]
+fn fresh_blocks_are_counted() {
+    let mut world = World::new(SMALL, |_| {}).expect("an arena");
+    let cache = world.cache().expect("a cache");
+    let class = class_for(100_000, 1).expect("a class");
+    let before = cache.counters().refilled_blocks.get();
+    // The first span is only there after a refill.
+    let block = world.alloc_beside(cache, 100_000, 1).expect("memory");
+    world.free_beside(cache, block);
+    let refilled = cache.counters().refilled_blocks.get();
+    assert!(refilled > before);
+    let fresh = cache
+        .with(|cache| cache.heap.take_fresh(class))
+        .expect("a fresh block");
+    assert_eq!(cache.counters().refilled_blocks.get(), refilled + 1);
+    cache.with(|cache| cache.heap.give(&[fresh]));
+    world.end([cache].into());
+}

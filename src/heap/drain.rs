@@ -1,0 +1,244 @@
+//! Drain: blocks come home to their spans. Here, where it costs little, every block is checked: a
+//! block that is free already, or an address at which no block starts, ends the process with a
+//! message. The heap is intact until then.
+
+use super::Heap;
+use crate::classes::{CLASSES, Class};
+use crate::geometry::ClassId;
+use crate::messages::{Misuse, misuse};
+use crate::pool::metadata::ownership::{Freed, POOL};
+use crate::pool::{Arena, Location, SpanPart};
+use crate::stats::events::EventKind;
+
+/// The span of a block, with what it takes to find other blocks of it: most neighbours in a
+/// magazine are.
+#[derive(Clone, Copy)]
+struct Home {
+    part: SpanPart,
+    class: &'static Class,
+}
+
+/// Blocks of one span that share a word of bits.
+#[derive(Clone, Copy)]
+struct Parcel {
+    index: usize,
+    bits: u64,
+}
+
+impl Home {
+    /// The span that a block belongs to, or the end of the process if it is no block.
+    #[inline]
+    fn of(arena: &Arena, block: *mut u8) -> Self {
+        let address = block as usize;
+        match arena.addresses().locate(address) {
+            Location::Block(part) => Self {
+                part,
+                class: part.info(),
+            },
+            Location::Foreign => misuse(arena.os(), Misuse::Foreign, address),
+            Location::Free | Location::Run(_) => misuse(arena.os(), Misuse::NotABlock, address),
+        }
+    }
+
+    /// Takes from the front of `blocks` those that share the first one's word; the first is of this
+    /// span. One pass without a branch a block but the loop's: what is wrong shows in the sums at
+    /// the end, before a bit is set.
+    #[inline]
+    fn next_parcel(&self, arena: &Arena, blocks: &mut &[*mut u8]) -> Parcel {
+        let size = self.class.size as usize;
+        let offset = blocks[0] as usize - self.part.base;
+        let index = self.class.quotient(offset) / 64;
+        let first = self.part.base + index * 64 * size;
+        let bytes =
+            (64 * size).min((self.class.blocks as usize * size).saturating_sub(index * 64 * size));
+        let (mut bits, mut askew, mut count) = (0u64, 0, 0);
+        for &block in *blocks {
+            let offset = (block as usize).wrapping_sub(first);
+            if offset >= bytes {
+                break;
+            }
+            let at = self.class.quotient(offset);
+            askew |= (at * size) ^ offset;
+            bits |= 1 << (at % 64);
+            count += 1;
+        }
+        if askew != 0 || count == 0 || bits.count_ones() as usize != count {
+            self.blame(arena, &blocks[..count.max(1)]);
+        }
+        *blocks = &blocks[count..];
+        Parcel { index, bits }
+    }
+
+    /// Ends the process for the block in the parcel that is wrong.
+    #[cold]
+    fn blame(&self, arena: &Arena, blocks: &[*mut u8]) -> ! {
+        let is_block = |block: &&*mut u8| {
+            self.class
+                .index_of(**block as usize - self.part.base)
+                .is_some()
+        };
+        match blocks.iter().find(|block| !is_block(block)) {
+            Some(&odd) => misuse(arena.os(), Misuse::NotABlock, odd as usize),
+            None => {
+                let twice = (1..blocks.len()).find(|&i| blocks[..i].contains(&blocks[i]));
+                misuse(
+                    arena.os(),
+                    Misuse::DoubleFree,
+                    blocks[twice.unwrap_or(0)] as usize,
+                )
+            }
+        }
+    }
+
+    #[cold]
+    fn double_free(&self, arena: &Arena, parcel: Parcel) -> ! {
+        let at = parcel.index * 64 + parcel.bits.trailing_zeros() as usize;
+        misuse(
+            arena.os(),
+            Misuse::DoubleFree,
+            self.part.base + at * self.class.size as usize,
+        )
+    }
+}
+
+impl Heap {
+    /// Returns blocks of one class to their spans, the heap's own and others'.
+    pub fn give(&mut self, blocks: &[*mut u8]) {
+        let begin = self.tracer.begin();
+        let mut rest = blocks;
+        let mut class = ClassId::FIRST;
+        while let Some(&block) = rest.first() {
+            let home = Home::of(self.arena, block);
+            class = home.part.class;
+            if self.meta(home.part.span).shake.owner() == self.id {
+                self.take_home(home, &mut rest);
+            } else {
+                let parcel = home.next_parcel(self.arena, &mut rest);
+                self.send_home(home, parcel);
+            }
+        }
+        self.counters.drains.add(1);
+        self.counters.drained_blocks.add(blocks.len() as u64);
+        let count = blocks.len() as u64;
+        self.class_counters[class.index()].drained_blocks.add(count);
+        self.tracer
+            .note(begin, EventKind::Drain, class.index() as u8, 0, count);
+    }
+
+    /// Takes from the front of `blocks` those of a span that the heap owns, and sets their free
+    /// bits.
+    #[inline]
+    fn take_home(&mut self, home: Home, blocks: &mut &[*mut u8]) {
+        let before = blocks.len();
+        while let Some(&block) = blocks.first()
+            && (block as usize).wrapping_sub(home.part.base) < home.class.span_bytes()
+        {
+            let parcel = home.next_parcel(self.arena, blocks);
+            self.set_free(home, parcel);
+        }
+        let meta = self.meta(home.part.span);
+        meta.free
+            .set(meta.free.get() + (before - blocks.len()) as u32);
+        self.settle(home.part.span);
+    }
+
+    #[inline]
+    fn set_free(&self, home: Home, parcel: Parcel) {
+        let (super_id, slot) = home.part.span.split();
+        let (metas, meta) = (
+            self.arena.metadata().of(super_id),
+            self.meta(home.part.span),
+        );
+        let word = metas.free(slot, parcel.index);
+        let twice = word.get() & parcel.bits;
+        if twice != 0 {
+            home.double_free(
+                self.arena,
+                Parcel {
+                    bits: twice,
+                    ..parcel
+                },
+            );
+        }
+        word.set(word.get() | parcel.bits);
+        meta.summary.set(meta.summary.get() | 1 << parcel.index);
+    }
+
+    /// Sets bits of a span that somebody else, or nobody, owns. A span that was this heap's last is
+    /// taken back, unless the heap has moved to another node meanwhile.
+    fn send_home(&mut self, home: Home, parcel: Parcel) {
+        let meta = self.meta(home.part.span);
+        let begin = self.tracer.begin();
+        let was_mine = meta.last_owner() == self.id
+            && self.arena.addresses().node_of(home.part.span.slot()) == self.node();
+        if was_mine && meta.shake.retake(self.id) {
+            self.counters.spans_retaken.add(1);
+            self.note(begin, EventKind::Reclaim, home.part.span, 0);
+            self.set_free(home, parcel);
+            meta.free.set(meta.free.get() + parcel.bits.count_ones());
+            return self.settle(home.part.span);
+        }
+        self.counters.remote_words.add(1);
+        let heir = if was_mine { self.id } else { POOL };
+        if send(self.arena, home, parcel, heir) == Freed::Mine {
+            self.counters.spans_retaken.add(1);
+            self.note(begin, EventKind::Reclaim, home.part.span, 0);
+            self.collect_span(home.part.span);
+            self.settle(home.part.span);
+        }
+    }
+}
+
+fn send(arena: &Arena, home: Home, parcel: Parcel, heir: u64) -> Freed {
+    let (super_id, slot) = home.part.span.split();
+    let (metas, meta) = (
+        arena.metadata().of(super_id),
+        arena.metadata().span(home.part.span),
+    );
+    let word = metas.remote(slot, parcel.index);
+    let freed = meta
+        .shake
+        .free_remote(word, parcel.index, parcel.bits, heir);
+    match freed {
+        Freed::ToPool => arena.spans().put_partial(home.part.span),
+        Freed::Twice => home.double_free(arena, parcel),
+        Freed::Noted | Freed::Mine => {}
+    }
+    freed
+}
+
+/// Ends the process unless at each address a block of the class starts.
+#[inline]
+pub fn check_blocks(arena: &Arena, class: ClassId, blocks: &[*mut u8]) {
+    let info = &CLASSES[class.index()];
+    let (size, bytes) = (
+        info.size as usize,
+        info.blocks as usize * info.size as usize,
+    );
+    let (mut base, mut askew) = (0, 0);
+    for &block in blocks {
+        // Most neighbours are of one span.
+        if (block as usize).wrapping_sub(base) >= bytes {
+            let home = Home::of(arena, block);
+            base = home.part.base;
+            if !core::ptr::eq(home.class, info) || block as usize - base >= bytes {
+                misuse(arena.os(), Misuse::NotABlock, block as usize);
+            }
+        }
+        let offset = block as usize - base;
+        askew |= (info.quotient(offset) * size) ^ offset;
+    }
+    if askew != 0 {
+        let home = |block: &&*mut u8| Home::of(arena, **block).part.base;
+        let odd = |block: &&*mut u8| info.index_of(**block as usize - home(block)).is_none();
+        let odd = blocks.iter().find(odd).map_or(0, |block| *block as usize);
+        misuse(arena.os(), Misuse::NotABlock, odd);
+    }
+}
+
+/// Returns a block from a thread that has no heap and can get none.
+pub fn give_without_heap(arena: &Arena, block: *mut u8) {
+    let home = Home::of(arena, block);
+    let parcel = home.next_parcel(arena, &mut &[block][..]);
+    let _ = send(arena, home, parcel, POOL);
+}

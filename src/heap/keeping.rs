@@ -1,0 +1,179 @@
+//! The number of spans of a class that a heap keeps before it gives wholly free ones back. It is
+//! learned, as the capacities of magazines are.
+//!
+//! A heap that takes a span from the pool after it gave one of the same class back gave it back too
+//! early: it keeps one more from then on, as long as the option `budget` has room for the spans
+//! beyond [`KEEP`]. A class that gave none back too early for the time of the option `decay` keeps
+//! half as many, and the heap gives the others back at one of its next refills.
+
+use crate::classes::{CLASS_COUNT, CLASSES};
+use crate::geometry::{ClassId, SLOT};
+use crate::pool::Budget;
+
+/// Partial spans of a class that a heap has at least before it gives wholly free ones back.
+const KEEP: u16 = 2;
+/// Refills between two looks at the clock.
+const LOOK: u32 = 256;
+
+/// The number of spans that a heap has learned to keep, by class.
+pub struct Keeping {
+    keep: [u16; CLASS_COUNT],
+    /// Spans of each class that were given back and not taken again since the last look.
+    gave: [u16; CLASS_COUNT],
+    /// Classes that gave one back too early since the last look.
+    repented: u64,
+    /// Spans that classes keep beyond [`KEEP`], and their bytes, which are claimed of the budget.
+    learned: usize,
+    spent: usize,
+    refills: u32,
+    /// Nanoseconds of the last look.
+    since: u64,
+}
+
+impl Keeping {
+    /// Nothing learned yet.
+    pub const fn new() -> Self {
+        Self {
+            keep: [KEEP; CLASS_COUNT],
+            gave: [0; CLASS_COUNT],
+            repented: 0,
+            learned: 0,
+            spent: 0,
+            refills: 0,
+            since: 0,
+        }
+    }
+
+    /// Partial spans of the class to have before one is given back.
+    pub fn keeps(&self, class: ClassId) -> usize {
+        usize::from(self.keep[class.index()])
+    }
+
+    /// Notes that a wholly free span went to the pool.
+    pub fn gave(&mut self, class: ClassId) {
+        self.gave[class.index()] = self.gave[class.index()].saturating_add(1);
+    }
+
+    /// Notes a refill. Whether it is time to look at the clock.
+    #[inline]
+    pub fn refilled(&mut self) -> bool {
+        self.refills += 1;
+        self.refills >= LOOK
+    }
+
+    /// Notes that a span came from the pool.
+    pub fn took(&mut self, class: ClassId, budget: &Budget) {
+        if self.gave[class.index()] > 0 {
+            self.gave[class.index()] -= 1;
+            self.repented |= class.bit();
+            let bytes = span_bytes(class);
+            if self.keep[class.index()] < u16::MAX && budget.claim(self.spent, bytes) {
+                self.keep[class.index()] += 1;
+                self.learned += 1;
+                self.spent += bytes;
+            }
+        }
+    }
+
+    /// Forgets what was not needed for `decay` nanoseconds: how many spans of each class, if any.
+    pub fn end_period(
+        &mut self,
+        now: u64,
+        decay: u64,
+        budget: &Budget,
+    ) -> Option<[u16; CLASS_COUNT]> {
+        self.refills = 0;
+        if now.saturating_sub(self.since) < decay {
+            return None;
+        }
+        let before = self.spent;
+        let mut gone = [0; CLASS_COUNT];
+        for (class, gone) in ClassId::all().zip(&mut gone) {
+            if self.repented & class.bit() == 0 {
+                let keep = (self.keep[class.index()] / 2).max(KEEP);
+                *gone = self.keep[class.index()] - keep;
+                self.spent -= usize::from(*gone) * span_bytes(class);
+                self.learned -= usize::from(*gone);
+                self.keep[class.index()] = keep;
+            }
+        }
+        budget.give_back(before - self.spent);
+        (self.gave, self.repented, self.since) = ([0; CLASS_COUNT], 0, now);
+        (before != self.spent).then_some(gone)
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self, budget: &Budget) {
+        budget.give_back(self.spent);
+        *self = Self::new();
+    }
+
+    /// Bytes claimed of the budget.
+    pub fn claimed(&self) -> usize {
+        self.spent
+    }
+
+    /// Spans that all classes keep beyond the least.
+    pub fn learned(&self) -> u64 {
+        self.learned as u64
+    }
+}
+
+fn span_bytes(class: ClassId) -> usize {
+    CLASSES[class.index()].slots as usize * SLOT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THIS: ClassId = ClassId::new(3);
+    const OTHER: ClassId = ClassId::new(4);
+
+    #[test]
+    fn who_repents_keeps_more_up_to_the_budget() {
+        let budget = Budget::new(2 << 20);
+        let mut keeping = Keeping::new();
+        let most = KEEP as usize + (1 << 20) / span_bytes(THIS);
+        (0..100).for_each(|_| keeping.gave(THIS));
+        (0..5).for_each(|_| keeping.took(THIS, &budget));
+        assert_eq!(keeping.keeps(THIS), KEEP as usize + 5, "one more for each");
+        (0..95).for_each(|_| keeping.took(THIS, &budget));
+        assert_eq!(keeping.keeps(THIS), most);
+        assert_eq!(keeping.keeps(OTHER), 2, "the others as before");
+        assert_eq!(keeping.learned(), keeping.keeps(THIS) as u64 - 2);
+        assert_eq!(
+            budget.spent(),
+            keeping.learned() as usize * span_bytes(THIS)
+        );
+        keeping.clear(&budget);
+        assert_eq!((keeping.keeps(THIS), budget.spent()), (2, 0));
+    }
+
+    #[test]
+    fn taking_alone_teaches_nothing() {
+        let budget = Budget::new(2 << 20);
+        let mut keeping = Keeping::new();
+        (0..1000).for_each(|_| keeping.took(THIS, &budget));
+        assert_eq!(keeping.keeps(THIS), 2);
+    }
+
+    #[test]
+    fn what_is_not_needed_is_forgotten() {
+        let budget = Budget::new(2 << 20);
+        let mut keeping = Keeping::new();
+        (0..8).for_each(|_| keeping.gave(THIS));
+        (0..8).for_each(|_| keeping.took(THIS, &budget));
+        keeping.end_period(100, 100, &budget);
+        assert_eq!(keeping.keeps(THIS), 10, "needed since the start");
+        keeping.end_period(199, 100, &budget);
+        assert_eq!(keeping.keeps(THIS), 10, "it is not time yet");
+        let gone = [200, 300, 400].map(|now| {
+            keeping
+                .end_period(now, 100, &budget)
+                .map(|gone| gone[THIS.index()])
+        });
+        assert_eq!(gone, [Some(5), Some(3), None]);
+        assert_eq!((keeping.keeps(THIS), budget.spent()), (2, 0));
+    }
+}

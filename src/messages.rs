@@ -1,0 +1,299 @@
+//! Messages: one line each on standard error, built in a fixed buffer without allocation. A message
+//! tells what happened, what theap does now, and what to type. The report of a misuse also ends the
+//! process, since its caller has broken the contract of the heap.
+
+use core::sync::atomic::{AtomicUsize, Ordering};
+use theap_platform::{Error, Line, Os};
+
+/// A message that is given once in a process; `Arena::first_to_say` tells whether it was given
+/// already.
+#[derive(Clone, Copy, Debug)]
+#[repr(u32)]
+pub enum OnceMessage {
+    /// [`no_hugepages`].
+    NoHugepages,
+    /// [`no_gigantic_page`].
+    NoGiganticPage,
+    /// [`out_of_memory`].
+    OutOfMemory,
+    /// [`forked`].
+    Forked,
+    /// [`not_locked`].
+    Unlocked,
+    /// [`no_warmer`].
+    NoWarmer,
+    /// [`warmer_cpus`].
+    WarmerCpus,
+    /// [`starved`].
+    Starved,
+}
+
+/// A mistake of the program that the heap has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misuse {
+    /// The block was free already.
+    DoubleFree,
+    /// No block starts at the address.
+    NotABlock,
+    /// The address does not belong to the heap.
+    Foreign,
+    /// The link in a free block does not lead to another block.
+    BrokenLink,
+    /// The size that was given to free is not the size of the block.
+    #[cfg(any(debug_assertions, feature = "hardened"))]
+    WrongSize,
+    /// The canary at the end of the block was overwritten.
+    #[cfg(all(feature = "hardened", not(feature = "valgrind")))]
+    Overflow,
+    /// The poison in the free block was overwritten.
+    #[cfg(all(feature = "hardened", not(feature = "valgrind")))]
+    WriteAfterFree,
+}
+
+impl Misuse {
+    /// The text of the message before the address.
+    const fn text(self) -> &'static str {
+        match self {
+            Misuse::DoubleFree => "double free of ",
+            Misuse::NotABlock => {
+                "free of a pointer to which no block belongs (inside a block, or freed before): "
+            }
+            Misuse::Foreign => "free of a pointer that is not from this heap: ",
+            #[cfg(any(debug_assertions, feature = "hardened"))]
+            Misuse::WrongSize => "free with a size that is not the block's: ",
+            #[cfg(all(feature = "hardened", not(feature = "valgrind")))]
+            Misuse::Overflow => "heap corruption: a block was written to beyond its end: ",
+            #[cfg(all(feature = "hardened", not(feature = "valgrind")))]
+            Misuse::WriteAfterFree => "heap corruption: a block was written to after its free: ",
+            Misuse::BrokenLink => {
+                "heap corruption: a block was written to after its free, or freed twice: "
+            }
+        }
+    }
+}
+
+/// The address of the misuse that ends the process, or 0.
+static MISUSED: AtomicUsize = AtomicUsize::new(0);
+
+/// The address of the misuse that ends the process, if one was found.
+pub fn misused() -> Option<usize> {
+    Some(MISUSED.load(Ordering::Relaxed)).filter(|&address| address != 0)
+}
+
+/// Reports a misuse and aborts. The heap is intact up to the operation that found it.
+#[cold]
+#[inline(never)]
+pub fn misuse(os: Os, what: Misuse, address: usize) -> ! {
+    say_misuse(os, what, address);
+    MISUSED.store(address, Ordering::Relaxed);
+    os.abort()
+}
+
+fn say_misuse(os: Os, what: Misuse, address: usize) {
+    Line::new()
+        .str("theap: ")
+        .str(what.text())
+        .hex(address as u64)
+        .str("; theap ends the process (SIGABRT). More about the address: THEAP_CRASH_REPORT=1")
+        .send(os);
+}
+
+/// Bytes of a wrong value that [`wrong_option`] shows.
+const SHOWN: usize = 80;
+
+/// Reports a value in the environment that an option does not take.
+#[cold]
+pub fn wrong_option(os: Os, variable: &str, value: &[u8], values: &str) {
+    Line::new()
+        .str("theap: ")
+        .str(variable)
+        .str("=")
+        .raw(&value[..value.len().min(SHOWN)])
+        .str(" is not valid; theap ignores it. Valid: ")
+        .str(values)
+        .send(os);
+}
+
+/// Reports, once in a process, that the hugetlb pool has too few pages of 2 MiB for a growth.
+#[cold]
+pub fn no_hugepages(os: Os, pages: usize) {
+    Line::new()
+        .str("theap: fewer than ")
+        .dec(pages as u64)
+        .str(" hugetlb pages of 2 MiB are free; theap uses transparent hugepages or 4 KiB pages ")
+        .str("instead. To have more: sysctl -w vm.nr_hugepages=N")
+        .send(os);
+}
+
+/// Reports, once in a process, that no hugetlb page of 1 GiB is free.
+#[cold]
+pub fn no_gigantic_page(os: Os) {
+    Line::new()
+        .str("theap: no hugetlb page of 1 GiB is free; theap uses pages of 2 MiB instead. ")
+        .str("To have more: echo N > ")
+        .str("/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages, ")
+        .str("or boot with hugepagesz=1G hugepages=N")
+        .send(os);
+}
+
+/// Reports, once in a process, that memory cannot be locked.
+#[cold]
+pub fn not_locked(os: Os, bytes: usize, why: Error) {
+    Line::new()
+        .str("theap: cannot lock ")
+        .dec(bytes as u64)
+        .str(" bytes in memory (")
+        .show(why)
+        .str("); they stay unlocked and may be swapped out. ")
+        .str("Raise RLIMIT_MEMLOCK: ulimit -l unlimited, or LimitMEMLOCK=infinity in the systemd unit")
+        .send(os);
+}
+
+/// Reports, once in a process, that the system gives no more memory or the heap has no more
+/// addresses.
+#[cold]
+pub fn out_of_memory(os: Os, bytes: usize, why: Error) {
+    Line::new()
+        .str("theap: out of memory: the heap cannot grow by ")
+        .dec(bytes as u64)
+        .str(" bytes (")
+        .show(why)
+        .str("); the request fails (an allocation returns null). Check ulimit -a, ")
+        .str("the control group's memory limit, and THEAP_ADDRESS_SPACE")
+        .send(os);
+}
+
+/// Reports, once in a process, that the warmer could not be started.
+#[cold]
+pub fn no_warmer(os: Os, why: Error) {
+    Line::new()
+        .str("theap: no thread for the warmer (")
+        .show(why)
+        .str("); threads for which the heap grows populate memory themselves, ")
+        .str("as with THEAP_PREFAULT=grow. Check ulimit -u and the control group's pids.max")
+        .send(os);
+}
+
+/// Reports, once in a process, that the warmer may not run where the options say.
+#[cold]
+pub fn warmer_cpus(os: Os) {
+    Line::new()
+        .str("theap: the warmer may run on no CPU of THEAP_WARMER_CPUS; ")
+        .str("it runs on any that the process may use. ")
+        .str("To see those: grep Cpus_allowed_list /proc/PID/status")
+        .send(os);
+}
+
+/// Reports, once in a process, that the warmer hardly runs and pauses.
+#[cold]
+pub fn starved(os: Os) {
+    Line::new()
+        .str("theap: the CPUs of the warmer are busy; it pauses, and threads for which the heap ")
+        .str("grows populate memory themselves. ")
+        .str("Give it another CPU (THEAP_WARMER_CPUS=LIST), or the process CAP_SYS_NICE")
+        .send(os);
+}
+
+/// Reports that not even the smallest heap could be set up.
+#[cold]
+pub fn no_arena(os: Os, why: Error) {
+    Line::new()
+        .str("theap: cannot reserve addresses for the heap (")
+        .show(why)
+        .str("); this allocation fails, and later ones try again. ")
+        .str("Raise the limit: ulimit -v unlimited")
+        .send(os);
+}
+
+/// Reports, once in a process, that a fork may leave the hugetlb pool without a page for a copy.
+/// The parent has moved `moved` of its `pages` hugetlb pages to other pages before the fork; `left`
+/// of them could not be moved.
+#[cold]
+pub fn forked(os: Os, pages: usize, free: usize, moved: usize, left: usize) {
+    let line = Line::new()
+        .str("theap: fork: ")
+        .dec(pages as u64)
+        .str(" hugetlb pages may be copied, and only ")
+        .dec(free as u64)
+        .str(" are free; ");
+    if left == 0 {
+        line.str("theap moved ")
+            .dec(moved as u64)
+            .str(" of them to other pages. To keep them: sysctl -w vm.nr_hugepages=N")
+    } else {
+        line.str("theap could not move ")
+            .dec(left as u64)
+            .str(" of them: a write to one may end in SIGBUS. ")
+            .str("Raise vm.nr_hugepages, or set THEAP_PAGES=thp")
+    }
+    .send(os);
+}
+
+/// Reports that nobody can look at the statistics of the process.
+#[cold]
+pub fn not_published(os: Os, why: Error) {
+    Line::new()
+        .str("theap: cannot publish statistics (")
+        .show(why)
+        .str("); theap stats, top and trace cannot look at this process. ")
+        .str("Check ulimit -f, and that memfd_create is allowed")
+        .send(os);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use theap_platform::Fake;
+
+    /// The greatest numbers of a machine: bytes, pages, and an address.
+    const BYTES: usize = 1 << 46;
+    const PAGES: usize = 1 << 25;
+
+    /// Every message, with values as long as they get.
+    fn all() -> Vec<String> {
+        let fake: &'static Fake = Box::leak(Box::new(Fake::new()));
+        let os = Os::faked(fake);
+        for misuse in [
+            Misuse::DoubleFree,
+            Misuse::NotABlock,
+            Misuse::Foreign,
+            Misuse::BrokenLink,
+            #[cfg(any(debug_assertions, feature = "hardened"))]
+            Misuse::WrongSize,
+            #[cfg(all(feature = "hardened", not(feature = "valgrind")))]
+            Misuse::Overflow,
+            #[cfg(all(feature = "hardened", not(feature = "valgrind")))]
+            Misuse::WriteAfterFree,
+        ] {
+            say_misuse(os, misuse, 0x7fff_ffff_ffff);
+        }
+        wrong_option(os, "THEAP_PAGES", &[b'x'; 1000], "auto, small");
+        no_hugepages(os, PAGES);
+        no_gigantic_page(os);
+        not_locked(os, BYTES, Error::NoMemory);
+        out_of_memory(os, BYTES, Error::Lost);
+        no_warmer(os, Error::NoMemory);
+        warmer_cpus(os);
+        starved(os);
+        no_arena(os, Error::Unsupported);
+        forked(os, PAGES, PAGES, PAGES, 0);
+        forked(os, PAGES, PAGES, PAGES, PAGES);
+        not_published(os, Error::Unsupported);
+        let mut text = vec![0; 16 << 10];
+        let said = str::from_utf8(fake.read_stderr(&mut text)).unwrap();
+        said.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn every_message_is_one_whole_line() {
+        let said = all();
+        for line in &said {
+            println!("{line}");
+            assert!(line.starts_with("theap: "), "{line}");
+            // A line has 256 bytes, with its end; what is longer is cut off.
+            assert!(line.len() < 255, "{} bytes: {line}", line.len());
+        }
+        let misuses = said.iter().filter(|line| line.contains("(SIGABRT)"));
+        assert_eq!(said.len() - misuses.count(), 12, "one line a message");
+    }
+}

@@ -1,0 +1,366 @@
+//! The layout of an arena's metadata.
+//!
+//! ```text
+//! | arena, parts | tables | front of the board | rest of it | heaps | a SuperMeta each |
+//! |---------------- dense ------------------- | ------ committed in steps ---- |
+//! ```
+//!
+//! The dense tables (a byte or a word for each slot or SuperSlab) are accessible from the start and
+//! take memory where they are touched; the rest is committed as heaps and SuperSlabs come to be.
+//! The arena itself lies at the front of its metadata, so that nothing is needed before it.
+#![allow(unsafe_code)] // Places values and tables in raw memory.
+
+use super::Arena;
+use super::affinity::Affinity;
+use super::figures::{Extent, Figures};
+use super::metadata::Metadata;
+use super::node::Node;
+use super::pages::Pages;
+use super::pages::claims::Claims;
+use super::policy::Policy;
+use super::spans::NodeLists;
+use super::spans::stash::Stash;
+use super::supers::Supers;
+use super::supers::avail::{Avail, Bitmap, LEVELS};
+use super::supers::slot_word::SlotWord;
+use crate::classes::CLASS_COUNT;
+use crate::geometry::{SLOT, SUPER};
+use crate::stats::board::MAX_HEAPS;
+use crate::sync::{AtomicU8, AtomicU32, AtomicU64};
+use core::sync::atomic::AtomicU8 as CoreAtomicU8;
+use theap_platform::{HUGE, PAGE};
+
+/// Hands out places, one behind the other.
+struct Carver {
+    at: usize,
+}
+
+impl Carver {
+    fn take(&mut self, bytes: usize, align: usize) -> usize {
+        let at = self.at.next_multiple_of(align);
+        self.at = at + bytes;
+        at
+    }
+
+    /// A place for `count` values, on a cache line of its own.
+    fn values<T>(&mut self, count: usize) -> usize {
+        self.take(count * size_of::<T>(), 64)
+    }
+}
+
+/// The quantities that determine a layout.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    /// Bytes of the range.
+    pub len: usize,
+    /// Nodes that have a part of it.
+    pub nodes: usize,
+    /// CPUs that are possible.
+    pub cpus: usize,
+    /// Bytes of the memory of a heap, a multiple of the page.
+    pub heap_bytes: usize,
+    /// The board is to be published.
+    pub publish: bool,
+}
+
+impl Shape {
+    /// SuperSlabs of the range.
+    pub fn supers(&self) -> usize {
+        self.len / SUPER
+    }
+
+    /// SuperSlabs of a node's part.
+    fn supers_of_node(&self) -> usize {
+        self.supers() / self.nodes.next_power_of_two()
+    }
+
+    /// Heaps that there are places for.
+    fn max_heaps(&self) -> usize {
+        self.supers().clamp(256, MAX_HEAPS)
+    }
+}
+
+/// Offsets of everything in the metadata.
+pub struct Layout {
+    shape: Shape,
+    policy: usize,
+    figures: usize,
+    affinity: usize,
+    supers: usize,
+    pages: usize,
+    lists: usize,
+    nodes: usize,
+    stashes: usize,
+    learned: usize,
+    modes: usize,
+    heap_links: usize,
+    meta_states: usize,
+    bitmaps: usize,
+    words: usize,
+    kinds: usize,
+    heads: usize,
+    board: usize,
+    rings: usize,
+    dense: usize,
+    heaps: usize,
+    metas: usize,
+    total: usize,
+}
+
+impl Layout {
+    /// The layout for a shape.
+    pub fn new(shape: Shape) -> Self {
+        let (nodes, supers, slots) = (shape.nodes, shape.supers(), shape.len / SLOT);
+        let max_heaps = shape.max_heaps();
+        let metas_len = Metadata::len(supers);
+        let rings = Extent::rings_for(max_heaps, shape.publish);
+        let mut carver = Carver { at: 0 };
+        carver.values::<Arena>(1);
+        let policy = carver.values::<Policy>(1);
+        let figures = carver.values::<Figures>(1);
+        let affinity = carver.values::<Affinity>(1);
+        let supers_of = carver.values::<Supers>(nodes);
+        let pages = carver.values::<Pages>(nodes);
+        let lists = carver.values::<NodeLists>(nodes);
+        let nodes_at = carver.values::<Node>(nodes);
+        let stashes = carver.values::<Stash>(shape.cpus * CLASS_COUNT);
+        let learned = carver.take(shape.cpus, 64);
+        let modes = carver.take(supers, 64);
+        let heap_links = carver.take(max_heaps * 4, 64);
+        let meta_states = carver.take(metas_len / HUGE, 64);
+        let bitmaps = carver.take(
+            nodes * LEVELS * bitmap_words(shape.supers_of_node()) * 8,
+            64,
+        );
+        let words = carver.take(supers * 8, PAGE);
+        let kinds = carver.take(slots, PAGE);
+        let heads = carver.take(slots, PAGE);
+        let mut extent = Extent {
+            address: 0,
+            nodes,
+            max_heaps,
+            rings,
+        };
+        extent.address = carver.take(extent.len(), PAGE);
+        let heaps = carver.take(max_heaps * shape.heap_bytes, PAGE);
+        Self {
+            shape,
+            policy,
+            figures,
+            affinity,
+            supers: supers_of,
+            pages,
+            lists,
+            nodes: nodes_at,
+            stashes,
+            learned,
+            modes,
+            heap_links,
+            meta_states,
+            bitmaps,
+            words,
+            kinds,
+            heads,
+            board: extent.address,
+            rings,
+            dense: extent.address + extent.open_from_start(),
+            heaps,
+            metas: carver.take(metas_len, HUGE),
+            total: carver.take(0, PAGE),
+        }
+    }
+
+    /// Bytes at the front that are accessible from the start.
+    pub fn dense(&self) -> usize {
+        self.dense
+    }
+
+    /// Bytes of the whole.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    /// The board of metadata at `meta`.
+    pub fn board(&self, meta: usize) -> Extent {
+        Extent {
+            address: meta + self.board,
+            nodes: self.shape.nodes,
+            max_heaps: self.shape.max_heaps(),
+            rings: self.rings,
+        }
+    }
+}
+
+/// Words of one level's bitmap and its summary, for a node.
+fn bitmap_words(supers: usize) -> usize {
+    let words = supers.div_ceil(64);
+    words + words.div_ceil(64)
+}
+
+/// The places of a layout in memory that is there.
+pub struct Places {
+    meta: usize,
+    layout: Layout,
+}
+
+impl Places {
+    /// The places in metadata at `meta`.
+    ///
+    /// # Safety
+    /// `meta` is a reservation of `layout.total()` bytes, aligned to a hugepage, of which the dense
+    /// part is committed and zero, and which lives as long as the arena. Nobody else uses it, and
+    /// each of the functions below is called once for each of its arguments.
+    pub unsafe fn new(meta: usize, layout: Layout) -> Self {
+        Self { meta, layout }
+    }
+
+    fn table<T>(&self, offset: usize, count: usize) -> &'static [T] {
+        // SAFETY: the tables lie in the dense part, which `new` was promised; they are of atomics,
+        // for which zero is valid, and disjoint by layout.
+        unsafe { core::slice::from_raw_parts((self.meta + offset) as *const T, count) }
+    }
+
+    fn put<T>(&self, offset: usize, index: usize, value: T) -> &'static T {
+        let place = ((self.meta + offset) as *mut T).wrapping_add(index);
+        // SAFETY: a place of its own in the dense part, which `new` was promised.
+        unsafe {
+            place.write(value);
+            &*place
+        }
+    }
+
+    fn all<T>(&self, offset: usize) -> &'static [T] {
+        // SAFETY: the caller has put a value for each node there.
+        unsafe {
+            core::slice::from_raw_parts((self.meta + offset) as *const T, self.layout.shape.nodes)
+        }
+    }
+}
+
+/// The parts, one place each.
+impl Places {
+    /// Places the policy.
+    pub fn put_policy(&self, policy: Policy) -> &'static Policy {
+        self.put(self.layout.policy, 0, policy)
+    }
+
+    /// Places the figures.
+    pub fn put_figures(&self, figures: Figures) -> &'static Figures {
+        self.put(self.layout.figures, 0, figures)
+    }
+
+    /// Places the affinity.
+    pub fn put_affinity(&self, affinity: Affinity) -> &'static Affinity {
+        self.put(self.layout.affinity, 0, affinity)
+    }
+
+    /// Places the slots of a node.
+    pub fn put_supers(&self, node: usize, supers: Supers) -> &'static Supers {
+        self.put(self.layout.supers, node, supers)
+    }
+
+    /// Places the pages of a node.
+    pub fn put_pages(&self, node: usize, pages: Pages) -> &'static Pages {
+        self.put(self.layout.pages, node, pages)
+    }
+
+    /// Places the lists of a node.
+    pub fn put_lists(&self, node: usize, lists: NodeLists) -> &'static NodeLists {
+        self.put(self.layout.lists, node, lists)
+    }
+
+    /// Places a node.
+    pub fn put_node(&self, index: usize, node: Node) {
+        self.put(self.layout.nodes, index, node);
+    }
+
+    /// Places the arena, at the front.
+    pub fn put_arena(&self, arena: Arena) -> &'static Arena {
+        self.put(0, 0, arena)
+    }
+
+    /// The pages of all nodes: the place of the first, and their number.
+    pub fn pages(&self) -> (*const Pages, usize) {
+        let first = (self.meta + self.layout.pages) as *const Pages;
+        (first, self.layout.shape.nodes)
+    }
+
+    /// The lists of all nodes, after they were placed.
+    pub fn lists(&self) -> &'static [NodeLists] {
+        self.all(self.layout.lists)
+    }
+
+    /// All nodes, after they were placed.
+    pub fn nodes(&self) -> &'static [Node] {
+        self.all(self.layout.nodes)
+    }
+}
+
+/// The tables.
+impl Places {
+    /// Addresses of the tables of class bytes and of heads.
+    pub fn slot_tables(&self) -> (usize, usize) {
+        (self.meta + self.layout.kinds, self.meta + self.layout.heads)
+    }
+
+    /// The board.
+    pub fn board(&self) -> Extent {
+        self.layout.board(self.meta)
+    }
+
+    /// A byte for each CPU.
+    pub fn learned(&self) -> &'static [CoreAtomicU8] {
+        self.table(self.layout.learned, self.layout.shape.cpus)
+    }
+
+    /// The stashes of all CPUs.
+    pub fn stashes(&self) -> &'static [Stash] {
+        let count = self.layout.shape.cpus * CLASS_COUNT;
+        self.table(self.layout.stashes, count)
+    }
+
+    /// The metadata of SuperSlabs: its address, and the states of its pieces.
+    pub fn metas(&self) -> (usize, &'static [CoreAtomicU8]) {
+        let pieces = Metadata::len(self.layout.shape.supers()) / HUGE;
+        let states = self.table(self.layout.meta_states, pieces);
+        (self.meta + self.layout.metas, states)
+    }
+
+    /// The links and the memory of heaps.
+    pub fn heaps(&self) -> (&'static [AtomicU32], usize) {
+        let links = self.table(self.layout.heap_links, self.layout.shape.max_heaps());
+        (links, self.meta + self.layout.heaps)
+    }
+
+    /// Bytes of the memory of a heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.layout.shape.heap_bytes
+    }
+
+    /// The SP-SLOT words of a node.
+    pub fn words(&self, node: usize) -> &'static [SlotWord] {
+        let supers = self.layout.shape.supers_of_node();
+        self.table(self.layout.words + node * supers * 8, supers)
+    }
+
+    /// The claims of a node.
+    pub fn claims(&self, node: usize) -> Claims<'static> {
+        let supers = self.layout.shape.supers_of_node();
+        let bytes: &[AtomicU8] = self.table(self.layout.modes + node * supers, supers);
+        Claims::new(bytes)
+    }
+
+    /// The hints of a node.
+    pub fn avail(&self, node: usize) -> Avail<'static> {
+        let supers = self.layout.shape.supers_of_node();
+        let (words, all) = (supers.div_ceil(64), bitmap_words(supers));
+        Avail {
+            levels: core::array::from_fn(|level| {
+                let offset = self.layout.bitmaps + (node * LEVELS + level) * all * 8;
+                let table: &[AtomicU64] = self.table(offset, all);
+                let (words, summary) = table.split_at(words);
+                Bitmap { words, summary }
+            }),
+        }
+    }
+}

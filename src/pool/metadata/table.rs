@@ -1,0 +1,137 @@
+//! The table of all SuperSlabs' metadata: where an entry lies, and how its memory comes and goes.
+#![allow(unsafe_code)] // Metadata is found by address.
+
+use super::{SpanMeta, SuperMeta};
+use crate::geometry::{SpanId, SuperId};
+use crate::pool::affinity::Affinity;
+use crate::pool::policy::Policy;
+use core::sync::atomic::{AtomicU8, Ordering};
+use theap_platform::{Error, HUGE};
+
+/// States of 2 MiB of metadata; 0 is not accessible.
+const COMMITTED: u8 = 1;
+const PREFERS_HUGE: u8 = 2;
+
+/// The metadata of all SuperSlabs. Immutable, and copied into every part of the pool that asks it
+/// often.
+#[derive(Clone, Copy)]
+pub struct Metadata {
+    policy: &'static Policy,
+    affinity: &'static Affinity,
+    metas: *const SuperMeta,
+    /// The state of each 2 MiB of `metas`: nothing, COMMITTED or PREFERS_HUGE.
+    states: &'static [AtomicU8],
+    supers: usize,
+}
+
+// SAFETY: the pointer leads to metadata whose every field says which thread may touch it.
+unsafe impl Send for Metadata {}
+// SAFETY: as for Send.
+unsafe impl Sync for Metadata {}
+
+impl Metadata {
+    /// Bytes of the metadata of so many SuperSlabs: whole hugepages.
+    pub const fn len(supers: usize) -> usize {
+        (supers * size_of::<SuperMeta>()).next_multiple_of(HUGE)
+    }
+
+    /// The metadata of `supers` SuperSlabs, of which nothing is accessible yet.
+    ///
+    /// # Safety
+    /// `metas` is a hugepage-aligned, reserved range of `len(supers)` bytes that lives as long as
+    /// any copy of this and that nobody else uses; `states` has a zero for each 2 MiB of it.
+    pub unsafe fn new(
+        policy: &'static Policy,
+        affinity: &'static Affinity,
+        metas: usize,
+        states: &'static [AtomicU8],
+        supers: usize,
+    ) -> Self {
+        Self {
+            policy,
+            affinity,
+            metas: metas as *const SuperMeta,
+            states,
+            supers,
+        }
+    }
+
+    /// The metadata of a SuperSlab that is or was mapped.
+    #[inline]
+    pub fn of(&self, super_id: SuperId) -> &'static SuperMeta {
+        debug_assert!(super_id.index() < self.supers);
+        // SAFETY: growth commits the metadata of a SuperSlab before it publishes a slot of it, and
+        // never takes it back; zero is valid.
+        unsafe { &*self.metas.add(super_id.index()) }
+    }
+
+    /// The metadata of a span.
+    #[inline]
+    pub fn span(&self, span: SpanId) -> &'static SpanMeta {
+        let (super_id, slot) = span.split();
+        &self.of(super_id).spans[slot]
+    }
+
+    /// The address and the bytes of the metadata of `count` SuperSlabs.
+    pub fn range(&self, super_id: SuperId, count: usize) -> (usize, usize) {
+        (
+            self.metas as usize + super_id.index() * size_of::<SuperMeta>(),
+            count * size_of::<SuperMeta>(),
+        )
+    }
+
+    /// Makes the metadata of `count` SuperSlabs accessible, 2 MiB at a time, on the node that the
+    /// SuperSlabs are bound to, whichever thread touches it first; with `huge` on hugepages where
+    /// the SuperSlabs are, as nine faults a SuperSlab would be most of what a first touch costs.
+    ///
+    /// # Errors
+    /// The system's error; nothing is lost.
+    pub fn commit(&self, super_id: SuperId, count: usize, huge: bool) -> Result<(), Error> {
+        let (metas, os) = (self.metas as usize, self.policy.os());
+        let (address, len) = self.range(super_id, count);
+        for piece in (address - metas) / HUGE..(address + len - metas).div_ceil(HUGE) {
+            let state = &self.states[piece];
+            let at = metas + piece * HUGE;
+            // Two nodes may meet in a piece and do the same twice, which is harmless.
+            // SAFETY: the piece is part of the reservation that `new` was given.
+            unsafe {
+                if state.load(Ordering::Relaxed) == 0 {
+                    os.commit(at, HUGE)?;
+                    let first = SuperId((piece * HUGE / size_of::<SuperMeta>()) as u32);
+                    if let Some(node) = self.affinity.binding(first) {
+                        // Elsewhere it is slower, nothing else.
+                        let _ = os.bind(at, HUGE, node);
+                    }
+                    self.policy.lock_memory(at, HUGE);
+                    state.fetch_max(COMMITTED, Ordering::Relaxed);
+                }
+                if huge && state.load(Ordering::Relaxed) < PREFERS_HUGE {
+                    os.prefer_huge(at, HUGE);
+                    state.fetch_max(PREFERS_HUGE, Ordering::Relaxed);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Touches the metadata of `count` SuperSlabs.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn populate(&self, super_id: SuperId, count: usize) -> Result<(), Error> {
+        let (address, len) = self.range(super_id, count);
+        // SAFETY: the metadata of what is or was mapped is committed; populating keeps contents.
+        unsafe { self.policy.os().populate(address, len) }
+    }
+
+    /// Gives the memory of a SuperSlab's metadata back to the system; it reads zero afterwards.
+    ///
+    /// # Safety
+    /// No slot of the SuperSlab is in use, and none can be taken meanwhile.
+    pub unsafe fn purge(&self, super_id: SuperId) {
+        let (address, len) = self.range(super_id, 1);
+        // SAFETY: nobody relies on the contents, as this function's Safety section asks; zero is
+        // valid at any moment.
+        let _ = unsafe { self.policy.os().purge(address, len) };
+    }
+}

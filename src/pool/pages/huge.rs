@@ -1,0 +1,184 @@
+//! Room for runs that are larger than a SuperSlab or aligned to several: whole SuperSlabs and then
+//! the first slots of one more. They are found and mapped under the growth lock.
+
+use super::Pages;
+use crate::geometry::{NodeSuper, SLOT, SLOTS, SUPER, SlotId};
+use crate::pool::supers::{SlotRun, for_each_super};
+use theap_platform::Error;
+
+/// A run that is being assembled: all of its SuperSlabs are whole but the last one.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    /// The slots of the run.
+    pub len: usize,
+    /// The SuperSlabs of the run, the last one maybe in part.
+    supers: usize,
+}
+
+impl Shape {
+    /// The shape of a run of `len` slots.
+    pub fn new(len: usize) -> Self {
+        Self {
+            len,
+            supers: len.div_ceil(SLOTS),
+        }
+    }
+
+    /// The slots of the `k`-th SuperSlab.
+    fn part(self, k: usize) -> usize {
+        (self.len - k * SLOTS).min(SLOTS)
+    }
+}
+
+/// The end of a search for room.
+pub enum Huge {
+    /// Room among what is mapped, and holes.
+    Found(SlotRun),
+    /// The node has grown.
+    Grown(SlotRun),
+}
+
+impl Pages {
+    /// Takes a run whose first SuperSlab is at a multiple of `align` SuperSlabs in memory.
+    pub fn acquire_huge(&self, len: usize, align: usize) -> Option<Huge> {
+        let shape = Shape::new(len);
+        if shape.supers > self.supers.count() {
+            self.say_out_of_memory(len.saturating_mul(SLOT), Error::NoMemory);
+            return None;
+        }
+        let _growth = self.growth.lock();
+        if let Some(run) = self.find_huge(shape, align) {
+            return Some(Huge::Found(run));
+        }
+        let frontier = self.claims.frontier();
+        if self.aligned(frontier, align) == frontier
+            && let Some(i) = self.add_gigantic(len)
+        {
+            return Some(Huge::Found(self.published(i, len)));
+        }
+        self.grow_huge(shape, align).map(Huge::Grown)
+    }
+
+    /// The first SuperSlab from `i` on at a multiple of `align` SuperSlabs in memory.
+    fn aligned(&self, i: NodeSuper, align: usize) -> NodeSuper {
+        let base = self.address(NodeSuper(0)) / SUPER;
+        NodeSuper(((base + i.index()).next_multiple_of(align) - base) as u32)
+    }
+
+    /// Takes a run below the frontier.
+    fn find_huge(&self, shape: Shape, align: usize) -> Option<SlotRun> {
+        if self.claims.holes() == 0 && !self.supers.may_have_whole() {
+            return None;
+        }
+        let mut i = self.aligned(NodeSuper(0), align);
+        while i.index() + shape.supers <= self.claims.frontier().index() {
+            match self.claim_run(i, shape) {
+                Ok(run) => return Some(run),
+                Err(blocked) => i = self.aligned(blocked.add(1), align),
+            }
+        }
+        None
+    }
+
+    /// Maps a run behind the frontier.
+    fn grow_huge(&self, shape: Shape, align: usize) -> Option<SlotRun> {
+        let bytes = shape.len.saturating_mul(SLOT);
+        let mut i = self.aligned(self.claims.frontier(), align);
+        while i.index() + shape.supers <= self.supers.count() {
+            match self.map_run(i, shape) {
+                Ok(run) => return Some(run),
+                // What was lost, or where the warmer is at work.
+                Err(Error::Lost) => i = self.aligned(i.add(1), align),
+                Err(error) => {
+                    self.say_out_of_memory(bytes, error);
+                    return None;
+                }
+            }
+        }
+        self.say_out_of_memory(bytes, Error::NoMemory);
+        None
+    }
+
+    /// Maps a run behind the frontier, all of it or nothing. SuperSlabs that are bound to different
+    /// nodes are mapped one by one: those before a failure stay, free.
+    fn map_run(&self, i: NodeSuper, shape: Shape) -> Result<SlotRun, Error> {
+        if self.ground.affinity.interleaves() {
+            return self.claim_run(i, shape).map_err(|blocked| {
+                if self.claims.is_free(blocked) {
+                    Error::NoMemory
+                } else {
+                    Error::Lost
+                }
+            });
+        }
+        if !self.claims.claim(i, shape.supers) {
+            return Err(Error::Lost);
+        }
+        self.map_claimed(i, shape.supers, shape.len)?;
+        Ok(self.published(i, shape.len))
+    }
+
+    /// Takes the run at a SuperSlab if all of it is free or can be mapped; else the SuperSlab that
+    /// is in the way, and nothing is taken.
+    fn claim_run(&self, i: NodeSuper, shape: Shape) -> Result<SlotRun, NodeSuper> {
+        let usable = |k: &usize| {
+            let part = i.add(*k);
+            self.claims.is_free(part) || self.supers.slots(part).has_run(shape.part(*k))
+        };
+        // From the end, as a SuperSlab in the way then skips the most.
+        if let Some(k) = (0..shape.supers).rev().find(|k| !usable(k)) {
+            return Err(i.add(k));
+        }
+        let mut fresh = true;
+        for k in 0..shape.supers {
+            let Some(reads_zero) = self.take_part(i.add(k), shape.part(k)) else {
+                (0..k).for_each(|k| self.put_back(i.add(k), shape.part(k)));
+                return Err(i.add(k));
+            };
+            fresh &= reads_zero;
+        }
+        Ok(SlotRun {
+            slot: self.supers.id(i).slot(0),
+            len: shape.len,
+            fresh,
+        })
+    }
+
+    /// Takes the first `len` slots of a SuperSlab, which is mapped for that if it is not. Whether
+    /// they read zero.
+    fn take_part(&self, i: NodeSuper, len: usize) -> Option<bool> {
+        if !self.claims.is_free(i) {
+            return self.supers.take_exact(i, 0, len);
+        }
+        if !self.claims.claim(i, 1) || self.map_claimed(i, 1, len).is_err() {
+            return None;
+        }
+        self.supers.count_published(len);
+        Some(true)
+    }
+
+    /// Takes exactly the slots `slot..slot + len` of this node, mapping none; false if one of them
+    /// is in use.
+    pub fn extend(&self, slot: SlotId, len: usize) -> bool {
+        let end_of_node = self.supers.first().add(self.supers.count()).slot(0);
+        if slot.index() + len > end_of_node.index() {
+            return false;
+        }
+        let mut taken = 0;
+        for_each_super(slot, len, |super_id, first, part| {
+            let i = self.supers.local(super_id);
+            // After the first refusal `taken` no longer reaches the SuperSlab, and nothing more is
+            // taken.
+            if super_id.slot(first) == slot.add(taken)
+                && self.mode(i).is_some()
+                && self.supers.take_exact(i, first, part).is_some()
+            {
+                taken += part;
+            }
+        });
+        if taken < len {
+            self.release_slots(slot, taken);
+        }
+        taken == len
+    }
+}

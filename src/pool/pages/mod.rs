@@ -1,0 +1,26 @@
+//! The pages of a node: which SuperSlabs are mapped, on which pages, and how memory comes from the
+//! system and goes back.
+//!
+//! `claims` is the protocol that says who may map a SuperSlab; `node_pages` keeps the page modes;
+//! `grow` adds SuperSlabs and `huge` the runs that are larger than one; `prefault` touches memory
+//! before it is used; `purge` gives it back; `collapse` turns small pages into hugepages; `fork`
+//! keeps hugetlb pages safe across a fork.
+
+pub mod claims;
+
+cfg_if::cfg_if! {
+    if #[cfg(not(loom))] {
+        mod collapse;
+        pub mod fork;
+        mod grow;
+        mod huge;
+        mod moving;
+        mod node_pages;
+        mod prefault;
+        mod purge;
+
+        pub use grow::Grown;
+        pub use huge::Huge;
+        pub use node_pages::Pages;
+    }
+}

@@ -1,0 +1,168 @@
+//! Giving memory back to the system.
+//!
+//! A SuperSlab whose slots are all free is taken as a whole (all ABSENT), so nobody can take a slot
+//! of it meanwhile. Small and transparent pages are dropped in place and the slots become FRESH. A
+//! hugetlb page goes back to its pool and leaves a hole, since touching it again could meet an
+//! empty pool. A 1 GiB page is never given back. A SuperSlab in use gives its EMPTY slots back only
+//! on small pages: splitting a hugepage would cost more than it brings.
+#![allow(unsafe_code)] // Purges and unmaps memory.
+
+use super::Pages;
+use crate::geometry::{NodeSuper, SLOT, SLOTS, SUPER, SlotId};
+use crate::pool::supers::slot_word::Slots;
+use crate::stats::events::EventKind;
+use theap_platform::{Error, PageMode};
+
+/// SuperSlabs that a free gives back at once, beyond the one that it made free.
+const AT_ONCE: usize = 2;
+/// SuperSlabs that a free looks at for that: untouched ones cannot be given back.
+const LOOKED_AT: usize = 64;
+
+impl Pages {
+    /// After a SuperSlab became free: purges it if the node keeps more warm memory than it should.
+    pub(super) fn trim(&self, i: NodeSuper) {
+        // What the warmer gives back, no other thread's free has to wait for.
+        if self.has_warmer() || !self.has_too_much() {
+            return;
+        }
+        let bytes = self.purge_super(i, false);
+        // A program that retains nothing wants to see everything go.
+        let policy = self.ground.policy;
+        if policy.config().retain > 0 && policy.learns() {
+            self.supers.decay().gave(bytes / SLOT);
+        }
+    }
+
+    pub(super) fn has_too_much(&self) -> bool {
+        let policy = self.ground.policy;
+        let kept = policy.config().retain / SLOT + self.supers.decay().kept();
+        self.supers.warm() > kept && !policy.is_sealed()
+    }
+
+    /// After slots were given back: what the node has learned to keep and did not need for a while
+    /// goes, a few SuperSlabs at a time, as the caller waits for it.
+    #[cold]
+    pub(super) fn trim_idle(&self) {
+        let (policy, supers) = (self.ground.policy, self.supers);
+        let retain = policy.config().retain / SLOT;
+        let (now, decay) = (policy.os().recently(), policy.decay());
+        supers.decay().end_period(now, decay, supers.warm(), retain);
+        if !self.has_too_much() || self.has_warmer() {
+            return;
+        }
+        // What was never used is there because somebody asked for it (`warm_up`, `reserve`).
+        let gone = |i: &NodeSuper| supers.slots(*i).has_empty() && self.purge_super(*i, false) > 0;
+        let looked_at = supers.offered_whole().take(LOOKED_AT);
+        let _ = looked_at.filter(gone).take(AT_ONCE).count();
+    }
+
+    /// For the warmer, which has the lock of `unmapping`: gives up to `count` free SuperSlabs with
+    /// memory back, but for the `keep` first ones. `each` is told the bytes of every one.
+    pub fn give_back(&self, keep: usize, count: usize, mut each: impl FnMut(usize)) {
+        let beyond = self.supers.whole().filter(|&i| self.has_memory(i));
+        for i in beyond.skip(keep).take(count) {
+            each(self.purge_super(i, true));
+        }
+    }
+
+    /// Whether a free SuperSlab has pages: those that the warmer prepared, or those that threads
+    /// touched.
+    pub fn has_memory(&self, i: NodeSuper) -> bool {
+        self.is_populated(i) || self.supers.slots(i).has_empty()
+    }
+
+    /// Gives all free memory of the node back, as far as pages allow. The bytes given back.
+    pub fn purge(&self) -> usize {
+        self.mapped_supers()
+            .map(|i| match self.purge_super(i, false) {
+                0 if self.mode(i) == Some(PageMode::Small) => self.purge_slots(i),
+                whole => whole,
+            })
+            .sum()
+    }
+
+    /// Purges a SuperSlab whose slots are all free, its metadata included. `warmer`: the caller is
+    /// the warmer.
+    fn purge_super(&self, i: NodeSuper, warmer: bool) -> usize {
+        let Some(mode) = self.mode(i).filter(|&mode| mode != PageMode::Hugetlb1g) else {
+            return 0;
+        };
+        let fresh_too = warmer || mode == PageMode::Hugetlb;
+        let Some(before) = self.supers.begin_purge(i, fresh_too) else {
+            return 0;
+        };
+        if mode == PageMode::Hugetlb {
+            return self.unmap_super(i, before, warmer);
+        }
+        // SAFETY: all slots are ABSENT: nobody uses the SuperSlab.
+        if unsafe { self.drop_pages(self.address(i), SUPER, mode) }.is_err() {
+            self.supers.not_purged(i, before);
+            return 0;
+        }
+        self.claims.unmark(i);
+        if mode == PageMode::Small {
+            // What is left in the metadata of a SuperSlab without spans means nothing, but for
+            // remote words, which are zero. On hugepages the metadata stays: dropping 36 KiB of a
+            // hugepage splits it. SAFETY: no slot of the SuperSlab is in use, nor can one be taken.
+            unsafe { self.ground.metadata.purge(self.supers.id(i)) };
+        }
+        self.supers.purged(i, before);
+        let slots = if warmer {
+            SLOTS
+        } else {
+            before.empty_count() as usize
+        };
+        slots * SLOT
+    }
+
+    fn unmap_super(&self, i: NodeSuper, before: Slots, warmer: bool) -> usize {
+        // A fork that looks after hugetlb pages finds them all mapped.
+        let lock = (!warmer).then(|| self.unmapping().lock());
+        let (os, address, mode) = (self.ground.policy.os(), self.address(i), PageMode::Hugetlb);
+        // SAFETY: all slots are ABSENT: nobody uses the SuperSlab.
+        let unmap = || unsafe { os.unmap(address, SUPER, mode) };
+        let unmapped = (self.ground.figures).recorded(EventKind::Unmap, mode as u8, SUPER, unmap);
+        match unmapped {
+            Ok(()) => {
+                self.set_unmapped(i);
+                self.supers.unmapped(before);
+                SUPER
+            }
+            Err(Error::Lost) => {
+                self.set_lost(i);
+                self.supers.unmapped(before);
+                0
+            }
+            Err(_) => {
+                drop(lock);
+                self.supers.not_purged(i, before);
+                0
+            }
+        }
+    }
+
+    /// Purges the EMPTY slots of a SuperSlab on small pages that is in use.
+    fn purge_slots(&self, i: NodeSuper) -> usize {
+        let purge = |slot: SlotId, len: usize| {
+            let address = self.ground.addresses.address_of(slot);
+            // SAFETY: the slots are ABSENT: nobody uses them.
+            let purged = unsafe { self.drop_pages(address, len * SLOT, PageMode::Small) }.is_ok();
+            if purged {
+                self.claims.unmark(i);
+            }
+            purged
+        };
+        self.supers.purge_empty(i, purge) * SLOT
+    }
+
+    /// Drops the contents of a mapped range, which stays mapped, and records that.
+    ///
+    /// # Safety
+    /// Nobody uses the range.
+    unsafe fn drop_pages(&self, address: usize, len: usize, mode: PageMode) -> Result<(), Error> {
+        let os = self.ground.policy.os();
+        // SAFETY: nobody uses the range, as this function's Safety section asks.
+        let purge = || unsafe { os.purge(address, len) };
+        (self.ground.figures).recorded(EventKind::Purge, mode as u8, len, purge)
+    }
+}

@@ -1,0 +1,176 @@
+//! The policy of a heap: its options as they were at start, and the switches that a running process
+//! turns.
+//!
+//! Everything here is either immutable or one atomic word; any thread may read and turn every
+//! switch.
+#![allow(unsafe_code)] // Locks ranges of memory.
+
+mod budget;
+
+pub use budget::{Budget, SHARE};
+
+use crate::config::Config;
+use crate::gate::Gate;
+use crate::messages::{self, OnceMessage};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use theap_platform::Os;
+
+/// Options and switches of a heap.
+pub struct Policy {
+    os: Os,
+    config: Config,
+    gate: Gate,
+    budget: Budget,
+    secret: usize,
+    /// The capacities of magazines may change.
+    learns: AtomicBool,
+    /// The system must not be asked for anything.
+    sealed: AtomicBool,
+    /// This process was forked from the one that made the heap.
+    child: AtomicBool,
+    /// Forks after which pages may still be shared with a child.
+    forks: AtomicU32,
+    /// A bit for each message that was given: each is given once a process.
+    said: AtomicU32,
+    /// Counts what a sealed heap refused.
+    refusals: &'static AtomicU64,
+}
+
+impl Policy {
+    /// The policy of a heap with these options and a range of `len` bytes. `refusals` is where
+    /// refusals are counted.
+    pub fn new(os: Os, config: Config, len: usize, refusals: &'static AtomicU64) -> Self {
+        let budget = match config.budget {
+            0 => os.total_memory().min(len as u64) as usize / SHARE,
+            bytes => bytes,
+        };
+        Self {
+            os,
+            config,
+            gate: Gate::new(config.front, config.classes),
+            budget: Budget::new(budget),
+            secret: os.random() as usize,
+            learns: AtomicBool::new(config.learn),
+            sealed: AtomicBool::new(false),
+            child: AtomicBool::new(false),
+            forks: AtomicU32::new(0),
+            said: AtomicU32::new(0),
+            refusals,
+        }
+    }
+
+    /// The operating system.
+    #[inline]
+    pub fn os(&self) -> Os {
+        self.os
+    }
+
+    /// The options, with the environment's on top.
+    #[inline]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The gate: which front serves which class.
+    #[inline]
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// The budget that magazines and kept spans of all threads share.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// The secret that the links of the classic front are XORed with.
+    #[inline]
+    pub fn secret(&self) -> usize {
+        self.secret
+    }
+
+    /// Lets the capacities of magazines change, or freezes them.
+    pub fn set_learning(&self, on: bool) {
+        self.learns.store(on, Ordering::Relaxed);
+    }
+
+    /// Whether the capacities of magazines may change. Those of a sealed heap may not: it takes no
+    /// memory.
+    pub fn learns(&self) -> bool {
+        self.learns.load(Ordering::Relaxed) && !self.is_sealed()
+    }
+
+    /// The time in nanoseconds after which unneeded memory is given back and unneeded learning is
+    /// forgotten.
+    pub fn decay(&self) -> u64 {
+        self.config.decay.saturating_mul(1_000_000)
+    }
+
+    /// Forbids or allows asking the system for anything.
+    pub fn set_sealed(&self, on: bool) {
+        self.sealed.store(on, Ordering::SeqCst);
+        theap_platform::spin_only(on);
+    }
+
+    /// Whether the system must not be asked for anything.
+    #[inline]
+    pub fn is_sealed(&self) -> bool {
+        self.sealed.load(Ordering::Relaxed)
+    }
+
+    /// Whether a step that needs the system must be refused now. A refusal is counted.
+    pub fn refuses(&self) -> bool {
+        let sealed = self.is_sealed();
+        if sealed {
+            self.refusals.fetch_add(1, Ordering::Relaxed);
+        }
+        sealed
+    }
+
+    /// True for the first caller of a process that has this message to give, if messages are on.
+    pub fn first_to_say(&self, what: OnceMessage) -> bool {
+        let bit = 1 << what as u32;
+        self.config.messages
+            && !self.is_sealed()
+            && self.said.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+
+    /// Notes that this process is a forked child.
+    pub fn set_child(&self) {
+        self.child.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this process is a forked child.
+    pub fn is_child(&self) -> bool {
+        self.child.load(Ordering::Relaxed)
+    }
+
+    /// Notes a fork. The number of forks before it after which pages may still be shared.
+    pub fn begin_fork(&self) -> usize {
+        self.forks.fetch_add(1, Ordering::Relaxed) as usize
+    }
+
+    /// The number of forks after which pages may still be shared with a child.
+    pub fn forks(&self) -> usize {
+        self.forks.load(Ordering::Relaxed) as usize
+    }
+
+    /// Notes that no page is shared with a child any more.
+    pub fn forget_forks(&self) {
+        self.forks.store(0, Ordering::Relaxed);
+    }
+
+    /// Locks memory in RAM if the options say so. A refusal costs the guarantee only, and is
+    /// reported once.
+    ///
+    /// # Safety
+    /// The range was committed or mapped by the heap.
+    pub unsafe fn lock_memory(&self, address: usize, len: usize) {
+        if self.config.lock
+            // SAFETY: the heap's memory, as this function's Safety section asks.
+            && let Err(error) = unsafe { self.os.lock(address, len) }
+            && self.first_to_say(OnceMessage::Unlocked)
+        {
+            messages::not_locked(self.os, len, error);
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The lists of partial spans of a node, one a class, each behind a lock of its own.
+#![allow(unsafe_code)] // Frees locks by force, after fork.
+
+use super::queue::SpanQueue;
+use crate::classes::{CLASS_COUNT, CLASSES};
+use crate::geometry::{ClassId, Kind, SLOTS, SpanId};
+use crate::messages::{Misuse, misuse};
+use crate::pool::ground::Ground;
+use crate::pool::metadata::ownership::POOL;
+use crate::pool::pages::Pages;
+use crate::stats::board::NodeBoard;
+use core::sync::atomic::Ordering;
+use theap_platform::{Guard, Mutex, Rank};
+
+/// Tries after which a taker of a partial span looks elsewhere, and a giver sleeps. A list's lock
+/// is held for some tens of ns unless its holder is preempted, and steady state is to have no
+/// system call.
+const TAKER_TRIES: usize = 1 << 10;
+const GIVER_TRIES: usize = 1 << 18;
+/// Spans of one class that a sweep before growth looks at.
+const SWEEP: usize = 16;
+
+/// The partial spans of a node, and how spans become slots again.
+pub struct NodeLists {
+    ground: Ground,
+    pages: &'static Pages,
+    lists: [Mutex<SpanQueue>; CLASS_COUNT],
+    board: &'static NodeBoard,
+}
+
+impl NodeLists {
+    /// Empty lists of the node with these pages and figures.
+    pub fn new(ground: Ground, pages: &'static Pages, board: &'static NodeBoard) -> Self {
+        Self {
+            ground,
+            pages,
+            lists: core::array::from_fn(|_| Mutex::new(Rank::Partial, SpanQueue::default())),
+            board,
+        }
+    }
+
+    /// The list of a class, if its lock is to be had soon.
+    fn try_list(&self, class: ClassId, tries: usize) -> Option<Guard<'_, SpanQueue>> {
+        self.lists[class.index()].try_lock_often(tries)
+    }
+
+    /// Puts a span that is the pool's on its list.
+    pub fn push(&self, class: ClassId, span: SpanId) {
+        self.try_list(class, GIVER_TRIES)
+            .unwrap_or_else(|| self.lists[class.index()].lock())
+            .push(span, &self.ground.metadata);
+    }
+
+    /// Takes the oldest span of a list; `None` if it is empty, or if others have its lock for long.
+    pub fn pop(&self, class: ClassId) -> Option<SpanId> {
+        let mut list = self.try_list(class, TAKER_TRIES)?;
+        if list.is_empty() {
+            None
+        } else {
+            list.pop(&self.ground.metadata)
+        }
+    }
+
+    fn len(&self, class: ClassId) -> usize {
+        self.lists[class.index()].lock().len()
+    }
+
+    /// Before growth: releases spans of the lists whose blocks have all come home by remote frees.
+    /// Looks at a bounded number of spans. True if any was released.
+    pub fn sweep(&self) -> bool {
+        let mut any = false;
+        for class in ClassId::all() {
+            any |= self.sweep_class(class, self.len(class).min(SWEEP));
+        }
+        any
+    }
+
+    /// Releases spans of all lists whose blocks have all come home, whatever their number.
+    pub fn sweep_all(&self) {
+        for class in ClassId::all() {
+            self.sweep_class(class, self.len(class));
+        }
+    }
+
+    fn sweep_class(&self, class: ClassId, count: usize) -> bool {
+        let mut any = false;
+        for _ in 0..count {
+            let Some(span) = self.pop(class) else {
+                break;
+            };
+            any |= self.release_or_keep(class, span);
+        }
+        any
+    }
+
+    /// Collects a span taken from a list, which nobody else can find while its owner is POOL and it
+    /// is on no list.
+    fn release_or_keep(&self, class: ClassId, span: SpanId) -> bool {
+        let meta = self.ground.metadata.span(span);
+        debug_assert_eq!(meta.shake.owner(), POOL);
+        if let Err(address) = super::table::collect(&self.ground, span) {
+            misuse(self.ground.policy.os(), Misuse::DoubleFree, address);
+        }
+        if meta.free.get() == u32::from(CLASSES[class.index()].blocks) {
+            self.release(span);
+            return true;
+        }
+        self.push(class, span);
+        false
+    }
+
+    /// Gives back the slots of a span whose blocks are all free and that the caller owns.
+    pub fn release(&self, span: SpanId) {
+        let meta = self.ground.metadata.span(span);
+        let len = meta.slots.get() as usize;
+        self.count(ClassId::new(usize::from(meta.class.get())), -1);
+        meta.shake.release();
+        self.pages.release_slots(span.slot(), len);
+    }
+
+    /// Counts spans of the class that came to be or ended.
+    pub fn count(&self, class: ClassId, change: i64) {
+        self.board.spans[class.index()].fetch_add(change as u64, Ordering::Relaxed);
+    }
+
+    /// Counts slots of runs that came to be or ended.
+    pub fn count_run(&self, was: usize, is: usize) {
+        let change = (is as u64).wrapping_sub(was as u64);
+        self.board.run_slots.fetch_add(change, Ordering::Relaxed);
+    }
+
+    /// Takes the locks of all lists, before fork.
+    pub fn lock(&self) {
+        for list in &self.lists {
+            list.lock_for_fork();
+        }
+    }
+
+    /// Frees the locks that `lock` took, in the parent or in the child.
+    ///
+    /// # Safety
+    /// This thread (or in a child, the thread that forked) called `lock` before.
+    pub unsafe fn unlock(&self) {
+        for list in &self.lists {
+            // SAFETY: this thread holds the lock, as this function's Safety section asks.
+            unsafe { list.force_unlock() };
+        }
+    }
+
+    /// Calls `each` with every list, for checks.
+    #[cfg(any(test, debug_assertions))]
+    pub fn each_list(&self, mut each: impl FnMut(ClassId, &SpanQueue)) {
+        for class in ClassId::all() {
+            each(class, &self.lists[class.index()].lock());
+        }
+    }
+
+    /// The slots of spans and runs that are counted on the board.
+    #[cfg(any(test, debug_assertions))]
+    pub fn counted_slots(&self) -> u64 {
+        let spans = self.board.spans.iter().zip(&CLASSES);
+        let slots = spans
+            .map(|(spans, class)| spans.load(Ordering::Relaxed) * u64::from(class.slots))
+            .sum::<u64>();
+        slots + self.board.run_slots.load(Ordering::Relaxed)
+    }
+
+    /// Counts the node's spans and the slots of its runs anew. Nobody else is inside the allocator.
+    pub fn recount(&self) {
+        let (mut spans, mut run_slots) = ([0; CLASS_COUNT], 0);
+        let Ground {
+            addresses,
+            metadata,
+            ..
+        } = self.ground;
+        for i in self.pages.mapped_supers() {
+            let id = self.pages.supers().id(i);
+            let heads = (0..SLOTS)
+                .map(|at| id.slot(at))
+                .filter(|&slot| addresses.distance(slot) == 0);
+            for slot in heads {
+                match addresses.kind(slot) {
+                    Kind::Free => {}
+                    Kind::Class(class) => spans[class.index()] += 1,
+                    Kind::Large | Kind::Huge => {
+                        run_slots += u64::from(metadata.span(slot.span()).slots.get());
+                    }
+                }
+            }
+        }
+        self.board.run_slots.store(run_slots, Ordering::Relaxed);
+        for (count, spans) in self.board.spans.iter().zip(spans) {
+            count.store(spans, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Spans without an owner, and how a span comes to be and ends.
+
+use super::stash::Stash;
+use super::{NodeLists, Stage};
+use crate::classes::{CLASS_COUNT, CLASSES};
+use crate::geometry::{ClassId, Kind, NodeIndex, SpanId};
+use crate::pool::ground::Ground;
+use crate::pool::metadata::ownership::FREE;
+use crate::pool::supers::SlotRun;
+use theap_platform::Cpu;
+
+/// The spans of a heap: the stashes of its CPUs, and the lists of its nodes.
+pub struct Spans {
+    ground: Ground,
+    /// CLASS_COUNT stashes for each CPU.
+    stashes: &'static [Stash],
+    lists: &'static [NodeLists],
+}
+
+impl Spans {
+    /// Empty stashes, `CLASS_COUNT` for each CPU, before the lists of all nodes.
+    pub fn new(ground: Ground, stashes: &'static [Stash], lists: &'static [NodeLists]) -> Self {
+        debug_assert_eq!(stashes.len(), ground.affinity.cpus() * CLASS_COUNT);
+        Self {
+            ground,
+            stashes,
+            lists,
+        }
+    }
+
+    /// The lists of the node that a span belongs to.
+    #[inline]
+    fn lists_of(&self, span: SpanId) -> &'static NodeLists {
+        &self.lists[self.ground.addresses.node_of(span.slot()).index()]
+    }
+
+    /// The stash of a class on a CPU; CPUs beyond those possible at start share those of others.
+    fn stash(&self, cpu: usize, class: ClassId) -> &'static Stash {
+        let cpu = cpu % self.ground.affinity.cpus();
+        &self.stashes[cpu * CLASS_COUNT + class.index()]
+    }
+
+    fn class_of(&self, span: SpanId) -> ClassId {
+        ClassId::new(usize::from(self.ground.metadata.span(span).class.get()))
+    }
+
+    /// Keeps a span that is the pool's already: in a stash of this CPU, else on the list of its
+    /// node.
+    pub fn put_partial(&self, span: SpanId) {
+        let class = self.class_of(span);
+        let cpu = self.ground.affinity.current_cpu();
+        let node = self.ground.addresses.node_of(span.slot());
+        // A stash serves threads of its CPU, and so of its CPU's node.
+        if self.ground.affinity.node_of_cpu(cpu) != Some(node)
+            || !self.stash(cpu.0 as usize, class).put(span)
+        {
+            self.lists[node.index()].push(class, span);
+        }
+    }
+
+    /// Takes a span of the class for heap `me`: of this CPU's stash, the node's list, another CPU's
+    /// stash. The span may turn out to be full.
+    pub fn take_partial(
+        &self,
+        node: NodeIndex,
+        class: ClassId,
+        me: u64,
+    ) -> Option<(SpanId, Stage)> {
+        let affinity = self.ground.affinity;
+        let cpu = affinity.current_cpu().0 as usize;
+        let mine = |span: &SpanId| {
+            let same = self.ground.addresses.node_of(span.slot()) == node;
+            if !same {
+                // The thread has moved since the span was stashed; its list is where its own node
+                // looks.
+                self.lists_of(*span).push(class, *span);
+            }
+            same
+        };
+        let (span, stage) = if let Some(span) = self.stash(cpu, class).take().filter(mine) {
+            (span, Stage::Stash)
+        } else if let Some(span) = self.lists[node.index()].pop(class) {
+            (span, Stage::Partial)
+        } else {
+            let span = (0..affinity.cpus())
+                .filter(|&other| {
+                    other != cpu && affinity.node_of_cpu(Cpu(other as u32)) == Some(node)
+                })
+                .find_map(|other| self.stash(other, class).take())
+                .filter(mine)?;
+            (span, Stage::Partial)
+        };
+        self.ground.metadata.span(span).shake.take_from_pool(me);
+        Some((span, stage))
+    }
+
+    /// Moves what remote frees have set into the free bits of a span that the caller owns; whether
+    /// there was any.
+    ///
+    /// # Errors
+    /// The address of a block that came home although it was free already.
+    #[inline]
+    pub fn collect(&self, span: SpanId) -> Result<bool, usize> {
+        collect(&self.ground, span)
+    }
+
+    /// Gives back the slots of a span whose blocks are all free and that the caller owns.
+    pub fn release(&self, span: SpanId) {
+        self.lists_of(span).release(span);
+    }
+
+    /// Turns free slots into a span of the class, owned by heap `me`, all blocks free.
+    pub fn make(&self, run: SlotRun, class: ClassId, me: u64) -> SpanId {
+        let Ground {
+            addresses,
+            metadata,
+            ..
+        } = &self.ground;
+        let span = run.slot.span();
+        addresses.dress(run.slot, run.len, Kind::Class(class));
+        let (super_id, slot) = span.split();
+        let (metas, meta) = (metadata.of(super_id), metadata.span(span));
+        debug_assert_eq!(meta.shake.owner(), FREE);
+        let blocks = u32::from(CLASSES[class.index()].blocks);
+        let full = (blocks / 64) as usize;
+        for index in 0..full {
+            metas.free(slot, index).set(!0);
+        }
+        let mut words = full;
+        if blocks % 64 != 0 {
+            metas.free(slot, full).set((1 << (blocks % 64)) - 1);
+            words += 1;
+        }
+        meta.summary
+            .set(if words == 64 { !0 } else { (1 << words) - 1 });
+        meta.free.set(blocks);
+        meta.fresh_from.set(if run.fresh { 0 } else { blocks });
+        meta.slots.set(run.len as u32);
+        meta.class.set(class.index() as u8);
+        meta.listed.set(false);
+        meta.set_last_owner(me);
+        metadata.forget_lives(span, class);
+        meta.shake.claim(me);
+        self.lists_of(span).count(class, 1);
+        span
+    }
+
+    /// Moves all stashed spans to the lists of their nodes.
+    pub fn empty_stashes(&self) {
+        for class in ClassId::all() {
+            for cpu in 0..self.ground.affinity.cpus() {
+                while let Some(span) = self.stash(cpu, class).take() {
+                    self.lists_of(span).push(class, span);
+                }
+            }
+        }
+    }
+
+    /// Calls `each` with every stashed span, for checks.
+    #[cfg(any(test, debug_assertions))]
+    pub fn each_stashed(&self, mut each: impl FnMut(ClassId, SpanId)) {
+        for (at, stash) in self.stashes.iter().enumerate() {
+            let class = ClassId::new(at % CLASS_COUNT);
+            stash.spans().for_each(|span| each(class, span));
+        }
+    }
+}
+
+/// Moves what remote frees have set into the free bits of a span that the caller owns; see
+/// [`Spans::collect`].
+pub fn collect(ground: &Ground, span: SpanId) -> Result<bool, usize> {
+    let (super_id, slot) = span.split();
+    let (metas, meta) = (ground.metadata.of(super_id), ground.metadata.span(span));
+    let mut twice = None;
+    let any = meta.shake.collect(
+        |index| metas.remote(slot, index),
+        |index, bits| {
+            let word = metas.free(slot, index);
+            if word.get() & bits != 0 {
+                twice = Some(index * 64 + (word.get() & bits).trailing_zeros() as usize);
+            }
+            word.set(word.get() | bits);
+            meta.summary.set(meta.summary.get() | 1 << index);
+            meta.free.set(meta.free.get() + bits.count_ones());
+        },
+    );
+    match twice {
+        None => Ok(any),
+        Some(index) => {
+            let size = CLASSES[usize::from(meta.class.get())].size as usize;
+            Err(ground.addresses.address_of(span.slot()) + index * size)
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Which SuperSlabs of a node have room: a bitmap with a summary for each level of room.
+//!
+//! A set bit is a hint that may be stale; a clear bit is a promise: the SuperSlab has no such room,
+//! or somebody is about to set the bit. A releaser changes the SuperSlab's word and then sets the
+//! bits of the levels that became true, always with a read-modify-write. A taker that found a bit
+//! stale clears it and then reads the word again: if the releaser's `fetch_or` came before the
+//! `fetch_and`, the taker sees the releaser's word; if it came after, the bit stands.
+
+use super::slot_word::{SlotWord, Slots};
+use crate::geometry::NodeSuper;
+use crate::sync::{AtomicU64, Ordering};
+
+/// Levels of room.
+pub const LEVELS: usize = 7;
+/// At least one EMPTY slot.
+pub const EMPTY: usize = 0;
+/// All 32 slots.
+pub const WHOLE: usize = LEVELS - 1;
+
+/// Adjacent slots that a SuperSlab of `level` (but EMPTY) offers at least.
+pub const fn room(level: usize) -> usize {
+    1 << (level - 1)
+}
+
+/// The lowest level that promises `len` adjacent slots.
+#[cfg(any(feature = "shared-pool", loom))]
+pub const fn level_for(len: usize) -> usize {
+    1 + len.next_power_of_two().trailing_zeros() as usize
+}
+
+fn satisfied(slots: Slots, level: usize) -> bool {
+    if level == EMPTY {
+        slots.has_empty()
+    } else {
+        slots.has_run(room(level))
+    }
+}
+
+/// Levels that mean anything in this build: without the shared pool a SuperSlab is offered only as
+/// a whole.
+const USED: core::ops::Range<usize> = if cfg!(feature = "shared-pool") {
+    0..LEVELS
+} else {
+    WHOLE..LEVELS
+};
+
+/// One level's bitmap: a word for 64 SuperSlabs, a summary bit for each word that is not zero.
+#[derive(Debug, Clone, Copy)]
+pub struct Bitmap<'a> {
+    /// Bit `i % 64` of word `i / 64` stands for SuperSlab `i`.
+    pub words: &'a [AtomicU64],
+    /// One bit a word.
+    pub summary: &'a [AtomicU64],
+}
+
+impl Bitmap<'_> {
+    /// Sets bit `i`.
+    pub fn set(&self, i: usize) {
+        let word = i / 64;
+        if self.words[word].fetch_or(1 << (i % 64), Ordering::AcqRel) == 0 {
+            self.summary[word / 64].fetch_or(1 << (word % 64), Ordering::AcqRel);
+        }
+    }
+
+    /// Clears bit `i`.
+    pub fn clear(&self, i: usize) {
+        let (word, bit) = (i / 64, 1 << (i % 64));
+        if self.words[word].fetch_and(!bit, Ordering::AcqRel) == bit {
+            self.clear_summary(word);
+        }
+    }
+
+    fn clear_summary(&self, word: usize) {
+        let bit = 1 << (word % 64);
+        self.summary[word / 64].fetch_and(!bit, Ordering::AcqRel);
+        if self.words[word].load(Ordering::Acquire) != 0 {
+            self.summary[word / 64].fetch_or(bit, Ordering::AcqRel);
+        }
+    }
+
+    /// The first set bit at or after `from`.
+    pub fn next(&self, from: usize) -> Option<usize> {
+        let mut word = from / 64;
+        if word >= self.words.len() {
+            return None;
+        }
+        let head = self.words[word].load(Ordering::Acquire) & (!0 << (from % 64));
+        if head != 0 {
+            return Some(word * 64 + head.trailing_zeros() as usize);
+        }
+        word += 1;
+        while word / 64 < self.summary.len() {
+            let marks = self.summary[word / 64].load(Ordering::Acquire) & (!0 << (word % 64));
+            if marks == 0 {
+                word = (word / 64 + 1) * 64;
+                continue;
+            }
+            word = word / 64 * 64 + marks.trailing_zeros() as usize;
+            let bits = self.words[word].load(Ordering::Acquire);
+            if bits != 0 {
+                return Some(word * 64 + bits.trailing_zeros() as usize);
+            }
+            word += 1;
+        }
+        None
+    }
+}
+
+/// The levels of one node.
+#[derive(Debug)]
+pub struct Avail<'a> {
+    /// A bitmap a level.
+    pub levels: [Bitmap<'a>; LEVELS],
+}
+
+impl Avail<'_> {
+    /// After a release (or a purge) that turned `before` into `after`: offers what became possible.
+    pub fn offer(&self, i: NodeSuper, before: Slots, after: Slots) {
+        for level in USED {
+            if satisfied(after, level) && !satisfied(before, level) {
+                self.levels[level].set(i.index());
+            }
+        }
+    }
+
+    /// After a take that failed at `level`: withdraws the hint unless the word has such room
+    /// (again).
+    pub fn withdraw(&self, i: NodeSuper, level: usize, word: &SlotWord) {
+        if satisfied(word.get(), level) {
+            return;
+        }
+        self.levels[level].clear(i.index());
+        if satisfied(word.get(), level) {
+            self.levels[level].set(i.index());
+        }
+    }
+
+    /// The first SuperSlab at or after `from` that is offered at `level`.
+    pub fn next(&self, level: usize, from: NodeSuper) -> Option<NodeSuper> {
+        let found = self.levels[level].next(from.index())?;
+        Some(NodeSuper(found as u32))
+    }
+
+    /// Whether every room that the word has is offered, while nobody else is at it.
+    #[cfg(any(test, loom, debug_assertions))]
+    pub fn keeps_promise(&self, i: NodeSuper, word: &SlotWord) -> bool {
+        let offered = |level: usize| {
+            let Bitmap { words, summary } = self.levels[level];
+            let marked = |table: &[AtomicU64], bit: usize| {
+                table[bit / 64].load(Ordering::Relaxed) >> (bit % 64) & 1 == 1
+            };
+            marked(words, i.index()) && marked(summary, i.index() / 64)
+        };
+        USED.into_iter()
+            .all(|level| offered(level) || !satisfied(word.get(), level))
+    }
+}

@@ -1,0 +1,101 @@
+//! The memory that a node keeps warm beyond the option `retain`, because giving it back turned out
+//! to be too early: memory that was given back when it became free and is taken again before the
+//! time of the option `decay` is over is kept from then on. What of it was free during all of a
+//! period is given back again. Counted in slots, by whoever takes and gives them; every number is a
+//! hint, so all accesses are relaxed.
+
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+/// The decay of one node.
+#[derive(Debug, Default)]
+pub struct Decay {
+    /// Slots to keep beyond `retain`.
+    kept: AtomicUsize,
+    /// Slots given back in this period and not taken again.
+    gave: AtomicUsize,
+    /// The least number of warm slots in this period.
+    least: AtomicUsize,
+    /// Nanoseconds at which the period began.
+    since: AtomicU64,
+}
+
+impl Decay {
+    /// Slots to keep beyond `retain`.
+    pub fn kept(&self) -> usize {
+        self.kept.load(Relaxed)
+    }
+
+    /// Keeps no more than `retain` from now on.
+    pub fn forget(&self) {
+        self.kept.store(0, Relaxed);
+        self.gave.store(0, Relaxed);
+    }
+
+    /// Notes slots that were given back because there were too many.
+    pub fn gave(&self, slots: usize) {
+        self.gave.fetch_add(slots, Relaxed);
+    }
+
+    /// Notes that slots were taken that took page faults, or will.
+    #[inline]
+    pub fn took_cold(&self, slots: usize) {
+        if self.gave.load(Relaxed) == 0 {
+            return;
+        }
+        let left = |gave: usize| Some(gave.saturating_sub(slots));
+        let gave = self.gave.fetch_update(Relaxed, Relaxed, left).unwrap_or(0);
+        self.kept.fetch_add(gave.min(slots), Relaxed);
+        self.least.store(0, Relaxed);
+    }
+
+    /// Notes how many warm slots are left after some were taken.
+    #[inline]
+    pub fn took_warm(&self, left: usize) {
+        if self.kept() != 0 && left < self.least.load(Relaxed) {
+            self.least.store(left, Relaxed);
+        }
+    }
+
+    /// Ends a period that is over: keeps less by what beyond `retain` was not needed in it. `warm`
+    /// and `retain` are in slots. Whether a period was over.
+    pub fn end_period(&self, now: u64, decay: u64, warm: usize, retain: usize) -> bool {
+        let since = self.since.load(Relaxed);
+        if now.saturating_sub(since) < decay
+            || (self.since)
+                .compare_exchange(since, now, Relaxed, Relaxed)
+                .is_err()
+        {
+            return false;
+        }
+        let idle = self.least.swap(warm, Relaxed).saturating_sub(retain);
+        let less = |kept: usize| Some(kept.saturating_sub(idle));
+        let _ = self.kept.fetch_update(Relaxed, Relaxed, less);
+        self.gave.store(0, Relaxed);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Decay;
+
+    #[test]
+    fn keeps_what_was_given_back_too_early_until_it_is_idle() {
+        let decay = Decay::default();
+        decay.took_cold(50);
+        assert_eq!(decay.kept(), 0, "nothing was given back");
+        decay.gave(96);
+        decay.took_cold(32);
+        decay.took_cold(100);
+        assert_eq!(decay.kept(), 96);
+        assert!(decay.end_period(100, 100, 196, 100));
+        assert_eq!(decay.kept(), 96, "needed in this period");
+        decay.took_warm(120);
+        decay.took_warm(150);
+        assert!(!decay.end_period(199, 100, 150, 100));
+        assert!(decay.end_period(200, 100, 196, 100));
+        assert_eq!(decay.kept(), 76, "20 were free all the time");
+        assert!(decay.end_period(300, 100, 196, 100));
+        assert_eq!(decay.kept(), 0, "and then all");
+    }
+}

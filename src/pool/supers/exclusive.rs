@@ -1,0 +1,62 @@
+//! The twin of `shared` without the feature `shared-pool`: a SuperSlab serves one class of one
+//! heap. It is taken as a whole, and the heap gets the rest of it by [`Supers::take_in`].
+
+use super::avail::WHOLE;
+use super::node_supers::{SlotRun, Supers};
+use crate::geometry::{NodeSuper, SLOTS};
+use crate::pool::metadata::Metadata;
+use core::sync::atomic::Ordering;
+
+/// The tags of SuperSlabs, in the metadata of their first slots.
+pub struct Tags(Metadata);
+
+impl Tags {
+    /// The tags in this metadata.
+    pub fn new(metadata: Metadata) -> Self {
+        Self(metadata)
+    }
+}
+
+impl Supers {
+    /// Takes the first `len` slots of a SuperSlab of which all slots are free; `len` is at most 32.
+    pub fn find(&self, len: usize, _align: usize) -> Option<SlotRun> {
+        let (i, taken) = self.search(WHOLE, usize::MAX, |word| word.take_exact(0, SLOTS))?;
+        let run = self.taken(i, len, taken);
+        self.clear_tag(i);
+        self.put_back_rest(i, len, run.fresh);
+        Some(run)
+    }
+
+    /// Notes that a SuperSlab serves no class of a heap (any more), before its slots are offered.
+    pub(super) fn clear_tag(&self, i: NodeSuper) {
+        self.set_tag(i, 0);
+    }
+
+    /// Notes which class of which heap a SuperSlab serves.
+    pub fn set_tag(&self, i: NodeSuper, tag: u32) {
+        let spans = &self.tags.0.of(self.id(i)).spans;
+        spans[0].tag.store(tag, Ordering::Relaxed);
+    }
+
+    /// The tag of a SuperSlab.
+    pub fn tag(&self, i: NodeSuper) -> u32 {
+        let spans = &self.tags.0.of(self.id(i)).spans;
+        spans[0].tag.load(Ordering::Relaxed)
+    }
+
+    fn put_back_rest(&self, i: NodeSuper, len: usize, fresh: bool) {
+        if len < SLOTS {
+            if !fresh {
+                self.count_warm(SLOTS - len);
+            }
+            self.word(i).put_back(len, SLOTS - len, fresh);
+        }
+    }
+
+    /// Takes `len` adjacent free slots of one SuperSlab.
+    pub fn take_in(&self, i: NodeSuper, len: usize) -> Option<SlotRun> {
+        self.word(i)
+            .take_run(len, 1)
+            .map(|taken| self.taken(i, len, taken))
+    }
+}

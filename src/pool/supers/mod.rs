@@ -1,0 +1,27 @@
+//! The SuperSlabs of a node: which of their slots are free, and where room can be found.
+//!
+//! Taking and giving back slots is lock-free: a hint from [`avail`], then one compare-exchange on
+//! the SuperSlab's word ([`slot_word`]). `node_supers` joins the two and counts what is warm;
+//! `decay` learns how much of that to keep.
+
+pub mod avail;
+pub mod slot_word;
+
+cfg_if::cfg_if! {
+    if #[cfg(not(loom))] {
+        mod decay;
+        mod node_supers;
+
+        pub use node_supers::{SlotRun, Supers, for_each_super};
+
+        cfg_if::cfg_if! {
+            if #[cfg(feature = "shared-pool")] {
+                mod shared;
+                use shared::Tags;
+            } else {
+                mod exclusive;
+                use exclusive::Tags;
+            }
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The slots of a node: taken by [`Supers::find`] and [`Supers::take_exact`], given back by
+//! [`Supers::release`].
+//!
+//! `warm` counts the EMPTY slots: who turns slots EMPTY adds before, who takes them subtracts
+//! after, so that the count never falls below what there is.
+
+use super::Tags;
+use super::avail::{Avail, Bitmap, WHOLE};
+use super::decay::Decay;
+use super::slot_word::{SlotWord, Slots, Taken};
+use crate::geometry::{NodeSuper, SLOTS, SlotId, SuperId};
+use crate::pool::metadata::Metadata;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+/// Adjacent slots, now ACTIVE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotRun {
+    /// The first slot.
+    pub slot: SlotId,
+    /// The number of slots.
+    pub len: usize,
+    /// The slots read zero.
+    pub fresh: bool,
+}
+
+/// The SuperSlabs of a node.
+pub struct Supers {
+    first: SuperId,
+    words: &'static [SlotWord],
+    avail: Avail<'static>,
+    decay: Decay,
+    /// EMPTY slots now.
+    warm: &'static AtomicUsize,
+    /// Which class of which heap each SuperSlab serves, without the shared pool.
+    pub(super) tags: Tags,
+}
+
+impl Supers {
+    /// The SuperSlabs of a part that begins with `first`; all slots are ABSENT. `warm` is where
+    /// EMPTY slots are counted.
+    pub fn new(
+        first: SuperId,
+        words: &'static [SlotWord],
+        avail: Avail<'static>,
+        warm: &'static AtomicUsize,
+        metadata: Metadata,
+    ) -> Self {
+        Self {
+            first,
+            words,
+            avail,
+            decay: Decay::default(),
+            warm,
+            tags: Tags::new(metadata),
+        }
+    }
+
+    /// The first SuperSlab of the part.
+    pub fn first(&self) -> SuperId {
+        self.first
+    }
+
+    /// The number of SuperSlabs of the part, mapped or not.
+    pub fn count(&self) -> usize {
+        self.words.len()
+    }
+
+    /// The number in the range of a SuperSlab of the part.
+    #[inline]
+    pub fn id(&self, i: NodeSuper) -> SuperId {
+        i.from(self.first)
+    }
+
+    /// The number in the part of a SuperSlab that belongs to it.
+    #[inline]
+    pub fn local(&self, super_id: SuperId) -> NodeSuper {
+        super_id.within(self.first)
+    }
+
+    #[inline]
+    pub(super) fn word(&self, i: NodeSuper) -> &'static SlotWord {
+        &self.words[i.index()]
+    }
+
+    /// The states of a SuperSlab's slots now.
+    pub fn slots(&self, i: NodeSuper) -> Slots {
+        self.word(i).get()
+    }
+
+    /// The number of EMPTY slots now.
+    pub fn warm(&self) -> usize {
+        self.warm.load(Ordering::Relaxed)
+    }
+
+    /// The memory that the node has learned to keep warm beyond the option `retain`.
+    pub fn decay(&self) -> &Decay {
+        &self.decay
+    }
+
+    /// Whether a SuperSlab is wholly free, as far as the hints know.
+    pub fn may_have_whole(&self) -> bool {
+        self.avail.next(WHOLE, NodeSuper(0)).is_some()
+    }
+
+    /// The SuperSlabs that are offered as wholly free; the hints may be stale.
+    pub fn offered_whole(&self) -> impl Iterator<Item = NodeSuper> + '_ {
+        let mut from = NodeSuper(0);
+        core::iter::from_fn(move || {
+            let i = self.avail.next(WHOLE, from)?;
+            from = i.add(1);
+            Some(i)
+        })
+    }
+
+    /// The SuperSlabs of which all slots are free.
+    pub fn whole(&self) -> impl Iterator<Item = NodeSuper> + '_ {
+        self.offered_whole()
+            .filter(|&i| self.slots(i).free_count() as usize == SLOTS)
+    }
+
+    /// Counts slots that became EMPTY.
+    pub(super) fn count_warm(&self, slots: usize) {
+        self.warm.fetch_add(slots, Ordering::Relaxed);
+    }
+
+    fn count_taken(&self, len: usize, warm: u32) {
+        if warm == 0 {
+            return self.decay.took_cold(len);
+        }
+        let warm = warm as usize;
+        let before = self.warm.fetch_sub(warm, Ordering::Relaxed);
+        self.decay.took_warm(before - warm);
+    }
+
+    pub(super) fn taken(&self, i: NodeSuper, len: usize, taken: Taken) -> SlotRun {
+        self.count_taken(len, taken.warm);
+        SlotRun {
+            slot: self.id(i).slot(taken.first),
+            len,
+            fresh: taken.warm == 0,
+        }
+    }
+
+    /// Looks at up to `tries` SuperSlabs that are offered at `level`, until one has what `take`
+    /// takes.
+    pub(super) fn search(
+        &self,
+        level: usize,
+        tries: usize,
+        take: impl Fn(&SlotWord) -> Option<Taken>,
+    ) -> Option<(NodeSuper, Taken)> {
+        let mut from = NodeSuper(0);
+        for _ in 0..tries {
+            let i = self.avail.next(level, from)?;
+            if let Some(taken) = take(self.word(i)) {
+                return Some((i, taken));
+            }
+            self.avail.withdraw(i, level, self.word(i));
+            from = i.add(1);
+        }
+        None
+    }
+
+    /// Takes exactly the slots `first..first + len` of a SuperSlab; `None` if one of them is not
+    /// free. Whether they read zero.
+    pub fn take_exact(&self, i: NodeSuper, first: usize, len: usize) -> Option<bool> {
+        let taken = self.word(i).take_exact(first, len)?;
+        self.count_taken(len, taken.warm);
+        Some(taken.warm == 0)
+    }
+
+    /// Publishes the slots of a SuperSlab that the caller has claimed and mapped: the first
+    /// `active` of them are ACTIVE and the caller's, the others FRESH and offered.
+    pub fn publish_fresh(&self, i: NodeSuper, active: usize) {
+        self.clear_tag(i);
+        self.word(i).publish_fresh(active);
+        // Without the shared pool, what is left of a taken SuperSlab is the taker's.
+        if active == 0 || cfg!(feature = "shared-pool") {
+            self.avail.offer(i, Slots(0), self.word(i).get());
+        }
+    }
+
+    /// Counts slots that `publish_fresh` made ACTIVE as taken.
+    pub fn count_published(&self, len: usize) {
+        self.count_taken(len, 0);
+    }
+
+    /// Gives adjacent ACTIVE slots of one or several SuperSlabs back. `whole` is told of each
+    /// SuperSlab whose slots are all free now.
+    pub fn release(&self, slot: SlotId, len: usize, mut whole: impl FnMut(NodeSuper)) {
+        self.count_warm(len);
+        for_each_super(slot, len, |super_id, first, part| {
+            let i = self.local(super_id);
+            let (before, after) = self.word(i).release(first, part);
+            self.avail.offer(i, before, after);
+            if after.free_count() as usize == SLOTS {
+                whole(i);
+            }
+        });
+    }
+
+    /// Takes all slots of a SuperSlab for purging or unmapping if all are free and at least one is
+    /// EMPTY or `fresh_too`: they become ABSENT. The states that they had. Ended by one of
+    /// `purged`, `not_purged` and `unmapped`.
+    pub fn begin_purge(&self, i: NodeSuper, fresh_too: bool) -> Option<Slots> {
+        self.word(i).begin_purge_all(fresh_too)
+    }
+
+    /// Ends `begin_purge`: the memory is gone, and the slots become FRESH.
+    pub fn purged(&self, i: NodeSuper, before: Slots) {
+        self.unmapped(before);
+        self.end_purge(i, 0, SLOTS, true);
+    }
+
+    /// Ends `begin_purge`: the memory is still there, and the slots become EMPTY.
+    pub fn not_purged(&self, i: NodeSuper, before: Slots) {
+        let fresh = SLOTS - before.empty_count() as usize;
+        self.count_warm(fresh);
+        self.end_purge(i, 0, SLOTS, false);
+    }
+
+    /// Ends `begin_purge`: the SuperSlab is not mapped any more, and its slots stay ABSENT.
+    pub fn unmapped(&self, before: Slots) {
+        let warm = before.empty_count() as usize;
+        self.warm.fetch_sub(warm, Ordering::Relaxed);
+    }
+
+    /// Takes the EMPTY slots of a SuperSlab, gives each stretch of them (first slot, length) to
+    /// `purge`, which says whether their memory is gone, and makes them FRESH then, else EMPTY
+    /// again. The number of slots purged.
+    pub fn purge_empty(&self, i: NodeSuper, mut purge: impl FnMut(SlotId, usize) -> bool) -> usize {
+        let mut slots = 0;
+        for (first, len) in self.word(i).begin_purge_empty() {
+            let purged = purge(self.id(i).slot(first), len);
+            if purged {
+                self.warm.fetch_sub(len, Ordering::Relaxed);
+                slots += len;
+            }
+            self.end_purge(i, first, len, purged);
+        }
+        slots
+    }
+
+    fn end_purge(&self, i: NodeSuper, first: usize, len: usize, purged: bool) {
+        let (before, after) = self.word(i).end_purge(first, len, purged);
+        self.avail.offer(i, before, after);
+    }
+
+    /// Counts the EMPTY slots of the mapped SuperSlabs anew. Nobody else is inside the allocator.
+    pub fn recount(&self, mapped: impl Iterator<Item = NodeSuper>) {
+        let empty = mapped.map(|i| self.slots(i).empty_count() as usize).sum();
+        self.warm.store(empty, Ordering::Relaxed);
+    }
+
+    /// Where the words and hints of `count` SuperSlabs lie: addresses and lengths.
+    pub fn table_rows(
+        &self,
+        first: NodeSuper,
+        count: usize,
+    ) -> impl Iterator<Item = (usize, usize)> {
+        let first = first.index();
+        let words = (
+            core::ptr::from_ref(self.word(NodeSuper(first as u32))) as usize,
+            count * 8,
+        );
+        let hints = self.avail.levels.iter().flat_map(move |level| {
+            let Bitmap { words, summary } = level;
+            let (from, to) = (first / 64, (first + count).div_ceil(64));
+            [
+                (core::ptr::from_ref(&words[from]) as usize, (to - from) * 8),
+                (core::ptr::from_ref(&summary[from / 64]) as usize, 8),
+            ]
+        });
+        core::iter::once(words).chain(hints)
+    }
+
+    /// Whether every room that a SuperSlab has is offered, while nobody else is at it.
+    #[cfg(any(test, debug_assertions))]
+    pub fn keeps_promise(&self, i: NodeSuper) -> bool {
+        self.avail.keeps_promise(i, self.word(i))
+    }
+}
+
+/// Splits adjacent slots by SuperSlab: the SuperSlab, the first slot in it, and the number of
+/// slots.
+pub fn for_each_super(slot: SlotId, len: usize, mut each: impl FnMut(SuperId, usize, usize)) {
+    let mut done = 0;
+    while done < len {
+        let (super_id, first) = slot.add(done).split();
+        let part = (SLOTS - first).min(len - done);
+        each(super_id, first, part);
+        done += part;
+    }
+}

@@ -1,0 +1,53 @@
+//! The shared pool (the feature `shared-pool`): one SuperSlab serves spans of all classes and
+//! heaps, and runs.
+
+use super::avail::{self, EMPTY};
+use super::node_supers::{SlotRun, Supers};
+use super::slot_word::SlotWord;
+use crate::geometry::{NodeSuper, SLOTS};
+use crate::pool::metadata::Metadata;
+
+/// SuperSlabs that a search for a run of an odd length looks at before it takes a larger room, or
+/// the node grows.
+const SEARCH: usize = 64;
+
+/// A SuperSlab that all classes share has no tag.
+#[derive(Clone, Copy)]
+pub struct Tags;
+
+impl Tags {
+    /// Needs no metadata.
+    pub fn new(_: Metadata) -> Self {
+        Self
+    }
+}
+
+impl Supers {
+    /// A SuperSlab that all classes share has no tag.
+    #[inline(always)]
+    pub(super) fn clear_tag(&self, _i: NodeSuper) {
+        let Tags = self.tags;
+    }
+
+    /// Takes up to 32 adjacent free slots, the first at a multiple of `align` slots of its
+    /// SuperSlab.
+    pub fn find(&self, len: usize, align: usize) -> Option<SlotRun> {
+        if len == 1 && align == 1 {
+            let warm = self.search(EMPTY, usize::MAX, SlotWord::take_empty);
+            if let Some((i, taken)) = warm {
+                return Some(self.taken(i, 1, taken));
+            }
+        }
+        let take = |word: &SlotWord| word.take_run(len, align);
+        let sure = avail::level_for((len + align - 1).min(SLOTS));
+        // A room of the next power of two always serves; a smaller one may.
+        let found = self.search(sure, usize::MAX, take).or_else(|| {
+            if len > 1 {
+                self.search(avail::level_for(len / 2 + 1), SEARCH, take)
+            } else {
+                None
+            }
+        });
+        found.map(|(i, taken)| self.taken(i, len, taken))
+    }
+}
