@@ -73,7 +73,7 @@ fn limit(resource: libc::__rlimit_resource_t, field: &str, more: usize) {
 /// Allocates until nothing is left, frees half and allocates again. `least` is what there must have
 /// been.
 fn exhaust(least: usize) {
-    // What the test itself needs it has before.
+    // The test takes the memory that it needs itself before.
     let mut blocks = Vec::with_capacity(1 << 20);
     for size in SIZES {
         blocks.extend((0..).map_while(|number| Block::new(size, number)));

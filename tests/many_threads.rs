@@ -123,7 +123,7 @@ fn scenario() {
     if child::role().is_none() {
         return;
     }
-    // What the harness and the first threads make once.
+    // The harness and the first threads make some things once, before the count.
     let first = || drop(one_of_each());
     (0..BATCH).for_each(|_| start(first).join().unwrap());
     let before = Level::now();

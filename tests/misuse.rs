@@ -177,7 +177,7 @@ fn scenario() {
     let mut mistakes = MISTAKES.iter().chain(LINKS);
     let (_, _, mistake) = mistakes.find(|(name, ..)| *name == role).unwrap();
     mistake();
-    // What another thread freed is looked at when it comes home.
+    // A block that another thread freed is checked when it comes home.
     theap::collect();
 }
 

@@ -10,8 +10,8 @@ use crate::pool::metadata::ownership::{Freed, POOL};
 use crate::pool::{Arena, Location, SpanPart};
 use crate::stats::events::EventKind;
 
-/// The span of a block, with what it takes to find other blocks of it: most neighbours in a
-/// magazine are.
+/// The span of a block, with the numbers by which other blocks of it are found: most neighbours in
+/// a magazine belong to one span.
 #[derive(Clone, Copy)]
 struct Home {
     part: SpanPart,
@@ -26,7 +26,8 @@ struct Parcel {
 }
 
 impl Home {
-    /// The span that a block belongs to, or the end of the process if it is no block.
+    /// The span that a block belongs to, found by the block's address. Ends the process if the
+    /// address lies in no span.
     #[inline]
     fn of(arena: &Arena, block: *mut u8) -> Self {
         let address = block as usize;
@@ -40,9 +41,9 @@ impl Home {
         }
     }
 
-    /// Takes from the front of `blocks` those that share the first one's word; the first is of this
-    /// span. One pass without a branch a block but the loop's: what is wrong shows in the sums at
-    /// the end, before a bit is set.
+    /// Takes from the front of `blocks` those that share a word of bits with the first one, which
+    /// belongs to this span. The one pass has no branch for each block but the loop's: a wrong
+    /// block shows in the sums at the end, before a bit is set.
     #[inline]
     fn next_parcel(&self, arena: &Arena, blocks: &mut &[*mut u8]) -> Parcel {
         let size = self.class.size as usize;
@@ -164,8 +165,8 @@ impl Heap {
         meta.summary.set(meta.summary.get() | 1 << parcel.index);
     }
 
-    /// Sets bits of a span that somebody else, or nobody, owns. A span that was this heap's last is
-    /// taken back, unless the heap has moved to another node meanwhile.
+    /// Sets remote bits of a span that this heap does not own. A full span whose last owner was
+    /// this heap is taken back, unless the heap has moved to another node meanwhile.
     fn send_home(&mut self, home: Home, parcel: Parcel) {
         let meta = self.meta(home.part.span);
         let begin = self.tracer.begin();
@@ -207,7 +208,7 @@ fn send(arena: &Arena, home: Home, parcel: Parcel, heir: u64) -> Freed {
     freed
 }
 
-/// Ends the process unless at each address a block of the class starts.
+/// Ends the process unless a block of the class starts at each address.
 #[inline]
 pub fn check_blocks(arena: &Arena, class: ClassId, blocks: &[*mut u8]) {
     let info = &CLASSES[class.index()];
@@ -217,7 +218,7 @@ pub fn check_blocks(arena: &Arena, class: ClassId, blocks: &[*mut u8]) {
     );
     let (mut base, mut askew) = (0, 0);
     for &block in blocks {
-        // Most neighbours are of one span.
+        // Most neighbours belong to one span.
         if (block as usize).wrapping_sub(base) >= bytes {
             let home = Home::of(arena, block);
             base = home.part.base;

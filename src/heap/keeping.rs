@@ -10,9 +10,10 @@ use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::geometry::{ClassId, SLOT};
 use crate::pool::Budget;
 
-/// Partial spans of a class that a heap has at least before it gives wholly free ones back.
+/// The least number of partial spans of a class that a heap has before it gives wholly free ones
+/// back.
 const KEEP: u16 = 2;
-/// Refills between two looks at the clock.
+/// The number of refills between two looks at the clock.
 const LOOK: u32 = 256;
 
 /// The number of spans that a heap has learned to keep, by class.
@@ -20,18 +21,18 @@ pub struct Keeping {
     keep: [u16; CLASS_COUNT],
     /// Spans of each class that were given back and not taken again since the last look.
     gave: [u16; CLASS_COUNT],
-    /// Classes that gave one back too early since the last look.
+    /// The bits of the classes that gave a span back too early since the last look.
     repented: u64,
     /// Spans that classes keep beyond [`KEEP`], and their bytes, which are claimed of the budget.
     learned: usize,
     spent: usize,
     refills: u32,
-    /// Nanoseconds of the last look.
+    /// The time of the last look, in nanoseconds.
     since: u64,
 }
 
 impl Keeping {
-    /// Nothing learned yet.
+    /// The state of a heap that has learned nothing yet.
     pub const fn new() -> Self {
         Self {
             keep: [KEEP; CLASS_COUNT],
@@ -44,7 +45,7 @@ impl Keeping {
         }
     }
 
-    /// Partial spans of the class to have before one is given back.
+    /// The number of partial spans of the class that the heap has before it gives one back.
     pub fn keeps(&self, class: ClassId) -> usize {
         usize::from(self.keep[class.index()])
     }
@@ -54,7 +55,7 @@ impl Keeping {
         self.gave[class.index()] = self.gave[class.index()].saturating_add(1);
     }
 
-    /// Notes a refill. Whether it is time to look at the clock.
+    /// Notes a refill. Returns whether it is time to look at the clock.
     #[inline]
     pub fn refilled(&mut self) -> bool {
         self.refills += 1;
@@ -75,7 +76,9 @@ impl Keeping {
         }
     }
 
-    /// Forgets what was not needed for `decay` nanoseconds: how many spans of each class, if any.
+    /// Halves the learned number of each class that gave no span back too early for `decay`
+    /// nanoseconds. Returns by how many spans each class keeps less, or `None` if the period is not
+    /// over or nothing changes.
     pub fn end_period(
         &mut self,
         now: u64,
@@ -102,18 +105,18 @@ impl Keeping {
         (before != self.spent).then_some(gone)
     }
 
-    /// Forgets everything.
+    /// Forgets everything that was learned and gives the claimed bytes back.
     pub fn clear(&mut self, budget: &Budget) {
         budget.give_back(self.spent);
         *self = Self::new();
     }
 
-    /// Bytes claimed of the budget.
+    /// The bytes that are claimed of the budget.
     pub fn claimed(&self) -> usize {
         self.spent
     }
 
-    /// Spans that all classes keep beyond the least.
+    /// The number of spans that all classes together keep beyond the least.
     pub fn learned(&self) -> u64 {
         self.learned as u64
     }

@@ -1,4 +1,4 @@
-//! Refill: blocks out of spans.
+//! Refill: a heap takes blocks out of its spans.
 #![allow(unsafe_code)] // Writes addresses of blocks through a raw destination.
 
 use super::Heap;
@@ -8,8 +8,8 @@ use crate::stats::events::EventKind;
 
 impl Heap {
     /// Takes up to `want` blocks of the class and writes them below `end`, so that a stack whose
-    /// top is `end` pops them in address order. Fewer, but at least one, if the heap's own spans
-    /// have no more. Their number; 0 if there is no memory.
+    /// top is `end` pops them in address order. If the heap's own spans have fewer, it takes those,
+    /// but at least one block. Returns the number of blocks; 0 if there is no memory.
     ///
     /// # Safety
     /// The `want` places below `end` are the caller's.
@@ -74,7 +74,7 @@ impl Heap {
         got
     }
 
-    /// Takes a block that reads zero, if the span at hand has one.
+    /// Takes a block that reads zero, if the class's current span has one.
     #[cfg_attr(
         any(feature = "hardened", feature = "valgrind"),
         allow(dead_code, reason = "every block is cleared there")

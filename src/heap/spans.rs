@@ -1,5 +1,5 @@
-//! The life of a heap's spans: acquired, made current, kept, released, and left when the thread
-//! ends.
+//! The life of a heap's spans: the heap acquires a span, makes it current, keeps it, releases it,
+//! and leaves it when the thread ends.
 #![allow(unsafe_code)] // Populates spans; a heap is made on its caller's promise.
 
 use super::keeping::Keeping;
@@ -17,7 +17,7 @@ use crate::stats::board::ClassCounters;
 use crate::stats::events::{EventKind, Tracer};
 use theap_platform::Error;
 
-/// One class of a heap.
+/// The spans of one class of a heap.
 pub(super) struct HeapClass {
     /// The span that refills take from.
     pub(super) current: Option<SpanId>,
@@ -84,8 +84,8 @@ impl Heap {
         self.keeping.claimed()
     }
 
-    /// Takes memory of this node from now on: a retired heap serves a new thread, or its own on
-    /// another node.
+    /// Makes the heap take memory of this node from now on, because a retired heap serves a new
+    /// thread, or the heap's thread runs on another node.
     pub fn move_to(&mut self, node: NodeIndex) {
         if node != self.node {
             self.own_supers.forget();
@@ -120,8 +120,8 @@ impl Heap {
         self.class(class).partial.push(span, metadata);
     }
 
-    /// A span with a free block, now the class's current one. With `own_only` the pool is not
-    /// asked.
+    /// Finds a span with a free block and makes it the class's current one. With `own_only` the
+    /// pool is not asked.
     pub(super) fn span_with_blocks(&mut self, class: ClassId, own_only: bool) -> Option<SpanId> {
         loop {
             if let Some(span) = self.classes[class.index()].current {
@@ -142,15 +142,15 @@ impl Heap {
         }
     }
 
-    /// Whether a span of the heap has a free block, be it one that came home just now. If not, the
-    /// heap no longer owns it.
+    /// Whether a span of the heap has a free block, after a look at its pending remote bits. If it
+    /// has none, the heap no longer owns the span.
     fn has_blocks(&mut self, span: SpanId) -> bool {
         let meta = self.meta(span);
         if meta.free.get() != 0 {
             return true;
         }
         let begin = self.tracer.begin();
-        // Once it is nobody's the span may become anything.
+        // Once the owner word is NOBODY, the span may get another class at any moment.
         let class = meta.class.get();
         loop {
             if self.collect_span(span) {
@@ -166,15 +166,16 @@ impl Heap {
         }
     }
 
-    /// Takes home what other threads freed of a span of the heap.
+    /// Moves the blocks that other threads freed of a span of the heap into its free bits. Returns
+    /// whether there were any.
     pub(super) fn collect_span(&self, span: SpanId) -> bool {
         (self.arena.spans())
             .collect(span)
             .unwrap_or_else(|address| misuse(self.arena.os(), Misuse::DoubleFree, address))
     }
 
-    /// TBACKEND: a span of the class from the pool, now the heap's; it may turn out to be full.
-    /// Where there is no memory, the heap gives back what it keeps for its other classes and tries
+    /// TBACKEND: takes a span of the class from the pool; the span may turn out to be full. Where
+    /// there is no memory, the heap gives the wholly free spans of all its classes back and tries
     /// once more.
     fn acquire_span(&mut self, class: ClassId) -> Option<SpanId> {
         let policy = self.arena.policy();
@@ -265,7 +266,8 @@ impl Heap {
         Ok(())
     }
 
-    /// Makes the kernel provide the memory of one of the heap's spans. The free blocks of the span.
+    /// Makes the kernel provide the memory of one of the heap's spans. Returns the number of the
+    /// span's free blocks.
     fn touch(&self, span: SpanId) -> Result<usize, Error> {
         let meta = self.meta(span);
         let address = self.arena.addresses().address_of(span.slot());
@@ -275,8 +277,8 @@ impl Heap {
         Ok(meta.free.get() as usize)
     }
 
-    /// After a block of a span that is not current became free: keeps the span, or gives it back if
-    /// it is wholly free and the class has enough others.
+    /// Keeps a span of which a block became free, or gives the span back if it is wholly free and
+    /// the class has enough others. The current span stays as it is.
     pub(super) fn settle(&mut self, span: SpanId) {
         let meta = self.meta(span);
         let class = self.class_of(span);
@@ -298,7 +300,7 @@ impl Heap {
         }
     }
 
-    /// Notes a refill; now and then forgets what the heap does not need any more.
+    /// Notes a refill; after a number of them the heap forgets what it no longer needs.
     #[inline]
     pub(super) fn note_refill(&mut self) {
         if self.keeping.refilled() {
@@ -306,8 +308,8 @@ impl Heap {
         }
     }
 
-    /// Forgets what was not needed for a while, and gives as many wholly free spans back: not more,
-    /// as others may have been prepared.
+    /// Forgets the learned spans that were not needed for the time of `decay`, and gives as many
+    /// wholly free spans back: not more, as `prepare` may have taken others on purpose.
     #[cold]
     fn end_period(&mut self) {
         let policy = self.arena.policy();
@@ -349,7 +351,7 @@ impl Heap {
             .note(begin, EventKind::Release, class, 0, address);
     }
 
-    /// Takes home what other threads freed of all spans, and gives wholly free spans back.
+    /// Collects the remote frees of all spans, and gives wholly free spans back.
     pub fn collect(&mut self) {
         self.forget();
         self.part_with_spans(true);
@@ -361,8 +363,8 @@ impl Heap {
         self.counters.spans_kept.set(0);
     }
 
-    /// Leaves all spans: the wholly free ones to the pool's slots, partial ones to its lists, full
-    /// ones to nobody.
+    /// Leaves all spans: the slots of wholly free spans go back to the pool, partial spans go to
+    /// its lists, and full spans get the owner word NOBODY.
     pub fn retire(&mut self) {
         self.part_with_spans(false);
         self.forget();

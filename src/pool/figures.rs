@@ -1,5 +1,5 @@
-//! The figures of a heap: where in the metadata the [board](crate::stats::board) lies, how it is
-//! published, and the ring in which the pool records its events.
+//! The figures of a heap: the place of the [board](crate::stats::board) in the metadata, its
+//! publication, and the ring in which the pool records its events.
 #![allow(unsafe_code)] // The board is found by address.
 
 use super::policy::Policy;
@@ -44,11 +44,11 @@ unsafe impl Sync for Figures {}
 pub struct Extent {
     /// The address of the board, on a page.
     pub address: usize,
-    /// Nodes, heaps and rings that there are places for.
+    /// The number of nodes that there are places for.
     pub nodes: usize,
-    /// See `nodes`.
+    /// The number of heaps that there are places for.
     pub max_heaps: usize,
-    /// See `nodes`.
+    /// The number of rings that there are places for.
     pub rings: usize,
 }
 

@@ -6,8 +6,8 @@ use super::ground::Ground;
 use crate::sync::{AtomicU32, Ordering};
 use theap_platform::{Error, Mutex, Rank};
 
-/// The ids of heaps: how many were ever made, and the ones that wait for a new thread (linked
-/// through `links`).
+/// The ids of heaps: the number ever made, and those that wait for a new thread (linked through
+/// `links`).
 #[derive(Debug, Default)]
 struct HeapIds {
     made: u32,
@@ -40,7 +40,7 @@ pub struct Heaps {
 }
 
 impl Heaps {
-    /// No heap was made yet; there may be as many as there are links.
+    /// The heaps of an arena in which none was made yet; there can be as many as there are links.
     ///
     /// # Safety
     /// `memory` is a reserved range with `bytes` bytes for each link that lives as long as the
@@ -67,7 +67,7 @@ impl Heaps {
         let mut ids = self.ids.lock();
         let HeapIds { idle, blank, .. } = &mut *ids;
         for (list, blank) in [(idle, false), (blank, true)] {
-            // One whose memory was given back would fault, and may need a system call.
+            // A heap whose memory was given back would cost page faults, and maybe a system call.
             if blank && policy.is_sealed() {
                 break;
             }

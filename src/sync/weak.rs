@@ -19,7 +19,7 @@ pub enum Weakening {
 }
 
 thread_local! {
-    // Loom runs the threads of a model on the thread that called it.
+    // Loom runs all threads of a model on the thread that called loom.
     static WEAK: Cell<Option<(&'static str, u32, Weakening)>> = const { Cell::new(None) };
 }
 
@@ -35,7 +35,7 @@ fn weakening() -> Option<Weakening> {
     (at.line() == line && at.file().ends_with(file)).then_some(how)
 }
 
-/// As in core; weakened in any way, it is not there.
+/// A fence as in `core`; if it is weakened in any way, there is no fence.
 #[track_caller]
 pub fn fence(order: Ordering) {
     if weakening().is_none() {
@@ -53,7 +53,7 @@ fn or(how: Option<Weakening>, order: Ordering) -> Ordering {
 
 macro_rules! atomic {
     ($name:ident, $of:ty, $($change:ident($now:ident, $value:ident) -> $to:expr,)+) => {
-        /// As in core.
+        /// The atomic of the same name in `core`, with accesses that can be weakened.
         #[derive(Debug)]
         pub struct $name(loom::sync::atomic::$name);
 

@@ -19,7 +19,7 @@ struct World {
     shake: Handshake,
     remote: AtomicU64,
     free: UnsafeCell<u64>,
-    /// What is in the blocks: whoever has a block writes it.
+    /// The contents of the blocks: the thread that has a block writes it.
     blocks: [UnsafeCell<()>; 2],
     links: UnsafeCell<(u32, u32)>,
     pool: Mutex<SpanQueue>,
@@ -52,7 +52,7 @@ impl World {
         Arc::new(world)
     }
 
-    /// What `Heap::send_home` does with a block of another owner.
+    /// Does what `Heap::send_home` does with a block of another owner.
     fn free(&self, bit: u64, heir: u64) -> Freed {
         self.write(bit);
         let freed = self.shake.free_remote(&self.remote, 0, bit, heir);
@@ -83,8 +83,8 @@ impl World {
             .for_each(|i| self.blocks[i].with_mut(|_| ()));
     }
 
-    /// What `Heap::has_blocks` does with a full span: true if a block came home, else nobody owns
-    /// the span.
+    /// Does what `Heap::has_blocks` does with a full span: true if a block came home, else nobody
+    /// owns the span.
     fn has_blocks(&self, me: u64) -> bool {
         loop {
             if self.collect() {

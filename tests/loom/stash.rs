@@ -32,7 +32,7 @@ impl Stashed {
         Some(span)
     }
 
-    /// What was taken and what is left are both spans.
+    /// Checks that each span was either taken or is left, once.
     fn check(&self, taken: impl IntoIterator<Item = Option<u32>>) {
         let mut all: Vec<u32> = taken.into_iter().flatten().collect();
         all.extend(core::iter::from_fn(|| self.take()));

@@ -78,7 +78,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// What a reader gets; `None` before there is a board.
+    /// The figures that a reader gets; `None` before there is a board.
     fn look(&self) -> Option<Stats> {
         // SAFETY: the page lives as long as the look and is nothing but atomics.
         let board = unsafe { Board::at((&raw const *self.page).cast(), size_of::<Page>()) };

@@ -1,5 +1,5 @@
-//! Who may map a SuperSlab, and how what the warmer has prepared gets into the hands of threads
-//! that look for slots.
+//! The threads that may map a SuperSlab, and how a SuperSlab that the warmer has prepared gets into
+//! the hands of threads that look for slots.
 
 use crate::explore;
 use loom::cell::UnsafeCell;
@@ -72,7 +72,7 @@ struct Node {
     words: [SlotWord; SUPERS],
     memory: [UnsafeCell<bool>; SUPERS],
     bits: Vec<AtomicU64>,
-    /// What a thread found wrong. It is `check` that panics, when all threads have ended: loom
+    /// The error that a thread found. `check` panics with it when all threads have ended: loom
     /// aborts otherwise.
     wrong: std::sync::Mutex<Option<&'static str>>,
 }
@@ -107,7 +107,7 @@ impl Node {
         self.memory[i.index()].with(|m| unsafe { *m })
     }
 
-    /// What `Pages::map_claimed` does with a claimed SuperSlab.
+    /// Does what `Pages::map_claimed` does with a claimed SuperSlab.
     fn map(&self, i: NodeSuper, taken: usize) {
         let was = self.memory[i.index()].with_mut(|m| unsafe { core::mem::replace(&mut *m, true) });
         self.expect(!was, "mapped twice");
@@ -118,7 +118,7 @@ impl Node {
         self.avail().offer(i, Slots(0), word.get());
     }
 
-    /// What `Pages::prepare` does, in the warmer.
+    /// Does what `Pages::prepare` does, in the warmer.
     fn prepare(&self) -> bool {
         let claimed = self.claims.claim_ahead(1);
         if let Some((i, _)) = claimed {
@@ -127,7 +127,7 @@ impl Node {
         claimed.is_some()
     }
 
-    /// What `Pages::give_back` does, in the warmer, with a hugetlb page.
+    /// Does what `Pages::give_back` does, in the warmer, with a hugetlb page.
     fn give_back(&self, i: NodeSuper) -> bool {
         let all = self.words[i.index()].begin_purge_all(true).is_some();
         if all {
@@ -137,7 +137,7 @@ impl Node {
         all
     }
 
-    /// What `Supers::find` does: a slot of what is there.
+    /// Does what `Supers::find` does: takes a slot of a mapped SuperSlab.
     fn find(&self) -> Option<NodeSuper> {
         let level = level_for(1);
         let i = self.avail().next(level, NodeSuper(0))?;
@@ -151,7 +151,7 @@ impl Node {
         Some(i)
     }
 
-    /// What `Node::acquire_slots` does: a slot of what is there, else of a new SuperSlab.
+    /// Does what `Node::acquire_slots` does: takes a slot of a mapped SuperSlab, else of a new one.
     fn take(&self) -> Option<NodeSuper> {
         self.find().or_else(|| {
             let hole = self.claims.claim_hole();

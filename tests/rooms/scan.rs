@@ -256,7 +256,7 @@ impl<'a> Walk<'a> {
     /// A path in the code, `a::b`; single names are a matter of the imports. Returns the number of
     /// tokens.
     fn path(&mut self, here: &[TokenTree], behind: &[TokenTree]) -> usize {
-        // What stands behind a `::` is the rest of a path, or begins at another crate.
+        // A name behind a `::` is the rest of a path, or begins at another crate.
         let rest = is_path(behind, behind.len().wrapping_sub(2));
         let mut segments = vec![word(here, 0)];
         let mut at = 1;

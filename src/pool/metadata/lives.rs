@@ -1,5 +1,5 @@
-//! Which blocks are live, for the feature `hardened`: two bits a block beside the free and remote
-//! bits.
+//! The record of live blocks, for the feature `hardened`: two bits a block beside the free and
+//! remote bits.
 //!
 //! `live` is set when the API hands a block out and cleared by the one call that frees it, so of
 //! two frees the second fails whichever thread makes it. `used` is set with it and stays until the

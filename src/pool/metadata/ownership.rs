@@ -1,6 +1,6 @@
 //! The owner of a span, and how blocks come home to it from other threads (TREMOTE).
 //!
-//! A span is always in exactly one hand. `owner` is one atomic word:
+//! A span has exactly one owner at any moment. `owner` is one atomic word:
 //!
 //! - [`FREE`]: its slots are not in use (also in the metadata of slots inside a larger span);
 //! - [`NOBODY`]: it is full, that is, it has no free block and is on no list;
@@ -29,11 +29,11 @@ use crate::sync::{AtomicU64, Ordering};
 
 /// The span's slots are not in use. Zero, so that untouched metadata is valid.
 pub const FREE: u64 = 0;
-/// Full, on no list.
+/// The span is full and on no list.
 pub const NOBODY: u64 = 1;
-/// On a list or in a stash of the pool.
+/// The span is on a list or in a stash of the pool.
 pub const POOL: u64 = 2;
-/// A large or huge run.
+/// The span is a large or huge run.
 pub const RUN: u64 = 3;
 /// The smallest heap id.
 pub const FIRST_HEAP: u64 = 16;
@@ -51,7 +51,7 @@ pub struct Handshake {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Freed {
-    /// Nothing: the span has an owner or will be noticed by somebody else.
+    /// Nothing: the span has an owner, or another thread will notice the bit.
     Noted,
     /// The span is POOL now and the caller puts it on a list.
     ToPool,
@@ -62,7 +62,7 @@ pub enum Freed {
 }
 
 impl Handshake {
-    /// A span in nobody's use. Metadata that was never touched is the same.
+    /// The words of a span whose slots are not in use, as in metadata that was never touched.
     #[cfg(loom)]
     pub fn new() -> Self {
         Self {
@@ -71,33 +71,33 @@ impl Handshake {
         }
     }
 
-    /// The owner as seen now. Only the answer "me" stays true: nobody else takes a span from its
-    /// heap.
+    /// The owner as seen now. Only the answer that the caller's own heap owns it stays true: no
+    /// other thread takes a span from its heap.
     #[inline]
     pub fn owner(&self) -> u64 {
         self.owner.load(Ordering::Relaxed)
     }
 
-    /// Makes a span of free slots `me`'s (a heap, or RUN). No block of it is live, so what
-    /// `pending` may still hold means nothing.
+    /// Makes `me` (the id of a heap, or RUN) the owner of a span of free slots. No block of the
+    /// span is live, so bits that are left in `pending` mean nothing.
     pub fn claim(&self, me: u64) {
         self.pending.store(0, Ordering::Relaxed);
         self.owner.store(me, Ordering::Release);
     }
 
-    /// The owner gives up a span whose blocks are all free.
+    /// Owner only: gives up a span whose blocks are all free.
     pub fn release(&self) {
         self.owner.swap(FREE, Ordering::AcqRel);
     }
 
-    /// Ends a run; false if it was no run (any more): a double free.
+    /// Ends a run. Returns false if the span was no run or was one no longer: a double free.
     pub fn end_run(&self) -> bool {
         self.owner
             .compare_exchange(RUN, FREE, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
     }
 
-    /// The owner gives a span with free blocks to the pool and puts it on a list afterwards.
+    /// Owner only: gives a span with free blocks to the pool and puts it on a list afterwards.
     pub fn give_to_pool(&self) {
         self.owner.store(POOL, Ordering::Release);
     }
@@ -105,10 +105,10 @@ impl Handshake {
     /// Takes a span that the caller has removed from a list or a stash.
     pub fn take_from_pool(&self, me: u64) {
         let was = self.owner.swap(me, Ordering::AcqRel);
-        debug_assert_eq!(was, POOL, "a listed span is the pool's");
+        debug_assert_eq!(was, POOL, "the pool owned the listed span");
     }
 
-    /// Takes a full span back if it is in nobody's hand. For its last owner only.
+    /// Takes a full span back if its owner word is NOBODY. Only the last owner may call this.
     #[inline]
     pub fn retake(&self, me: u64) -> bool {
         self.owner.load(Ordering::Relaxed) == NOBODY
@@ -118,8 +118,8 @@ impl Handshake {
                 .is_ok()
     }
 
-    /// Frees the blocks `bits` of remote word `index`. `heir` is who gets the span if it was in
-    /// nobody's hand: the caller's id if it was the last owner, else POOL.
+    /// Frees the blocks `bits` of remote word `index`. `heir` is the owner word that the span gets
+    /// if it was NOBODY: the caller's id if it was the last owner, else POOL.
     #[inline]
     pub fn free_remote(&self, word: &AtomicU64, index: usize, bits: u64, heir: u64) -> Freed {
         if word.fetch_or(bits, Ordering::AcqRel) & bits != 0 {
@@ -138,14 +138,14 @@ impl Handshake {
         }
     }
 
-    /// Whether a collection would look at any word.
+    /// Whether a collection would find a pending word.
     #[inline]
     pub fn has_pending(&self) -> bool {
         self.pending.load(Ordering::Relaxed) != 0
     }
 
-    /// Owner only: takes all pending bits; `each` gets a word's index and its bits. True if there
-    /// were any.
+    /// Owner only: takes all pending bits; `each` gets a word's index and its bits. Returns whether
+    /// there were any bits.
     pub fn collect<'a>(
         &self,
         word: impl Fn(usize) -> &'a AtomicU64,
@@ -168,8 +168,8 @@ impl Handshake {
         any
     }
 
-    /// Owner only, for a span without free bits: leaves it to nobody. True if a remote free came in
-    /// between and the caller owns the span still (and collects).
+    /// Owner only, for a span without free bits: sets its owner word to NOBODY. Returns true if a
+    /// remote free came in between and the caller still owns the span, which it must then collect.
     pub fn disown(&self, me: u64) -> bool {
         self.owner.swap(NOBODY, Ordering::AcqRel);
         self.pending.fetch_or(0, Ordering::AcqRel) != 0

@@ -1,36 +1,39 @@
-//! Which SuperSlabs of a node are mapped, by one byte each: who may map one, and how far the part
-//! is used.
+//! The claims on a node's SuperSlabs: one byte for each says whether the SuperSlab is mapped and
+//! which thread may map it, and the frontier says how far the node's part of the range is used.
 //!
 //! | byte      | meaning                                                                   |
 //! |-----------|---------------------------------------------------------------------------|
 //! | 0         | not mapped                                                                |
 //! | 1 to 4    | mapped as this `PageMode`, maybe with [`POPULATED`] and [`EXAMINED`]       |
-//! | PREPARING | somebody's who is mapping it; nobody else touches it                      |
-//! | LOST      | never to be used: the addresses went to a foreign mapping                 |
+//! | PREPARING | claimed by a thread that is mapping it; no other thread touches it        |
+//! | LOST      | never used again: the addresses went to a foreign mapping                 |
 //!
-//! The bytes are claimed by compare-exchange from 0 and given back as they were, so mapping needs
-//! no lock against whoever maps elsewhere: a thread that grows never waits for the warmer, which
-//! may not run for long. Who meets a claimed byte looks further on.
+//! A thread claims a byte by compare-exchange from 0 and sets it to 0 again if it gives the
+//! SuperSlab up, so mapping needs no lock against threads that map other SuperSlabs: a thread that
+//! grows never waits for the warmer, which may not run for long. A thread that meets a claimed byte
+//! goes on to the next.
 //!
-//! All that is not 0 lies below the `frontier`, once its claimer has moved that; `holes` counts the
-//! zeros below it. Both are moved in one order (bytes, frontier, holes), and each mover accounts
-//! for what the frontier's old value tells, so the count is exact when nobody is in between.
+//! Every byte that is not 0 lies below the `frontier` once its claimer has moved the frontier;
+//! `holes` counts the zeros below it. Every thread writes in the same order (bytes, frontier,
+//! holes) and computes its change of `holes` from the old value of the frontier, so the count is
+//! exact whenever no thread is between two of these steps.
 
 use crate::geometry::NodeSuper;
 use crate::sync::{AtomicIsize, AtomicU8, AtomicUsize, Ordering};
 
-/// A SuperSlab that is being mapped.
+/// The byte of a SuperSlab that a thread is mapping.
 pub const PREPARING: u8 = 254;
-/// A SuperSlab whose addresses were lost.
+/// The byte of a SuperSlab whose addresses were lost.
 pub const LOST: u8 = 255;
 /// The bits of a mapped SuperSlab's byte that are its `PageMode`.
 pub const MODE: u8 = 0x0F;
-/// With a mode: all pages were there at one moment since the SuperSlab was mapped or purged.
+/// A flag beside the mode: all pages were there at one moment since the SuperSlab was mapped or
+/// purged.
 pub const POPULATED: u8 = 0x10;
-/// With a mode: the warmer has asked for hugepages instead of small ones.
+/// A flag beside the mode: the warmer has asked for hugepages instead of small ones.
 pub const EXAMINED: u8 = 0x20;
 
-/// The SuperSlabs of a node's part.
+/// The claims on the SuperSlabs of a node's part.
 #[derive(Debug)]
 pub struct Claims<'a> {
     bytes: &'a [AtomicU8],
@@ -39,7 +42,7 @@ pub struct Claims<'a> {
 }
 
 impl<'a> Claims<'a> {
-    /// A part of which nothing is mapped: the bytes are zero.
+    /// The claims on a part of which nothing is mapped: the bytes are zero.
     pub fn new(bytes: &'a [AtomicU8]) -> Self {
         Self {
             bytes,
@@ -58,17 +61,18 @@ impl<'a> Claims<'a> {
         self.byte(i).load(Ordering::Relaxed) == 0
     }
 
-    /// No SuperSlab from here on is mapped.
+    /// The frontier: no SuperSlab from here on is mapped.
     pub fn frontier(&self) -> NodeSuper {
         NodeSuper(self.frontier.load(Ordering::Acquire) as u32)
     }
 
-    /// SuperSlabs below the frontier that are free; a hint while others claim.
+    /// The number of free SuperSlabs below the frontier; a hint while other threads claim.
     pub fn holes(&self) -> usize {
         self.holes.load(Ordering::Relaxed).max(0) as usize
     }
 
-    /// Claims SuperSlabs, if all of them are free.
+    /// Claims `count` SuperSlabs from `first` on if all of them are free. Returns whether they
+    /// were.
     pub fn claim(&self, first: NodeSuper, count: usize) -> bool {
         let (first, end) = (first.index(), first.index() + count);
         for i in first..end {
@@ -81,8 +85,8 @@ impl<'a> Claims<'a> {
             }
         }
         let old = self.frontier.fetch_max(end, Ordering::AcqRel);
-        // What lies between the old frontier and `first` was skipped, for alignment or as another's
-        // claim.
+        // The SuperSlabs between the old frontier and `first` were skipped, for alignment or
+        // because another thread has claimed them.
         let skipped = first.saturating_sub(old);
         let filled = old.min(end).saturating_sub(first);
         self.holes
@@ -98,7 +102,8 @@ impl<'a> Claims<'a> {
         below(self.frontier()).find(|&i| self.is_free(i) && self.claim(i, 1))
     }
 
-    /// Claims up to `count` adjacent SuperSlabs at the frontier: the first one, and how many.
+    /// Claims up to `count` adjacent SuperSlabs at the frontier. Returns the first one and their
+    /// number.
     pub fn claim_ahead(&self, count: usize) -> Option<(NodeSuper, usize)> {
         let supers = self.bytes.len();
         let free = |&i: &usize| self.is_free(NodeSuper(i as u32));
@@ -111,20 +116,23 @@ impl<'a> Claims<'a> {
             if len > 0 && self.claim(claimed, len) {
                 return Some((claimed, len));
             }
-            // Another claimer's; its frontier may come late, and must not be waited for.
+            // Another thread has claimed it. That thread may move the frontier late, and this one
+            // must not wait for it.
             from = first + 1;
         }
     }
 
-    /// A SuperSlab of the caller's is mapped as this `PageMode` now: its flags are gone.
+    /// Records that a SuperSlab that the caller has claimed is now mapped as this `PageMode`,
+    /// without flags.
     pub fn set_mode(&self, i: NodeSuper, mode: u8) {
         self.byte(i).store(mode, Ordering::Release);
     }
 
-    /// Gives claimed SuperSlabs back, which are not mapped.
+    /// Gives claimed SuperSlabs back that are not mapped.
     pub fn give_up(&self, first: NodeSuper, count: usize) {
         let (first, end) = (first.index(), first.index() + count);
-        // A step that the system refused leaves no holes where nobody has gone on meanwhile.
+        // A growth step that the system refused leaves no holes if no other thread has moved the
+        // frontier meanwhile.
         if self
             .frontier
             .compare_exchange(end, first, Ordering::AcqRel, Ordering::Relaxed)
@@ -143,7 +151,8 @@ impl<'a> Claims<'a> {
         }
     }
 
-    /// Adds `flag` to the byte of a mapped SuperSlab, unless it is unmapped or changed meanwhile.
+    /// Adds `flag` to the byte of a mapped SuperSlab, unless the SuperSlab is unmapped or the byte
+    /// changes meanwhile.
     pub fn mark(&self, i: NodeSuper, flag: u8) {
         let now = self.byte(i).load(Ordering::Relaxed);
         if now != 0 && now < PREPARING {
@@ -153,7 +162,7 @@ impl<'a> Claims<'a> {
         }
     }
 
-    /// Takes the flags away from a mapped SuperSlab whose slots are the caller's: its pages are
+    /// Clears the flags of a mapped SuperSlab whose slots the caller has taken and whose pages are
     /// gone.
     pub fn unmark(&self, i: NodeSuper) {
         self.byte(i).fetch_and(MODE, Ordering::AcqRel);
@@ -165,7 +174,7 @@ impl<'a> Claims<'a> {
         byte < PREPARING && byte & flag != 0
     }
 
-    /// The holes that are really there, for tests.
+    /// The number of holes by a count of the bytes, for tests.
     #[cfg(any(test, loom, debug_assertions))]
     pub fn count_holes(&self) -> usize {
         below(self.frontier()).filter(|&i| self.is_free(i)).count()

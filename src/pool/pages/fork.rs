@@ -5,10 +5,9 @@
 //! writing parent makes the kernel take the page from the child. So before a fork the pool must
 //! have a free page for each copy that the fork makes possible; where it has not, SuperSlabs move
 //! to other pages, which can always be copied. Each one moved also gives its page back to the pool,
-//! so at most half of the heap has to move. Runs with all of the heap's locks held.
-//!
-//! What is free for copies must stay free: after a fork the parent grows on hugetlb pages only
-//! beyond what its shared pages may need, and a child not at all.
+//! so at most half of the heap has to move. Runs with all of the heap's locks held. The pages that
+//! are free for copies must stay free: after a fork the parent grows on hugetlb pages only beyond
+//! what its shared pages may need, and a child not at all.
 //!
 //! Another process may take the pool's pages between the check and a copy; nothing can be done
 //! about that.

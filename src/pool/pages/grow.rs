@@ -1,4 +1,4 @@
-//! Growth: new SuperSlabs, under the node's growth lock.
+//! Growth: a thread that holds the node's growth lock adds SuperSlabs to the node.
 //!
 //! Steps double (1, 1, 2, 4, … SuperSlabs), since hugetlb mappings do not merge and each is one of
 //! the kernel's limited number of mappings. The page mode is what the options ask for, or the next
@@ -17,11 +17,11 @@ use crate::pool::supers::SlotRun;
 use crate::stats::events::EventKind;
 use theap_platform::{Error, HUGE_1G, PageMode};
 
-/// The state that the growth lock guards: one thread grows where several found nothing, by the
-/// length of its step.
+/// The state that the growth lock guards: the length of the next step. Of several threads that
+/// found no slots, one grows.
 #[derive(Debug)]
 pub struct Growth {
-    /// SuperSlabs of the next step.
+    /// The number of SuperSlabs that the next step adds.
     step: usize,
 }
 
@@ -43,7 +43,7 @@ impl Pages {
     /// Adds SuperSlabs and takes slots of the first one.
     pub fn grow(&self, len: usize, align: usize) -> Option<Grown> {
         let mut growth = self.growth.lock();
-        // Somebody may have grown while this thread waited for the lock.
+        // Another thread may have grown the node while this thread waited for the lock.
         if let Some(run) = self.supers.find(len, align) {
             return Some(Grown { run, grew: false });
         }
@@ -74,7 +74,7 @@ impl Pages {
         if let Some(i) = self.add_gigantic(taken) {
             return Some(i);
         }
-        // What comes after this SuperSlab is the warmer's to prepare.
+        // The warmer prepares the SuperSlabs after this one.
         let limit = if self.has_warmer() {
             1
         } else {
@@ -115,7 +115,7 @@ impl Pages {
     }
 
     /// Adds the SuperSlabs of 1 GiB pages, where the options ask for such and the frontier is at
-    /// the start of one. The first SuperSlab.
+    /// the start of one. Returns the first SuperSlab.
     pub(super) fn add_gigantic(&self, taken: usize) -> Option<NodeSuper> {
         let count = taken
             .div_ceil(SLOTS)
@@ -244,7 +244,7 @@ impl Pages {
             return;
         }
         let id = supers.id(first);
-        // Failure costs faults later, nothing else.
+        // A failure costs only page faults later.
         if mode != PageMode::Small {
             let _ = ground.metadata.commit(id, count, true);
         }
@@ -254,7 +254,8 @@ impl Pages {
         }
     }
 
-    /// Maps in the first mode that the system serves: the mode, and whether all pages are there.
+    /// Maps in the first mode that the system serves. Returns the mode, and whether all pages are
+    /// there.
     fn map_pages(
         &self,
         first: NodeSuper,

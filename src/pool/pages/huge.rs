@@ -87,7 +87,7 @@ impl Pages {
         while i.index() + shape.supers <= self.supers.count() {
             match self.map_run(i, shape) {
                 Ok(run) => return Some(run),
-                // What was lost, or where the warmer is at work.
+                // The SuperSlab is lost, or the warmer is at work there.
                 Err(Error::Lost) => i = self.aligned(i.add(1), align),
                 Err(error) => {
                     self.say_out_of_memory(bytes, error);
@@ -118,8 +118,8 @@ impl Pages {
         Ok(self.published(i, shape.len))
     }
 
-    /// Takes the run at a SuperSlab if all of it is free or can be mapped; else the SuperSlab that
-    /// is in the way, and nothing is taken.
+    /// Takes the run at a SuperSlab if all of it is free or can be mapped. Otherwise it takes
+    /// nothing and returns the SuperSlab that is in the way.
     fn claim_run(&self, i: NodeSuper, shape: Shape) -> Result<SlotRun, NodeSuper> {
         let usable = |k: &usize| {
             let part = i.add(*k);
@@ -144,8 +144,8 @@ impl Pages {
         })
     }
 
-    /// Takes the first `len` slots of a SuperSlab, which is mapped for that if it is not. Whether
-    /// they read zero.
+    /// Takes the first `len` slots of a SuperSlab, which is mapped first if it is not. Returns
+    /// whether the slots read zero.
     fn take_part(&self, i: NodeSuper, len: usize) -> Option<bool> {
         if !self.claims.is_free(i) {
             return self.supers.take_exact(i, 0, len);

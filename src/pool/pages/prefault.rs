@@ -143,8 +143,8 @@ impl Pages {
         } else {
             self.prepare_new(missing.min(STEP.max(before / 64)).min(self.step_limit()))?
         };
-        // What cannot be populated is not in the stock: without this the next step would follow at
-        // once.
+        // A SuperSlab that cannot be populated is not in the stock: without this the next step
+        // would follow at once.
         if self.is_populated(first) {
             Ok(count)
         } else {

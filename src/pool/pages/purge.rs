@@ -21,7 +21,7 @@ const LOOKED_AT: usize = 64;
 impl Pages {
     /// After a SuperSlab became free: purges it if the node keeps more warm memory than it should.
     pub(super) fn trim(&self, i: NodeSuper) {
-        // What the warmer gives back, no other thread's free has to wait for.
+        // The warmer gives the memory back later, so this thread's free need not wait for that.
         if self.has_warmer() || !self.has_too_much() {
             return;
         }
@@ -50,7 +50,8 @@ impl Pages {
         if !self.has_too_much() || self.has_warmer() {
             return;
         }
-        // What was never used is there because somebody asked for it (`warm_up`, `reserve`).
+        // Memory that was never used is there because the program asked for it (`warm_up`,
+        // `reserve`).
         let gone = |i: &NodeSuper| supers.slots(*i).has_empty() && self.purge_super(*i, false) > 0;
         let looked_at = supers.offered_whole().take(LOOKED_AT);
         let _ = looked_at.filter(gone).take(AT_ONCE).count();
@@ -101,7 +102,7 @@ impl Pages {
         }
         self.claims.unmark(i);
         if mode == PageMode::Small {
-            // What is left in the metadata of a SuperSlab without spans means nothing, but for
+            // The rest of the metadata of a SuperSlab without spans means nothing, but for
             // remote words, which are zero. On hugepages the metadata stays: dropping 36 KiB of a
             // hugepage splits it. SAFETY: no slot of the SuperSlab is in use, nor can one be taken.
             unsafe { self.ground.metadata.purge(self.supers.id(i)) };

@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 /// The option's 0 stands for this part of the memory that there is: a sixteenth.
 pub const SHARE: usize = 16;
 
-/// Claims of magazines and spans. Asked where a capacity changes, nowhere else.
+/// The bytes that magazines and kept spans have claimed. Threads ask only where a capacity changes.
 #[derive(Debug)]
 pub struct Budget {
     limit: AtomicUsize,
@@ -24,12 +24,13 @@ impl Budget {
         }
     }
 
-    /// Lowers the limit to so many bytes from now on; claims stay as they are.
+    /// Lowers the limit to at most `limit` bytes from now on; claims stay as they are.
     pub fn at_most(&self, limit: usize) {
         self.limit.fetch_min(limit, Ordering::Relaxed);
     }
 
-    /// Claims `bytes` more for the thread that holds `mine`; false if that is too much.
+    /// Claims `bytes` more for the thread that holds `mine` bytes. Returns false if that is too
+    /// much.
     #[must_use]
     pub fn claim(&self, mine: usize, bytes: usize) -> bool {
         let claimed = |spent: usize| {
@@ -47,12 +48,13 @@ impl Budget {
         self.spent.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// In a forked child: only what its one thread has claimed counts.
+    /// Restarts the count in a forked child: only the `mine` bytes that its one thread has claimed
+    /// count.
     pub fn restart(&self, mine: usize) {
         self.spent.store(mine, Ordering::Relaxed);
     }
 
-    /// Bytes claimed now.
+    /// The bytes that are claimed now.
     #[cfg(test)]
     pub fn spent(&self) -> usize {
         self.spent.load(Ordering::Relaxed)

@@ -1,4 +1,4 @@
-//! Where the links of a queue are: in the metadata of its spans.
+//! The links of a queue lie in the metadata of its spans.
 
 use super::queue::Links;
 use crate::geometry::SpanId;

@@ -39,12 +39,12 @@ impl NodeLists {
         }
     }
 
-    /// The list of a class, if its lock is to be had soon.
+    /// The list of a class, if its lock can be had soon.
     fn try_list(&self, class: ClassId, tries: usize) -> Option<Guard<'_, SpanQueue>> {
         self.lists[class.index()].try_lock_often(tries)
     }
 
-    /// Puts a span that is the pool's on its list.
+    /// Puts a span that the pool owns on its list.
     pub fn push(&self, class: ClassId, span: SpanId) {
         self.try_list(class, GIVER_TRIES)
             .unwrap_or_else(|| self.lists[class.index()].lock())
@@ -65,8 +65,8 @@ impl NodeLists {
         self.lists[class.index()].lock().len()
     }
 
-    /// Before growth: releases spans of the lists whose blocks have all come home by remote frees.
-    /// Looks at a bounded number of spans. True if any was released.
+    /// Releases, before growth, the spans of the lists whose blocks have all come home by remote
+    /// frees. Looks at a bounded number of spans. Returns whether any was released.
     pub fn sweep(&self) -> bool {
         let mut any = false;
         for class in ClassId::all() {
@@ -93,8 +93,8 @@ impl NodeLists {
         any
     }
 
-    /// Collects a span taken from a list, which nobody else can find while its owner is POOL and it
-    /// is on no list.
+    /// Collects a span taken from a list. No other thread can find it while its owner word is POOL
+    /// and it is on no list.
     fn release_or_keep(&self, class: ClassId, span: SpanId) -> bool {
         let meta = self.ground.metadata.span(span);
         debug_assert_eq!(meta.shake.owner(), POOL);

@@ -1,21 +1,22 @@
 //! A first-in-first-out queue of spans, linked through their metadata.
 //!
 //! It serves the node's partial lists (under their lock) and a heap's own partial spans (owner
-//! only). First in, first out lets a span gather freed blocks before it is used again. The links
-//! belong to whoever owns the span: the heap, or the list's lock while the span is POOL's.
+//! only). First in, first out lets a span gather freed blocks before it is used again. Only the
+//! span's owner writes its links: the heap, or, while the pool owns the span, the thread that holds
+//! the list's lock.
 
 use crate::geometry::SpanId;
 
-/// No span.
+/// The link that leads to no span.
 pub const NIL: u32 = u32::MAX;
 
 /// The links of spans, wherever they are.
 pub trait Links {
-    /// The spans after and before it.
+    /// The spans after and before `span`.
     fn links(&self, span: SpanId) -> (u32, u32);
-    /// Sets the span after it.
+    /// Sets the span after `span`.
     fn set_next(&self, span: SpanId, next: u32);
-    /// Sets the span before it.
+    /// Sets the span before `span`.
     fn set_prev(&self, span: SpanId, prev: u32);
 }
 
@@ -87,7 +88,7 @@ impl SpanQueue {
         self.len -= 1;
     }
 
-    /// Whether both chains of links go through `len` spans; `each` sees them.
+    /// Whether both chains of links go through `len` spans. `each` is called with every span.
     #[cfg(any(test, debug_assertions))]
     pub fn is_linked(&self, links: &impl Links, mut each: impl FnMut(SpanId)) -> bool {
         let (mut at, mut before) = (self.head, NIL);

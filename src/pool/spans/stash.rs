@@ -7,10 +7,10 @@
 use crate::geometry::SpanId;
 use crate::sync::{AtomicU32, Ordering};
 
-/// Places of a stash.
+/// The number of places of a stash.
 pub const PLACES: usize = 4;
 
-/// Spans of one class on one CPU. All-zero is empty.
+/// The stashed spans of one class on one CPU. An all-zero stash is empty.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Stash([AtomicU32; PLACES]);
@@ -22,7 +22,7 @@ impl Stash {
         Self(core::array::from_fn(|_| AtomicU32::new(0)))
     }
 
-    /// Puts a span that is POOL's; false if every place is taken.
+    /// Puts a span that the pool owns into a free place. Returns false if every place is taken.
     pub fn put(&self, span: SpanId) -> bool {
         self.0.iter().any(|place| {
             place.load(Ordering::Relaxed) == 0
@@ -42,7 +42,7 @@ impl Stash {
         })
     }
 
-    /// The spans in the stash, while nobody else is at it.
+    /// The spans in the stash. No other thread may use the stash meanwhile.
     #[cfg(all(any(test, debug_assertions), not(loom)))]
     pub fn spans(&self) -> impl Iterator<Item = SpanId> {
         let held = self.0.iter().map(|place| place.load(Ordering::Relaxed));

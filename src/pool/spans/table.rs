@@ -94,8 +94,8 @@ impl Spans {
         Some((span, stage))
     }
 
-    /// Moves what remote frees have set into the free bits of a span that the caller owns; whether
-    /// there was any.
+    /// Moves what remote frees have set into the free bits of a span that the caller owns; returns
+    /// whether there were any.
     ///
     /// # Errors
     /// The address of a block that came home although it was free already.

@@ -1,23 +1,24 @@
-//! Which SuperSlabs of a node have room: a bitmap with a summary for each level of room.
+//! The index of a node's SuperSlabs that have room: a bitmap with a summary for each level of room.
 //!
 //! A set bit is a hint that may be stale; a clear bit is a promise: the SuperSlab has no such room,
-//! or somebody is about to set the bit. A releaser changes the SuperSlab's word and then sets the
-//! bits of the levels that became true, always with a read-modify-write. A taker that found a bit
-//! stale clears it and then reads the word again: if the releaser's `fetch_or` came before the
-//! `fetch_and`, the taker sees the releaser's word; if it came after, the bit stands.
+//! or another thread is about to set the bit. A thread that releases slots changes the SuperSlab's
+//! word and then sets the bits of the levels that the word now satisfies, always with a
+//! read-modify-write. A thread that wants slots and finds a bit stale clears the bit and then reads
+//! the word again: if the releaser's `fetch_or` came before the taker's `fetch_and`, the taker sees
+//! the releaser's word; if it came after, the bit stays set.
 
 use super::slot_word::{SlotWord, Slots};
 use crate::geometry::NodeSuper;
 use crate::sync::{AtomicU64, Ordering};
 
-/// Levels of room.
+/// The number of levels of room.
 pub const LEVELS: usize = 7;
-/// At least one EMPTY slot.
+/// The level of a SuperSlab with at least one EMPTY slot.
 pub const EMPTY: usize = 0;
-/// All 32 slots.
+/// The level of a SuperSlab of which all 32 slots can be taken.
 pub const WHOLE: usize = LEVELS - 1;
 
-/// Adjacent slots that a SuperSlab of `level` (but EMPTY) offers at least.
+/// The least number of adjacent slots that a SuperSlab of `level` offers; EMPTY has no such number.
 pub const fn room(level: usize) -> usize {
     1 << (level - 1)
 }
@@ -36,7 +37,7 @@ fn satisfied(slots: Slots, level: usize) -> bool {
     }
 }
 
-/// Levels that mean anything in this build: without the shared pool a SuperSlab is offered only as
+/// The levels that this build uses: without the shared pool a SuperSlab is offered only as
 /// a whole.
 const USED: core::ops::Range<usize> = if cfg!(feature = "shared-pool") {
     0..LEVELS
@@ -44,12 +45,13 @@ const USED: core::ops::Range<usize> = if cfg!(feature = "shared-pool") {
     WHOLE..LEVELS
 };
 
-/// One level's bitmap: a word for 64 SuperSlabs, a summary bit for each word that is not zero.
+/// The bitmap of one level: a word for 64 SuperSlabs, and a summary bit for each word that is not
+/// zero.
 #[derive(Debug, Clone, Copy)]
 pub struct Bitmap<'a> {
     /// Bit `i % 64` of word `i / 64` stands for SuperSlab `i`.
     pub words: &'a [AtomicU64],
-    /// One bit a word.
+    /// Bit `w % 64` of summary word `w / 64` is set if word `w` is not zero.
     pub summary: &'a [AtomicU64],
 }
 
@@ -109,12 +111,13 @@ impl Bitmap<'_> {
 /// The levels of one node.
 #[derive(Debug)]
 pub struct Avail<'a> {
-    /// A bitmap a level.
+    /// One bitmap for each level.
     pub levels: [Bitmap<'a>; LEVELS],
 }
 
 impl Avail<'_> {
-    /// After a release (or a purge) that turned `before` into `after`: offers what became possible.
+    /// Offers SuperSlab `i` at the levels that it reached when a release (or a purge) turned
+    /// `before` into `after`.
     pub fn offer(&self, i: NodeSuper, before: Slots, after: Slots) {
         for level in USED {
             if satisfied(after, level) && !satisfied(before, level) {
@@ -123,8 +126,7 @@ impl Avail<'_> {
         }
     }
 
-    /// After a take that failed at `level`: withdraws the hint unless the word has such room
-    /// (again).
+    /// Withdraws the hint after a take failed at `level`, unless the word has such room (again).
     pub fn withdraw(&self, i: NodeSuper, level: usize, word: &SlotWord) {
         if satisfied(word.get(), level) {
             return;
@@ -141,7 +143,8 @@ impl Avail<'_> {
         Some(NodeSuper(found as u32))
     }
 
-    /// Whether every room that the word has is offered, while nobody else is at it.
+    /// Whether every level that the word satisfies is offered. No other thread may change the word
+    /// meanwhile.
     #[cfg(any(test, loom, debug_assertions))]
     pub fn keeps_promise(&self, i: NodeSuper, word: &SlotWord) -> bool {
         let offered = |level: usize| {

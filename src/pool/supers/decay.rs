@@ -1,8 +1,8 @@
 //! The memory that a node keeps warm beyond the option `retain`, because giving it back turned out
 //! to be too early: memory that was given back when it became free and is taken again before the
-//! time of the option `decay` is over is kept from then on. What of it was free during all of a
-//! period is given back again. Counted in slots, by whoever takes and gives them; every number is a
-//! hint, so all accesses are relaxed.
+//! time of the option `decay` is over is kept from then on. Of that memory, the part that stayed
+//! free for a whole period is given back again. The threads that take and give slots count them
+//! here; every number is a hint, so all accesses are relaxed.
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 pub struct Decay {
     /// Slots to keep beyond `retain`.
     kept: AtomicUsize,
-    /// Slots given back in this period and not taken again.
+    /// The slots that were given back in this period and not taken again.
     gave: AtomicUsize,
     /// The least number of warm slots in this period.
     least: AtomicUsize,
@@ -36,7 +36,7 @@ impl Decay {
         self.gave.fetch_add(slots, Relaxed);
     }
 
-    /// Notes that slots were taken that took page faults, or will.
+    /// Notes that slots were taken whose first touch has cost page faults or will cost them.
     #[inline]
     pub fn took_cold(&self, slots: usize) {
         if self.gave.load(Relaxed) == 0 {
@@ -56,8 +56,9 @@ impl Decay {
         }
     }
 
-    /// Ends a period that is over: keeps less by what beyond `retain` was not needed in it. `warm`
-    /// and `retain` are in slots. Whether a period was over.
+    /// Ends the period if it is over: the slots beyond `retain` that were free during all of it are
+    /// no longer kept. `now` and `decay` are in nanoseconds, `warm` and `retain` in slots. Returns
+    /// whether the period was over.
     pub fn end_period(&self, now: u64, decay: u64, warm: usize, retain: usize) -> bool {
         let since = self.since.load(Relaxed);
         if now.saturating_sub(since) < decay

@@ -1,8 +1,8 @@
 //! The slots of a node: taken by [`Supers::find`] and [`Supers::take_exact`], given back by
 //! [`Supers::release`].
 //!
-//! `warm` counts the EMPTY slots: who turns slots EMPTY adds before, who takes them subtracts
-//! after, so that the count never falls below what there is.
+//! `warm` counts the EMPTY slots: a thread that turns slots EMPTY adds to it before, and a thread
+//! that takes them subtracts after, so that the count never falls below the real number.
 
 use super::Tags;
 use super::avail::{Avail, Bitmap, WHOLE};

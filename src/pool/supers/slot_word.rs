@@ -9,7 +9,7 @@
 //!
 //! The low bit says "can be taken", so `k` adjacent slots are found and taken with a few shifts and
 //! one compare-exchange, and given back with one `fetch_or`. Zero, the state of untouched metadata,
-//! is all ABSENT. Nobody writes the word but the functions of this file.
+//! is all ABSENT. Only the functions of this file write the word.
 
 use crate::geometry::SLOTS;
 use crate::sync::{AtomicU64, Ordering};
@@ -26,7 +26,7 @@ pub struct SlotWord(AtomicU64);
 pub struct Taken {
     /// The first slot.
     pub first: usize,
-    /// The number of them that were EMPTY; if none was, all read zero.
+    /// The number of taken slots that were EMPTY; if it is 0, all of them read zero.
     pub warm: u32,
 }
 
@@ -35,12 +35,12 @@ pub struct Taken {
 pub struct Slots(pub u64);
 
 impl Slots {
-    /// Low bits of the slots that can be taken.
+    /// The low bits of the slots that can be taken.
     fn takeable(self) -> u64 {
         self.0 & LOW
     }
 
-    /// Low bits of the EMPTY slots.
+    /// The low bits of the EMPTY slots.
     fn empty(self) -> u64 {
         self.0 & (self.0 >> 1) & LOW
     }
@@ -50,17 +50,17 @@ impl Slots {
         ["ABSENT", "FRESH", "ACTIVE", "EMPTY"][(self.0 >> (2 * slot)) as usize & 3]
     }
 
-    /// Number of slots that can be taken.
+    /// The number of slots that can be taken.
     pub fn free_count(self) -> u32 {
         self.takeable().count_ones()
     }
 
-    /// Number of EMPTY slots.
+    /// The number of EMPTY slots.
     pub fn empty_count(self) -> u32 {
         self.empty().count_ones()
     }
 
-    /// Number of ACTIVE slots.
+    /// The number of ACTIVE slots.
     #[cfg(any(test, loom, debug_assertions))]
     pub fn active_count(self) -> u32 {
         ((self.0 >> 1) & !self.0 & LOW).count_ones()
@@ -77,7 +77,7 @@ impl Slots {
     }
 }
 
-/// Low bits of the slots at which `len` set slots begin.
+/// The low bits of the slots at which `len` set slots begin.
 fn starts(mut set: u64, len: usize) -> u64 {
     let mut have = 1;
     while have < len {
@@ -113,7 +113,7 @@ fn low_bits(first: usize, len: usize) -> u64 {
     mask << (2 * first)
 }
 
-/// Slots at which a run of the alignment `align` (in slots, a power of two) may start.
+/// The slots at which a run of the alignment `align` (in slots, a power of two) may start.
 fn aligned(align: usize) -> u64 {
     let mut mask = 0;
     let mut slot = 0;
@@ -125,19 +125,19 @@ fn aligned(align: usize) -> u64 {
 }
 
 impl SlotWord {
-    /// All slots ABSENT.
+    /// A word whose slots are all ABSENT.
     #[cfg(any(test, loom))]
     pub fn new() -> Self {
         Self(AtomicU64::new(0))
     }
 
-    /// The states now.
+    /// The states of the slots at this moment.
     pub fn get(&self) -> Slots {
         Slots(self.0.load(Ordering::Acquire))
     }
 
-    /// For a SuperSlab of ABSENT slots that the caller has claimed and mapped: all slots FRESH, but
-    /// the first `taken` of them ACTIVE at once.
+    /// Publishes the slots of a SuperSlab that the caller has claimed and mapped, which were all
+    /// ABSENT: the first `taken` slots become ACTIVE at once, the others FRESH.
     pub fn publish_fresh(&self, taken: usize) {
         let active = if taken == 0 { 0 } else { low_bits(0, taken) };
         self.0
@@ -157,8 +157,8 @@ impl SlotWord {
     }
 
     /// Takes `len` adjacent slots, the first at a multiple of `align` slots. EMPTY slots are
-    /// preferred. Single slots come from the low end and runs from the high end, so that they don't
-    /// cut each other's room.
+    /// preferred. Single slots come from the low end and runs from the high end, so that single
+    /// slots do not split the room for runs.
     pub fn take_run(&self, len: usize, align: usize) -> Option<Taken> {
         let at = aligned(align);
         self.take(
@@ -211,7 +211,7 @@ impl SlotWord {
         }
     }
 
-    /// Gives ACTIVE slots back as EMPTY. The states before and after.
+    /// Gives ACTIVE slots back as EMPTY. Returns the states before and after.
     pub fn release(&self, first: usize, len: usize) -> (Slots, Slots) {
         let bits = low_bits(first, len);
         let before = self.0.fetch_or(bits, Ordering::AcqRel);
@@ -235,7 +235,7 @@ impl SlotWord {
     }
 
     /// Takes all 32 slots for purging if all are free and at least one is EMPTY or `fresh_too`:
-    /// they become ABSENT. The states that they had.
+    /// they become ABSENT. Returns the states that they had.
     pub fn begin_purge_all(&self, fresh_too: bool) -> Option<Slots> {
         let now = self.get();
         let taken = now.takeable() == LOW
@@ -247,7 +247,8 @@ impl SlotWord {
         taken.then_some(now)
     }
 
-    /// Takes the EMPTY slots for purging: they become ABSENT. The stretches taken.
+    /// Takes the EMPTY slots for purging: they become ABSENT. Returns each stretch of taken slots:
+    /// its first slot and its length.
     pub fn begin_purge_empty(&self) -> impl Iterator<Item = (usize, usize)> {
         let mut now = self.0.load(Ordering::Acquire);
         let taken = loop {
@@ -264,8 +265,8 @@ impl SlotWord {
         stretches(taken)
     }
 
-    /// Ends a purge: ABSENT slots become FRESH, or EMPTY again where the purge failed. The states
-    /// before and after.
+    /// Ends a purge: ABSENT slots become FRESH, or EMPTY again where the purge failed. Returns the
+    /// states before and after.
     pub fn end_purge(&self, first: usize, len: usize, purged: bool) -> (Slots, Slots) {
         let low = low_bits(first, len);
         let bits = if purged { low } else { low | low << 1 };

@@ -159,7 +159,7 @@ impl Warmer {
         unsafe { self.life.unlock() };
     }
 
-    /// Ends what `park` began.
+    /// Lets the thread start again after `park`.
     pub fn unpark(&'static self) {
         let _ = (self.state).compare_exchange(PARKED, NONE, Ordering::Relaxed, Ordering::Relaxed);
         self.start();

@@ -1,5 +1,5 @@
 //! The pace of the warmer: how many SuperSlabs it should have in stock, and when its next step
-//! comes. Arithmetic alone, in SuperSlabs and nanoseconds.
+//! comes. This file is arithmetic alone, in SuperSlabs and nanoseconds.
 //!
 //! - *rate*: the SuperSlabs that were begun or grown since the last step, smoothed over 20 ms when
 //!   the rate rises and over 1 s when it falls.
@@ -20,11 +20,12 @@ const HORIZON: u64 = 250 * MS;
 const SAMPLE: u64 = 10 * MS;
 const RISE: u64 = 20 * MS;
 const FALL: u64 = SECOND;
-/// SuperSlabs a second that must not find the stock empty, whatever happened before: 1 GiB/s.
+/// The demand, in SuperSlabs a second, that must not find the stock empty whatever happened before:
+/// 1 GiB/s.
 const SUDDEN: u64 = (1 << 30) / SUPER as u64;
 const SHORTEST: u64 = MS;
 const LONGEST: u64 = 100 * MS;
-/// Wait after the system refused: doubles from the first to the last.
+/// The wait after the system refused; it doubles from the first to the last.
 const FIRST_RETRY: u64 = 10 * MS;
 const LAST_RETRY: u64 = 10 * SECOND;
 
@@ -35,7 +36,7 @@ pub struct Limits {
     pub ahead: usize,
     /// The greatest target that a rate makes.
     pub most: usize,
-    /// Free memory that is kept.
+    /// The free SuperSlabs that are kept.
     pub retain: usize,
     /// The nanoseconds for which something must be free to be in excess.
     pub decay: u64,
@@ -46,11 +47,11 @@ pub struct Limits {
 pub struct Sight {
     /// SuperSlabs of which nothing is in use.
     pub whole: usize,
-    /// Those of them whose pages are all there: the stock.
+    /// The whole ones whose pages are all there: the stock.
     pub ready: usize,
-    /// Those of them with memory, if only in part.
+    /// The whole ones that have memory, if only in part.
     pub held: usize,
-    /// SuperSlabs mapped.
+    /// SuperSlabs that are mapped.
     pub mapped: usize,
 }
 
@@ -61,7 +62,7 @@ pub struct Pace {
     last: Sight,
     /// SuperSlabs a second, times 1024.
     rate: u64,
-    /// Up to when it counts, and SuperSlabs used since.
+    /// The time up to which `rate` counts, and the SuperSlabs used since.
     sampled: u64,
     used: u64,
     window: u64,
@@ -82,7 +83,8 @@ impl Pace {
         if self.at == 0 {
             (self.window, self.sampled) = (now, now);
         } else {
-            // What was free, and what growth added since, is in use now or still free.
+            // The SuperSlabs that were free and those that growth has added since are in use now or
+            // still free.
             let begun = (self.last.whole + sight.mapped).saturating_sub(self.last.mapped);
             self.used += begun.saturating_sub(sight.whole) as u64;
         }

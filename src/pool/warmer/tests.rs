@@ -90,7 +90,7 @@ fn growth_beyond_the_first_superslab_starts_it_and_seal_ends_it() {
     assert_eq!(starts(), 1);
     arena.set_sealed(false);
     assert!(node.pages().has_warmer());
-    // As around a fork, on the child's side.
+    // The steps of a fork, on the child's side.
     arena.before_fork();
     // SAFETY: locked above.
     unsafe {
