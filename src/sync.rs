@@ -13,6 +13,10 @@ cfg_if::cfg_if! {
         pub use weak::{AtomicIsize, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Weakening, fence, weaken};
         pub use core::sync::atomic::Ordering;
     } else {
+        mod owner_word;
+
+        use core::sync::atomic::AtomicBool;
+        pub use owner_word::OwnerWord;
         pub use core::sync::atomic::{AtomicIsize, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
     }
 }

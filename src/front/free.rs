@@ -43,7 +43,8 @@ pub unsafe fn free_slow(head: *mut Head, block: *mut u8, setup: &Setup) {
             // SAFETY: the class byte names the class, and the block is as this function's Safety
             // section has it. The step calls only the heap and the arena.
             Some(cache) => unsafe { cache.step(|cache| cache.free_class(part.class, block)) },
-            None => give_without_heap(arena, block),
+            // SAFETY: nobody uses the block, as this function's Safety section has it.
+            None => unsafe { give_without_heap(arena, block) },
         },
     }
 }
@@ -68,7 +69,8 @@ impl ThreadCache {
             // SAFETY: this thread's magazine, which has room for a block of its class.
             unsafe { theap_arch::push(self.magazine(class), block) };
         } else {
-            self.heap.give(&[block]);
+            // SAFETY: nobody uses the block, as this function's Safety section has it.
+            unsafe { self.heap.give(&[block]) };
         }
     }
 
@@ -103,9 +105,10 @@ impl ThreadCache {
         let (base, held) = (self.bases[class.index()], self.held(class));
         if held > 0 {
             // SAFETY: the array's pointers lie from its base to its top, outside of the struct, and
-            // this thread alone uses them.
-            self.heap
-                .give(unsafe { core::slice::from_raw_parts(base, held) });
+            // this thread alone uses them. What is in a magazine is free.
+            unsafe {
+                self.heap.give(core::slice::from_raw_parts(base, held));
+            }
             self.magazine(class).top = base;
             self.wipe(class);
         }

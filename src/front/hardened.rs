@@ -57,10 +57,10 @@ fn examine(arena: &Arena, block: *mut u8) -> Named {
         Location::Foreign => misuse(arena.os(), Misuse::Foreign, address),
         Location::Free => None,
         Location::Block(_) => BlockId::at(arena.addresses(), address).map(Named::Block),
-        Location::Run(_) => arena
-            .addresses()
-            .run_at(address)
-            .map(|slot| Named::Run(arena.runs().len(slot) * SLOT)),
+        Location::Run(_) => arena.addresses().run_at(address).map(|slot| {
+            // SAFETY: the tables say that a run starts there.
+            Named::Run(unsafe { arena.runs().len(slot) } * SLOT)
+        }),
     };
     named.unwrap_or_else(|| misuse(arena.os(), Misuse::NotABlock, address))
 }

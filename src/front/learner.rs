@@ -231,8 +231,9 @@ impl ThreadCache {
         self.bases[class.index()] = base;
         self.wipe(class);
         if old != own {
-            // The block begins with the sentinel.
-            self.heap.give(&[old.wrapping_sub(1).cast()]);
+            // SAFETY: the old array, which begins with the sentinel, is a block that nobody uses
+            // any more.
+            unsafe { self.heap.give(&[old.wrapping_sub(1).cast()]) };
         }
         self.account(class, capacity);
         true

@@ -38,8 +38,10 @@ impl Quarantine {
             if !out.is_null() {
                 // SAFETY: the block comes from the quarantine, into which `exchange` lets only
                 // such.
-                unsafe { check(out, heap.arena()) };
-                heap.give(&[out]);
+                unsafe {
+                    check(out, heap.arena());
+                    heap.give(&[out]);
+                }
             }
         }
     }

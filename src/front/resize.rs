@@ -57,8 +57,14 @@ unsafe fn resize_run(block: *mut u8, new: usize, align: usize, setup: &Setup) ->
         return Some(ptr::null_mut());
     }
     let slot = arena.addresses().run_at(block as usize)?;
-    let old = arena.runs().len(slot) * SLOT;
-    if arena.runs().resize(slot, new) {
+    // SAFETY: the run is the caller's, and what is cut off is given up by the call.
+    let (old, resized) = unsafe {
+        (
+            arena.runs().len(slot) * SLOT,
+            arena.runs().resize(slot, new),
+        )
+    };
+    if resized {
         count_kept(cache, old.min(new));
         return Some(block);
     }

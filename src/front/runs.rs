@@ -37,7 +37,9 @@ pub unsafe fn free_run(arena: &Arena, run: RunPart, block: *mut u8, cache: Optio
     match run.first.filter(|_| run.at_start) {
         None => misuse(arena.os(), Misuse::NotABlock, block as usize),
         Some(slot) => {
-            if !arena.runs().release(slot) {
+            // SAFETY: the tables say that a run starts there, and it is nobody's any more, as
+            // this function's Safety section has it.
+            if !unsafe { arena.runs().release(slot) } {
                 misuse(arena.os(), Misuse::DoubleFree, block as usize);
             }
         }

@@ -1,6 +1,7 @@
 //! Thread caches and arenas of their own behind a fake operating system: every call failing at
 //! every position, several NUMA nodes, random sequences of operations on several heaps. After each
 //! run no block may be lost.
+#![allow(unsafe_code)] // Looks at the metadata of spans.
 
 mod faults;
 mod world;
@@ -389,7 +390,8 @@ fn broken_heaps_are_not_valid() {
         broken("ACTIVE slots");
         addresses.replace_kind(slot, is);
         let span = slot.back(addresses.distance(slot)).span();
-        let meta = arena.metadata().span(span);
+        // SAFETY: the block's span lies in a mapped SuperSlab.
+        let meta = unsafe { arena.metadata().span(span) };
         if matches!(is, Kind::Class(_)) {
             meta.free.set(meta.free.get() + 1);
             broken("free blocks");

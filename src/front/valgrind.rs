@@ -238,7 +238,10 @@ unsafe fn stays(block: *mut u8, old: usize, new: usize, align: usize) -> bool {
             arena
                 .addresses()
                 .run_at(block as usize)
-                .is_some_and(|slot| arena.runs().resize(slot, is))
+                .is_some_and(|slot| {
+                    // SAFETY: the block is the caller's, as this function's Safety section has it.
+                    unsafe { arena.runs().resize(slot, is) }
+                })
         }),
         _ => false,
     }

@@ -1,6 +1,7 @@
 //! Drain: blocks come home to their spans. Here, where it costs little, every block is checked: a
 //! block that is free already, or an address at which no block starts, ends the process with a
 //! message. The heap is intact until then.
+#![allow(unsafe_code)] // Frees blocks on the word of the caller.
 
 use super::Heap;
 use crate::classes::{CLASSES, Class};
@@ -104,7 +105,10 @@ impl Home {
 
 impl Heap {
     /// Returns blocks of one class to their spans, the heap's own and others'.
-    pub fn give(&mut self, blocks: &[*mut u8]) {
+    ///
+    /// # Safety
+    /// The blocks are the caller's to free: nobody uses them any more.
+    pub unsafe fn give(&mut self, blocks: &[*mut u8]) {
         let begin = self.tracer.begin();
         let mut rest = blocks;
         let mut class = ClassId::FIRST;
@@ -145,11 +149,8 @@ impl Heap {
 
     #[inline]
     fn set_free(&self, home: Home, parcel: Parcel) {
-        let (super_id, slot) = home.part.span.split();
-        let (metas, meta) = (
-            self.arena.metadata().of(super_id),
-            self.meta(home.part.span),
-        );
+        let (metas, slot) = self.super_meta(home.part.span);
+        let meta = self.meta(home.part.span);
         let word = metas.free(slot, parcel.index);
         let twice = word.get() & parcel.bits;
         if twice != 0 {
@@ -192,16 +193,20 @@ impl Heap {
 
 fn send(arena: &Arena, home: Home, parcel: Parcel, heir: u64) -> Freed {
     let (super_id, slot) = home.part.span.split();
-    let (metas, meta) = (
-        arena.metadata().of(super_id),
-        arena.metadata().span(home.part.span),
-    );
+    // SAFETY: the tables say that the span is there: its SuperSlab is mapped.
+    let (metas, meta) = unsafe {
+        (
+            arena.metadata().of(super_id),
+            arena.metadata().span(home.part.span),
+        )
+    };
     let word = metas.remote(slot, parcel.index);
     let freed = meta
         .shake
         .free_remote(word, parcel.index, parcel.bits, heir);
     match freed {
-        Freed::ToPool => arena.spans().put_partial(home.part.span),
+        // SAFETY: the handshake made it the pool's just now.
+        Freed::ToPool => unsafe { arena.spans().put_partial(home.part.span) },
         Freed::Twice => home.double_free(arena, parcel),
         Freed::Noted | Freed::Mine => {}
     }
@@ -238,7 +243,10 @@ pub fn check_blocks(arena: &Arena, class: ClassId, blocks: &[*mut u8]) {
 }
 
 /// Returns a block from a thread that has no heap and can get none.
-pub fn give_without_heap(arena: &Arena, block: *mut u8) {
+///
+/// # Safety
+/// The block is the caller's to free: nobody uses it any more.
+pub unsafe fn give_without_heap(arena: &Arena, block: *mut u8) {
     let home = Home::of(arena, block);
     let parcel = home.next_parcel(arena, &mut &[block][..]);
     let _ = send(arena, home, parcel, POOL);

@@ -40,7 +40,7 @@ impl OwnSupers {
         let node = arena.node(arena.addresses().node_of(own.slot(0)));
         let run = node.supers().take_in(node.local(own), slots)?;
         if node.supers().tag(node.local(own)) != tag(heap, class) {
-            node.pages().release_slots(run.slot, run.len);
+            node.pages().release_slots(run);
             self.0[class.index()] = None;
             return None;
         }

@@ -40,8 +40,7 @@ impl Heap {
     /// # Safety
     /// The `want` places below `end` are the caller's.
     unsafe fn take_from(&self, span: SpanId, end: *mut *mut u8, want: usize) -> usize {
-        let (super_id, slot) = span.split();
-        let (metas, meta) = (self.arena.metadata().of(super_id), self.meta(span));
+        let ((metas, slot), meta) = (self.super_meta(span), self.meta(span));
         let size = CLASSES[usize::from(meta.class.get())].size as usize;
         let base = self.arena.addresses().address_of(span.slot());
         let (mut got, mut last) = (0, 0);
@@ -81,8 +80,7 @@ impl Heap {
     )]
     pub fn take_fresh(&mut self, class: ClassId) -> Option<*mut u8> {
         let span = self.span_with_blocks(class, false)?;
-        let (super_id, slot) = span.split();
-        let (metas, meta) = (self.arena.metadata().of(super_id), self.meta(span));
+        let ((metas, slot), meta) = (self.super_meta(span), self.meta(span));
         let (at, info) = (meta.fresh_from.get(), &CLASSES[class.index()]);
         if at >= u32::from(info.blocks) {
             return None;

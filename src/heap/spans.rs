@@ -8,8 +8,8 @@ use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::geometry::{ClassId, NodeIndex, SLOT, SpanId};
 use crate::messages::{Misuse, misuse};
 use crate::pool::Arena;
-use crate::pool::metadata::SpanMeta;
 use crate::pool::metadata::ownership::FIRST_HEAP;
+use crate::pool::metadata::{SpanMeta, SuperMeta};
 use crate::pool::spans::Stage;
 use crate::pool::spans::queue::SpanQueue;
 use crate::stats::Counters;
@@ -93,9 +93,20 @@ impl Heap {
         self.node = node;
     }
 
+    /// The metadata of a span. Every span that this room knows came from the pool, a queue of the
+    /// heap, or the tables' decode of a block's address.
     #[inline]
     pub(super) fn meta(&self, span: SpanId) -> &'static SpanMeta {
-        self.arena.metadata().span(span)
+        // SAFETY: spans lie in mapped SuperSlabs.
+        unsafe { self.arena.metadata().span(span) }
+    }
+
+    /// The metadata of a span's SuperSlab, and the span's first slot there.
+    #[inline]
+    pub(super) fn super_meta(&self, span: SpanId) -> (&'static SuperMeta, usize) {
+        let (super_id, slot) = span.split();
+        // SAFETY: as for `meta`.
+        (unsafe { self.arena.metadata().of(super_id) }, slot)
     }
 
     fn class_of(&self, span: SpanId) -> ClassId {
@@ -169,8 +180,10 @@ impl Heap {
     /// Moves the blocks that other threads freed of a span of the heap into its free bits. Returns
     /// whether there were any.
     pub(super) fn collect_span(&self, span: SpanId) -> bool {
-        (self.arena.spans())
-            .collect(span)
+        debug_assert_eq!(self.meta(span).shake.owner(), self.id);
+        // SAFETY: the heap's methods are called with spans whose owner word is the heap's, and
+        // this thread alone uses the heap.
+        unsafe { self.arena.spans().collect(span) }
             .unwrap_or_else(|address| misuse(self.arena.os(), Misuse::DoubleFree, address))
     }
 
@@ -209,7 +222,7 @@ impl Heap {
             let (run, stage) = node.acquire_slots(slots, 1)?;
             Some((run, if away == 0 { stage } else { Stage::Remote }))
         })?;
-        self.own_supers.adopt(arena, class, id, run.slot);
+        self.own_supers.adopt(arena, class, id, run.slot());
         self.count(stage);
         let span = arena.spans().make(run, class, id);
         self.note(begin, EventKind::Acquire, span, stage as u8);
@@ -345,7 +358,9 @@ impl Heap {
         self.counters.spans_released.add(1);
         let begin = self.tracer.begin();
         let class = self.meta(span).class.get();
-        self.arena.spans().release(span);
+        debug_assert_eq!(self.meta(span).shake.owner(), self.id);
+        // SAFETY: the heap's, as in `collect_span`, and all its blocks are free.
+        unsafe { self.arena.spans().release(span) };
         let address = self.arena.addresses().address_of(span.slot()) as u64;
         self.tracer
             .note(begin, EventKind::Release, class, 0, address);
@@ -398,7 +413,8 @@ impl Heap {
             self.push_partial(class, span);
         } else {
             self.meta(span).shake.give_to_pool();
-            self.arena.spans().put_partial(span);
+            // SAFETY: the pool's since just now.
+            unsafe { self.arena.spans().put_partial(span) };
         }
     }
 }

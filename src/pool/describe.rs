@@ -80,11 +80,11 @@ impl Arena {
             return Part::Rest;
         }
         let (super_id, slot) = part.span.split();
-        let metas = self.metadata().of(super_id);
+        // SAFETY: a slot with a class lies in a SuperSlab that is or was mapped.
+        let metas = unsafe { self.metadata().of(super_id) };
         let bit = 1 << (at % 64);
-        // SAFETY: a slot with a class has metadata that is committed. Its owner may write the word
-        // at this moment; what a handler gets is one of the two states.
-        let free = unsafe { metas.free(slot, at / 64).as_ptr().read_volatile() };
+        // The span's owner may write the word at this moment; a handler gets one of the two states.
+        let free = metas.free(slot, at / 64).get();
         let remote = metas.remote(slot, at / 64).load(Ordering::Relaxed);
         Part::Block(Block {
             start: part.base + at * info.size as usize,

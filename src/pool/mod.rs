@@ -54,14 +54,13 @@ cfg_if::cfg_if! {
         mod waits;
         mod warmer;
 
-        pub use addresses::{Location, RunPart, SpanPart};
+        pub use addresses::{Location, RunPart, SlotRun, SpanPart};
         pub use arena::Arena;
         #[cfg(all(feature = "hardened", not(feature = "valgrind")))]
         pub use metadata::BlockId;
         #[cfg(test)]
         pub use node::Node;
         pub use policy::Budget;
-        pub use supers::SlotRun;
         #[cfg(feature = "lock-stats")]
         pub use waits::lock_stats;
         #[cfg(any(test, debug_assertions))]

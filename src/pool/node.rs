@@ -5,9 +5,10 @@
 //! partial spans (stashes, lists) -> SP-SLOT words (lock-free) -> growth (a lock)
 //! ```
 
+use super::addresses::SlotRun;
 use super::pages::{Grown, Huge, Pages};
 use super::spans::{NodeLists, Stage};
-use super::supers::{SlotRun, Supers};
+use super::supers::Supers;
 use super::warmer::Warmer;
 use crate::geometry::{NodeSuper, SuperId};
 use theap_platform::Error;
@@ -72,19 +73,21 @@ impl Node {
             found = self.supers.find(len, align);
         }
         if let Some(run) = found {
-            return Some((run, self.stage_of(&run)));
+            let stage = self.stage_of(&run);
+            return Some((run, stage));
         }
         let Grown { run, grew } = self.pages.grow(len, align)?;
         if grew {
             self.warmer.start();
             return Some((run, Stage::Grow));
         }
-        Some((run, self.stage_of(&run)))
+        let stage = self.stage_of(&run);
+        Some((run, stage))
     }
 
     fn stage_of(&self, run: &SlotRun) -> Stage {
-        let i = self.local(run.slot.split().0);
-        match run.fresh {
+        let i = self.local(run.slot().split().0);
+        match run.is_fresh() {
             false => Stage::Empty,
             true if self.pages.is_populated(i) => Stage::Prepared,
             true => Stage::Fresh,

@@ -72,7 +72,8 @@ impl Arena {
         }
         let mut found = Ok(());
         self.spans().each_stashed(|class, span| {
-            let meta = self.metadata().span(span);
+            // SAFETY: stashed spans lie in mapped SuperSlabs.
+            let meta = unsafe { self.metadata().span(span) };
             let fits = meta.shake.owner() == POOL && usize::from(meta.class.get()) == class.index();
             let what = "a stashed span is the pool's, of slot";
             found = found.and(ensure(fits, what, span.0 as usize));
@@ -115,7 +116,8 @@ impl Arena {
 
     fn check_slot(&self, slot: SlotId, owned: &mut Owned) -> Result<(), Invalid> {
         let is_head = self.addresses().distance(slot) == 0;
-        let owner = self.metadata().span(slot.span()).shake.owner();
+        // SAFETY: the caller looks at mapped SuperSlabs.
+        let owner = unsafe { self.metadata().span(slot.span()) }.shake.owner();
         let expected = match self.addresses().kind(slot) {
             Kind::Free => FREE,
             Kind::Large | Kind::Huge if is_head => RUN,
@@ -128,7 +130,8 @@ impl Arena {
 
     /// `blocks = free + set remote bits + handed out`, each in one place.
     fn check_span(&self, span: SpanId, class: ClassId, owned: &mut Owned) -> Result<(), Invalid> {
-        let (at, meta) = (span.0 as usize, self.metadata().span(span));
+        // SAFETY: as in `check_slot`.
+        let (at, meta) = (span.0 as usize, unsafe { self.metadata().span(span) });
         let known = usize::from(meta.class.get()) == class.index();
         ensure(known, "class of the span at slot", at)?;
         let info = &CLASSES[class.index()];
@@ -158,7 +161,8 @@ impl Arena {
     /// The free blocks of a span, those with a remote bit included.
     fn check_bits(&self, span: SpanId, info: &Class) -> Result<u32, Invalid> {
         let (super_id, slot) = span.split();
-        let (metas, meta) = (self.metadata().of(super_id), self.metadata().span(span));
+        // SAFETY: as in `check_slot`.
+        let (metas, meta) = unsafe { (self.metadata().of(super_id), self.metadata().span(span)) };
         let at = span.0 as usize;
         let (mut free, mut remote) = (0, 0);
         for index in 0..WORDS.min(usize::from(info.blocks).div_ceil(64)) {
@@ -190,7 +194,8 @@ impl Arena {
     ) -> Result<usize, Invalid> {
         let mut fit = true;
         let linked = list.is_linked(self.metadata(), |span| {
-            let meta = self.metadata().span(span);
+            // SAFETY: spans in queues lie in mapped SuperSlabs.
+            let meta = unsafe { self.metadata().span(span) };
             fit &= meta.shake.owner() == owner && usize::from(meta.class.get()) == class.index();
         });
         ensure(linked, "links of a list of class", class.index())?;
@@ -207,7 +212,8 @@ impl Arena {
         let (super_id, slot) = part.span.split();
         part.class == class
             && part.index_of(address).is_some_and(|index| {
-                let metas = self.metadata().of(super_id);
+                // SAFETY: the tables say that a span is there.
+                let metas = unsafe { self.metadata().of(super_id) };
                 let word = metas.free(slot, index / 64).get()
                     | metas.remote(slot, index / 64).load(Relaxed);
                 word >> (index % 64) & 1 == 0

@@ -130,7 +130,8 @@ impl World {
             Location::Foreign | Location::Free => panic!("a live block's slot is free"),
             Location::Run(_) => {
                 let slot = self.arena.addresses().run_at(address).expect("a run");
-                assert!(self.arena.runs().release(slot));
+                // SAFETY: the run is the world's, which forgets it.
+                assert!(unsafe { self.arena.runs().release(slot) });
             }
             // SAFETY: a live block of the class, which the world forgets.
             Location::Block(part) => cache.with(|cache| unsafe {
@@ -141,7 +142,8 @@ impl World {
 
     pub fn resize(&self, address: usize, size: usize) -> bool {
         let slot = self.arena.addresses().run_at(address).expect("a run");
-        let resized = self.arena.runs().resize(slot, size);
+        // SAFETY: the run is the world's.
+        let resized = unsafe { self.arena.runs().resize(slot, size) };
         if resized {
             // SAFETY: the run has `size` bytes now.
             unsafe {

@@ -109,6 +109,7 @@ impl AddressMap {
 mod tests {
     use super::*;
     use crate::geometry::{NodeIndex, SUPER};
+    use crate::pool::addresses::SlotRun;
     use core::sync::atomic::AtomicU8;
 
     const BASE: usize = 1 << 40;
@@ -129,8 +130,15 @@ mod tests {
     fn every_kind_of_address_is_told() {
         let map = map();
         let class = ClassId::new(20);
-        map.dress(SlotId(5), 3, Kind::Class(class));
-        map.dress(SlotId(64), 300, Kind::Huge);
+        // SAFETY: nobody else uses the map.
+        let (span, run) = unsafe {
+            (
+                SlotRun::held(SlotId(5), 3, true),
+                SlotRun::held(SlotId(64), 300, true),
+            )
+        };
+        map.dress(&span, Kind::Class(class));
+        map.dress(&run, Kind::Huge);
         assert!(matches!(map.locate(BASE - 1), Location::Foreign));
         assert!(matches!(
             map.locate(BASE + SLOT_COUNT * SLOT),
@@ -152,7 +160,7 @@ mod tests {
             _ => panic!("a run"),
         };
         assert_eq!((inside(100), inside(64 + 299)), (Some(SlotId(64)), None));
-        map.undress(SlotId(5), 3);
+        map.undress(&span);
         assert!(map.span_of(BASE + 6 * SLOT).is_none());
     }
 

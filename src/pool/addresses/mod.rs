@@ -14,8 +14,10 @@
 #![allow(unsafe_code)] // Reads and writes tables by pointer.
 
 mod locate;
+mod slot_run;
 
 pub use locate::{FAR, Location, RunPart, SpanPart};
+pub use slot_run::SlotRun;
 
 use crate::geometry::{Kind, NodeIndex, SLOT, SUPER, SlotId, SuperId};
 use core::sync::atomic::{AtomicU8, Ordering};
@@ -134,22 +136,20 @@ impl AddressMap {
         usize::from(self.head_byte(slot).load(Ordering::Relaxed))
     }
 
-    /// Writes what adjacent slots are used for from now on, the first of them being the head. For
-    /// the holder of the slots.
-    pub fn dress(&self, slot: SlotId, len: usize, kind: Kind) {
-        for at in 0..len {
-            self.head_byte(slot.add(at))
+    /// Writes what slots are used for from now on, the first of them being the head.
+    pub fn dress(&self, run: &SlotRun, kind: Kind) {
+        for at in 0..run.len() {
+            self.head_byte(run.slot().add(at))
                 .store(at.min(FAR) as u8, Ordering::Relaxed);
-            self.kind_byte(slot.add(at))
+            self.kind_byte(run.slot().add(at))
                 .store(kind.byte(), Ordering::Relaxed);
         }
     }
 
-    /// Writes that adjacent slots are not in use. For the holder of the slots, before it gives them
-    /// back.
-    pub fn undress(&self, slot: SlotId, len: usize) {
-        for at in 0..len {
-            self.kind_byte(slot.add(at))
+    /// Writes that slots are not in use, before they are given back.
+    pub fn undress(&self, run: &SlotRun) {
+        for at in 0..run.len() {
+            self.kind_byte(run.slot().add(at))
                 .store(Kind::Free.byte(), Ordering::Relaxed);
         }
     }

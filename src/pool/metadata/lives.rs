@@ -6,6 +6,7 @@
 //! span's slots are made a span again: a block that was used and is free has been filled with
 //! poison. Every access is a read-modify-write of one bit; which thread may touch a block follows
 //! from them alone, so acquire-release is all the ordering there is.
+#![allow(unsafe_code)] // Asks for the metadata of mapped SuperSlabs.
 
 use super::{Metadata, WORDS};
 use crate::classes::CLASSES;
@@ -43,7 +44,8 @@ impl BlockId {
 impl Metadata {
     fn lives(&self, block: BlockId) -> (&'static AtomicU64, &'static AtomicU64, u64) {
         let (super_id, slot) = block.span.split();
-        let Lives { live, used } = &self.of(super_id).lives;
+        // SAFETY: a block lies in a mapped SuperSlab (`BlockId::at`).
+        let Lives { live, used } = &unsafe { self.of(super_id) }.lives;
         let word = block.index / 64;
         (&live[slot][word], &used[slot][word], 1 << (block.index % 64))
     }
@@ -70,9 +72,13 @@ impl Metadata {
 
     /// Forgets which blocks were used: the slots become a span of the class, and nothing is known
     /// of its blocks.
-    pub fn forget_lives(&self, span: SpanId, class: ClassId) {
+    ///
+    /// # Safety
+    /// The caller holds the span's slots.
+    pub unsafe fn forget_lives(&self, span: SpanId, class: ClassId) {
         let (super_id, slot) = span.split();
-        let used = &self.of(super_id).lives.used[slot];
+        // SAFETY: slots that somebody holds lie in a mapped SuperSlab.
+        let used = &unsafe { self.of(super_id) }.lives.used[slot];
         let words = usize::from(CLASSES[class.index()].blocks).div_ceil(64);
         for word in &used[..words] {
             word.store(0, Ordering::Relaxed);

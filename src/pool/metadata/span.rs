@@ -3,8 +3,7 @@
 use super::Lives;
 use super::ownership::Handshake;
 use crate::geometry::SLOTS;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
-use core::cell::Cell;
+use crate::sync::{AtomicU32, AtomicU64, Ordering, OwnerWord};
 
 /// Words of free bits (and of remote bits) a slot: one bit for each 16 bytes.
 pub const WORDS: usize = 64;
@@ -16,22 +15,22 @@ pub const WORDS: usize = 64;
 #[repr(C, align(128))]
 pub struct SpanMeta {
     /// Owner only: which words of free bits are not zero.
-    pub summary: Cell<u64>,
+    pub summary: OwnerWord<u64>,
     /// Owner only: the number of set free bits.
-    pub free: Cell<u32>,
+    pub free: OwnerWord<u32>,
     /// Owner only: no block from this index on was handed out since the span's slots were FRESH.
-    pub fresh_from: Cell<u32>,
+    pub fresh_from: OwnerWord<u32>,
     /// The span after this one in its queue. The links belong to the owner, or to the list's lock.
-    pub next: Cell<u32>,
+    pub next: OwnerWord<u32>,
     /// The span before this one in its queue.
-    pub prev: Cell<u32>,
+    pub prev: OwnerWord<u32>,
     /// The number of slots of the span; of a huge run all its slots. Written before the first block
     /// is handed out.
-    pub slots: Cell<u32>,
+    pub slots: OwnerWord<u32>,
     /// The size class. Written before the first block is handed out.
-    pub class: Cell<u8>,
+    pub class: OwnerWord<u8>,
     /// Owner only: the span is in its heap's queue of partial spans.
-    pub listed: Cell<bool>,
+    pub listed: OwnerWord<bool>,
     /// The heap that owned the span last: a hint for frees to a full span.
     last_owner: AtomicU32,
     /// In the first slot's metadata, and only without the shared pool: the heap and class that the
@@ -50,7 +49,7 @@ pub struct SuperMeta {
     pub spans: [SpanMeta; SLOTS],
     /// Owner only. The words of a span's slots are adjacent: bit `i` of the span is bit `i % 64` of
     /// word `i / 64`.
-    free: [[Cell<u64>; WORDS]; SLOTS],
+    free: [[OwnerWord<u64>; WORDS]; SLOTS],
     /// Set by any thread, taken by the owner.
     remote: [[AtomicU64; WORDS]; SLOTS],
     /// The bits of live and of used blocks; of no size without the feature `hardened`.
@@ -78,7 +77,7 @@ impl SuperMeta {
     /// Word `index` of the free bits of the span that starts at `slot`. Every class but the
     /// smallest ones uses few of its first slot's words; none uses more than 64.
     #[inline]
-    pub fn free(&self, slot: usize, index: usize) -> &Cell<u64> {
+    pub fn free(&self, slot: usize, index: usize) -> &OwnerWord<u64> {
         &self.free[slot][index]
     }
 

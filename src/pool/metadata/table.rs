@@ -24,7 +24,7 @@ pub struct Metadata {
     supers: usize,
 }
 
-// SAFETY: the pointer leads to metadata whose every field says which thread may touch it.
+// SAFETY: the pointer leads to metadata of atomics.
 unsafe impl Send for Metadata {}
 // SAFETY: as for Send.
 unsafe impl Sync for Metadata {}
@@ -56,20 +56,28 @@ impl Metadata {
         }
     }
 
-    /// The metadata of a SuperSlab that is or was mapped.
+    /// The metadata of a SuperSlab.
+    ///
+    /// # Safety
+    /// The SuperSlab is or was mapped: growth commits the metadata before it publishes a slot, and
+    /// never takes it back.
     #[inline]
-    pub fn of(&self, super_id: SuperId) -> &'static SuperMeta {
+    pub unsafe fn of(&self, super_id: SuperId) -> &'static SuperMeta {
         debug_assert!(super_id.index() < self.supers);
-        // SAFETY: growth commits the metadata of a SuperSlab before it publishes a slot of it, and
-        // never takes it back; zero is valid.
+        // SAFETY: committed, as this function's Safety section has it; all fields are shared by
+        // themselves, and zero is valid.
         unsafe { &*self.metas.add(super_id.index()) }
     }
 
-    /// The metadata of a span.
+    /// The metadata of the span that begins at a slot.
+    ///
+    /// # Safety
+    /// The slot's SuperSlab is or was mapped.
     #[inline]
-    pub fn span(&self, span: SpanId) -> &'static SpanMeta {
+    pub unsafe fn span(&self, span: SpanId) -> &'static SpanMeta {
         let (super_id, slot) = span.split();
-        &self.of(super_id).spans[slot]
+        // SAFETY: this function's own Safety section.
+        &unsafe { self.of(super_id) }.spans[slot]
     }
 
     /// The address and the bytes of the metadata of `count` SuperSlabs.

@@ -34,7 +34,8 @@ impl Pages {
         // SAFETY: mapped on small or transparent pages, which stay mapped.
         let done = ask(&mut || unsafe { os.collapse(address, SUPER) }).is_ok();
         if done {
-            self.set_mode(i, PageMode::Thp);
+            // SAFETY: it has hugepages now.
+            unsafe { self.set_mode(i, PageMode::Thp) };
             self.claims.mark(i, POPULATED);
         }
         self.claims.mark(i, EXAMINED);

@@ -109,7 +109,8 @@ impl Pages {
         account.room -= 1;
         // SAFETY: mapped, on other pages.
         unsafe { policy.lock_memory(address, page) };
-        (0..page / SUPER).for_each(|k| self.set_mode(i.add(k), PageMode::Thp));
+        // SAFETY: it is on these pages now.
+        (0..page / SUPER).for_each(|k| unsafe { self.set_mode(i.add(k), PageMode::Thp) });
         account.need = account.need.saturating_sub(account.copies(shared));
         account.free += usize::from(!shared);
         account.moved += 1;

@@ -12,8 +12,8 @@ use super::claims::POPULATED;
 use crate::config::{self, Prefault};
 use crate::geometry::{NodeSuper, SLOTS, SUPER};
 use crate::messages::{self, OnceMessage};
+use crate::pool::addresses::SlotRun;
 use crate::pool::policy::SHARE;
-use crate::pool::supers::SlotRun;
 use crate::stats::events::EventKind;
 use theap_platform::{Error, HUGE_1G, PageMode};
 
@@ -47,32 +47,21 @@ impl Pages {
         if let Some(run) = self.supers.find(len, align) {
             return Some(Grown { run, grew: false });
         }
-        let i = self.add(&mut growth, len)?;
-        Some(Grown {
-            run: self.published(i, len),
-            grew: true,
-        })
+        let run = self.add(&mut growth, len)?;
+        self.supers.count_published(&run);
+        Some(Grown { run, grew: true })
     }
 
-    /// The slots that were published as ACTIVE when SuperSlab `i` (and those behind it) was mapped.
-    pub(super) fn published(&self, i: NodeSuper, len: usize) -> SlotRun {
-        self.supers.count_published(len);
-        SlotRun {
-            slot: self.supers.id(i).slot(0),
-            len,
-            fresh: true,
-        }
-    }
-
-    /// Adds at least one SuperSlab; the first `taken` slots of the first one are ACTIVE at once.
-    fn add(&self, growth: &mut Growth, taken: usize) -> Option<NodeSuper> {
+    /// Adds at least one SuperSlab, and takes the first `taken` slots of the first one.
+    fn add(&self, growth: &mut Growth, taken: usize) -> Option<SlotRun> {
         if let Some(i) = self.claims.claim_hole()
-            && self.map_claimed(i, 1, taken).is_ok()
+            // SAFETY: claimed just now.
+            && let Ok(run) = unsafe { self.map_claimed(i, 1, taken) }
         {
-            return Some(i);
+            return Some(run);
         }
-        if let Some(i) = self.add_gigantic(taken) {
-            return Some(i);
+        if let Some(run) = self.add_gigantic(taken) {
+            return Some(run);
         }
         // The warmer prepares the SuperSlabs after this one.
         let limit = if self.has_warmer() {
@@ -82,10 +71,11 @@ impl Pages {
         };
         let mut count = self.within_pool(growth.step.min(limit));
         while let Some((first, len)) = self.claims.claim_ahead(count) {
-            match self.map_claimed(first, len, taken) {
-                Ok(()) => {
+            // SAFETY: claimed just now.
+            match unsafe { self.map_claimed(first, len, taken) } {
+                Ok(run) => {
                     growth.step = (first.index() + len).next_power_of_two().max(1);
-                    return Some(first);
+                    return Some(run);
                 }
                 // Lost addresses are claimed for ever; go on after them.
                 Err(Error::Lost) => {}
@@ -115,8 +105,8 @@ impl Pages {
     }
 
     /// Adds the SuperSlabs of 1 GiB pages, where the options ask for such and the frontier is at
-    /// the start of one. Returns the first SuperSlab.
-    pub(super) fn add_gigantic(&self, taken: usize) -> Option<NodeSuper> {
+    /// the start of one, and takes the first `taken` slots of them.
+    pub(super) fn add_gigantic(&self, taken: usize) -> Option<SlotRun> {
         let count = taken
             .div_ceil(SLOTS)
             .max(1)
@@ -132,8 +122,9 @@ impl Pages {
         {
             return None;
         }
-        match self.map_claimed_as(first, count, taken, &[PageMode::Hugetlb1g]) {
-            Ok(()) => return Some(first),
+        // SAFETY: claimed just now.
+        match unsafe { self.map_claimed_as(first, count, taken, &[PageMode::Hugetlb1g]) } {
+            Ok(run) => return Some(run),
             Err(_) if policy.first_to_say(OnceMessage::NoGiganticPage) => {
                 messages::no_gigantic_page(policy.os());
             }
@@ -158,14 +149,20 @@ impl Pages {
         }
     }
 
-    /// Maps SuperSlabs that the caller has claimed; the first `taken` slots become ACTIVE, the
-    /// others FRESH and offered. After an error the SuperSlabs are free again, or lost.
-    pub(super) fn map_claimed(
+    /// Maps claimed SuperSlabs and takes the first `taken` slots; the others become FRESH and
+    /// offered. After an error the SuperSlabs are free again, or lost.
+    ///
+    /// # Errors
+    /// The error of the last page mode that was tried.
+    ///
+    /// # Safety
+    /// The caller has claimed the SuperSlabs, and their claim ends here.
+    pub(super) unsafe fn map_claimed(
         &self,
         first: NodeSuper,
         count: usize,
         taken: usize,
-    ) -> Result<(), Error> {
+    ) -> Result<SlotRun, Error> {
         let is_first = self.supers.id(first).index() == 0;
         let modes: &[PageMode] = match self.ground.policy.config().pages {
             config::Pages::Small => &[PageMode::Small],
@@ -177,23 +174,32 @@ impl Pages {
                 &[PageMode::Hugetlb, PageMode::Thp, PageMode::Small]
             }
         };
-        self.map_claimed_as(first, count, taken, modes)
+        // SAFETY: this function's own Safety section.
+        unsafe { self.map_claimed_as(first, count, taken, modes) }
     }
 
     /// Maps claimed SuperSlabs as `map_claimed` does, in the first of the modes that the system
     /// serves.
-    fn map_claimed_as(
+    ///
+    /// # Errors
+    /// The error of the last page mode that was tried.
+    ///
+    /// # Safety
+    /// The conditions of `map_claimed`.
+    unsafe fn map_claimed_as(
         &self,
         first: NodeSuper,
         count: usize,
         taken: usize,
         modes: &[PageMode],
-    ) -> Result<(), Error> {
-        let (mode, populated) = match self.try_map(first, count, modes) {
+    ) -> Result<SlotRun, Error> {
+        // SAFETY: this function's own Safety section.
+        let (mode, populated) = match unsafe { self.try_map(first, count, modes) } {
             Ok(mapped) => mapped,
             Err(error) => {
                 if error == Error::Lost {
-                    (0..count).for_each(|k| self.set_lost(first.add(k)));
+                    // SAFETY: claimed, as this function's Safety section has it.
+                    (0..count).for_each(|k| unsafe { self.set_lost(first.add(k)) });
                 } else {
                     self.claims.give_up(first, count);
                 }
@@ -204,18 +210,28 @@ impl Pages {
         if taken <= SLOTS {
             self.prefault_metadata(first, count, mode, populated);
         }
-        for k in 0..count {
-            let active = taken.saturating_sub(k * SLOTS).min(SLOTS);
-            self.set_mode(first.add(k), mode);
+        let mut runs = (0..count).map(|k| {
+            let (i, active) = (first.add(k), taken.saturating_sub(k * SLOTS).min(SLOTS));
+            // SAFETY: claimed, as this function's Safety section has it, and mapped just now.
+            unsafe { self.set_mode(i, mode) };
             if populated {
-                self.claims.mark(first.add(k), POPULATED);
+                self.claims.mark(i, POPULATED);
             }
-            self.supers.publish_fresh(first.add(k), active);
-        }
-        Ok(())
+            // SAFETY: as before; what is mapped anew reads zero.
+            unsafe { self.supers.publish_fresh(i, active) }
+        });
+        let first = runs.next().ok_or(Error::NoMemory)?;
+        Ok(runs.fold(
+            first,
+            |run, next| if next.len() > 0 { run.join(next) } else { run },
+        ))
     }
 
-    fn try_map(
+    /// Commits the metadata of claimed SuperSlabs and maps them.
+    ///
+    /// # Safety
+    /// The caller has claimed the SuperSlabs.
+    unsafe fn try_map(
         &self,
         first: NodeSuper,
         count: usize,
@@ -232,7 +248,8 @@ impl Pages {
         }
         let id = self.supers.id(first);
         self.ground.metadata.commit(id, count, false)?;
-        self.map_pages(first, count, modes)
+        // SAFETY: this function's own Safety section.
+        unsafe { self.map_pages(first, count, modes) }
     }
 
     /// Touches the metadata of SuperSlabs that were mapped just now, and the tables where the
@@ -256,7 +273,10 @@ impl Pages {
 
     /// Maps in the first mode that the system serves. Returns the mode, and whether all pages are
     /// there.
-    fn map_pages(
+    ///
+    /// # Safety
+    /// The caller has claimed the SuperSlabs.
+    unsafe fn map_pages(
         &self,
         first: NodeSuper,
         count: usize,
@@ -270,7 +290,7 @@ impl Pages {
                 continue;
             }
             let begin = figures.begin_event();
-            // SAFETY: the caller has claimed the SuperSlabs, which are reserved and not mapped.
+            // SAFETY: claimed, as this function's Safety section has it: reserved and not mapped.
             let mapped = unsafe { self.map(first, count, mode) };
             let kind = match mapped {
                 Ok(()) => EventKind::Map,

@@ -1,9 +1,10 @@
 //! Room for runs that are larger than a SuperSlab or aligned to several: whole SuperSlabs and then
 //! the first slots of one more. They are found and mapped under the growth lock.
+#![allow(unsafe_code)] // Maps what it has claimed.
 
 use super::Pages;
 use crate::geometry::{NodeSuper, SLOT, SLOTS, SUPER, SlotId};
-use crate::pool::supers::{SlotRun, for_each_super};
+use crate::pool::addresses::SlotRun;
 use theap_platform::Error;
 
 /// A run that is being assembled: all of its SuperSlabs are whole but the last one.
@@ -52,9 +53,10 @@ impl Pages {
         }
         let frontier = self.claims.frontier();
         if self.aligned(frontier, align) == frontier
-            && let Some(i) = self.add_gigantic(len)
+            && let Some(run) = self.add_gigantic(len)
         {
-            return Some(Huge::Found(self.published(i, len)));
+            self.supers.count_published(&run);
+            return Some(Huge::Found(run));
         }
         self.grow_huge(shape, align).map(Huge::Grown)
     }
@@ -114,8 +116,10 @@ impl Pages {
         if !self.claims.claim(i, shape.supers) {
             return Err(Error::Lost);
         }
-        self.map_claimed(i, shape.supers, shape.len)?;
-        Ok(self.published(i, shape.len))
+        // SAFETY: claimed just now.
+        let run = unsafe { self.map_claimed(i, shape.supers, shape.len)? };
+        self.supers.count_published(&run);
+        Ok(run)
     }
 
     /// Takes the run at a SuperSlab if all of it is free or can be mapped. Otherwise it takes
@@ -129,56 +133,56 @@ impl Pages {
         if let Some(k) = (0..shape.supers).rev().find(|k| !usable(k)) {
             return Err(i.add(k));
         }
-        let mut fresh = true;
-        for k in 0..shape.supers {
-            let Some(reads_zero) = self.take_part(i.add(k), shape.part(k)) else {
-                (0..k).for_each(|k| self.put_back(i.add(k), shape.part(k)));
+        let mut taken = self.take_part(i, shape.part(0)).ok_or(i)?;
+        for k in 1..shape.supers {
+            let Some(part) = self.take_part(i.add(k), shape.part(k)) else {
+                // Without a look at what is too much: the search goes on.
+                self.supers.release(taken, |_| {});
                 return Err(i.add(k));
             };
-            fresh &= reads_zero;
+            taken = taken.join(part);
         }
-        Ok(SlotRun {
-            slot: self.supers.id(i).slot(0),
-            len: shape.len,
-            fresh,
-        })
+        Ok(taken)
     }
 
-    /// Takes the first `len` slots of a SuperSlab, which is mapped first if it is not. Returns
-    /// whether the slots read zero.
-    fn take_part(&self, i: NodeSuper, len: usize) -> Option<bool> {
+    /// Takes the first `len` slots of a SuperSlab, which is mapped first if it is not.
+    fn take_part(&self, i: NodeSuper, len: usize) -> Option<SlotRun> {
         if !self.claims.is_free(i) {
             return self.supers.take_exact(i, 0, len);
         }
-        if !self.claims.claim(i, 1) || self.map_claimed(i, 1, len).is_err() {
+        if !self.claims.claim(i, 1) {
             return None;
         }
-        self.supers.count_published(len);
-        Some(true)
+        // SAFETY: claimed just now.
+        let run = unsafe { self.map_claimed(i, 1, len).ok()? };
+        self.supers.count_published(&run);
+        Some(run)
     }
 
-    /// Takes exactly the slots `slot..slot + len` of this node, mapping none; false if one of them
-    /// is in use.
-    pub fn extend(&self, slot: SlotId, len: usize) -> bool {
+    /// Takes exactly the slots `slot..slot + len` of this node, at least one, mapping none; `None`
+    /// if one of them is in use.
+    pub fn extend(&self, slot: SlotId, len: usize) -> Option<SlotRun> {
         let end_of_node = self.supers.first().add(self.supers.count()).slot(0);
         if slot.index() + len > end_of_node.index() {
-            return false;
+            return None;
         }
-        let mut taken = 0;
-        for_each_super(slot, len, |super_id, first, part| {
-            let i = self.supers.local(super_id);
-            // After the first refusal `taken` no longer reaches the SuperSlab, and nothing more is
-            // taken.
-            if super_id.slot(first) == slot.add(taken)
-                && self.mode(i).is_some()
-                && self.supers.take_exact(i, first, part).is_some()
-            {
-                taken += part;
+        let mut taken: Option<SlotRun> = None;
+        loop {
+            let done = taken.as_ref().map_or(0, SlotRun::len);
+            if done == len {
+                return taken;
             }
-        });
-        if taken < len {
-            self.release_slots(slot, taken);
+            let (super_id, first) = slot.add(done).split();
+            let (i, part) = (self.supers.local(super_id), (SLOTS - first).min(len - done));
+            let next = (self.mode(i)).and_then(|_| self.supers.take_exact(i, first, part));
+            taken = match (taken, next) {
+                (None, next) => Some(next?),
+                (Some(run), Some(next)) => Some(run.join(next)),
+                (Some(run), None) => {
+                    self.release_slots(run);
+                    return None;
+                }
+            };
         }
-        taken == len
     }
 }

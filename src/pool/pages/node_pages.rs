@@ -3,7 +3,8 @@
 
 use super::claims::{self, Claims, EXAMINED, LOST, MODE, POPULATED, PREPARING};
 use super::grow::Growth;
-use crate::geometry::{NodeSuper, SLOTS, SUPER, SlotId};
+use crate::geometry::{NodeSuper, SUPER};
+use crate::pool::addresses::SlotRun;
 use crate::pool::ground::Ground;
 use crate::pool::supers::Supers;
 use crate::stats::board::NodeBoard;
@@ -85,20 +86,29 @@ impl Pages {
     }
 
     /// Notes that a SuperSlab is mapped in this mode now.
-    pub(super) fn set_mode(&self, i: NodeSuper, mode: PageMode) {
+    ///
+    /// # Safety
+    /// It is, and the caller has claimed it, or its pages were replaced by others just now.
+    pub(super) unsafe fn set_mode(&self, i: NodeSuper, mode: PageMode) {
         self.uncount(i);
         self.mapped[mode as usize].fetch_add(1, Ordering::Relaxed);
         self.claims.set_mode(i, mode as u8);
     }
 
     /// Notes that a SuperSlab was unmapped: it is a hole.
-    pub(super) fn set_unmapped(&self, i: NodeSuper) {
+    ///
+    /// # Safety
+    /// The caller has unmapped it.
+    pub(super) unsafe fn set_unmapped(&self, i: NodeSuper) {
         self.uncount(i);
         self.claims.give_up(i, 1);
     }
 
     /// Never uses a SuperSlab again: its addresses went to a foreign mapping.
-    pub fn set_lost(&self, i: NodeSuper) {
+    ///
+    /// # Safety
+    /// The caller has claimed the SuperSlab, or holds all its slots.
+    pub unsafe fn set_lost(&self, i: NodeSuper) {
         self.uncount(i);
         self.claims.byte(i).store(LOST, Ordering::Release);
     }
@@ -155,11 +165,10 @@ impl Pages {
         self.ground.addresses.address_of_super(self.supers.id(i))
     }
 
-    /// Gives adjacent ACTIVE slots of the node back, and memory to the system where the node keeps
-    /// too much.
-    pub fn release_slots(&self, slot: SlotId, len: usize) {
-        self.ground.addresses.undress(slot, len);
-        self.supers.release(slot, len, |i| self.trim(i));
+    /// Gives slots of the node back, and memory to the system where the node keeps too much.
+    pub fn release_slots(&self, run: SlotRun) {
+        self.ground.addresses.undress(&run);
+        self.supers.release(run, |i| self.trim(i));
         if self.supers.decay().kept() != 0 || self.has_too_much() {
             self.trim_idle();
         }
@@ -283,12 +292,5 @@ impl Pages {
     #[cfg(any(test, debug_assertions))]
     pub fn counts_holes(&self) -> bool {
         self.claims.holes() == self.claims.count_holes()
-    }
-
-    /// Gives the first slots of a SuperSlab that the caller cannot use back, without a look at what
-    /// is too much.
-    pub(super) fn put_back(&self, i: NodeSuper, len: usize) {
-        debug_assert!(len <= SLOTS);
-        self.supers.release(self.supers.id(i).slot(0), len, |_| {});
     }
 }

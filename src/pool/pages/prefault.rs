@@ -57,11 +57,13 @@ impl Pages {
         }
         let claimed = hole.or_else(|| self.claims.claim_ahead(wanted.min(self.step_limit())));
         let (first, count) = claimed.ok_or(Error::NoMemory)?;
-        match self.map_claimed(first, count, 0) {
-            Ok(()) | Err(Error::Lost) => Ok(()),
+        // SAFETY: claimed just now.
+        match unsafe { self.map_claimed(first, count, 0) } {
+            Ok(_) | Err(Error::Lost) => Ok(()),
             Err(_) if count > 1 => {
                 let (first, one) = self.claims.claim_ahead(1).ok_or(Error::NoMemory)?;
-                self.map_claimed(first, one, 0)
+                // SAFETY: claimed just now.
+                unsafe { self.map_claimed(first, one, 0).map(drop) }
             }
             Err(error) => Err(error),
         }
@@ -136,9 +138,13 @@ impl Pages {
             self.populate_super(i)?;
             (i, 1)
         } else if let Some(i) = self.claims.claim_hole() {
-            self.map_claimed(i, 1, 0)?;
+            // SAFETY: claimed just now.
+            unsafe {
+                let _ = self.map_claimed(i, 1, 0)?;
+            }
             (i, 1)
-        } else if let Some(i) = self.add_gigantic(0) {
+        } else if let Some(run) = self.add_gigantic(0) {
+            let i = self.supers.local(run.slot().split().0);
             (i, self.claims.frontier().0.saturating_sub(i.0) as usize)
         } else {
             self.prepare_new(missing.min(STEP.max(before / 64)).min(self.step_limit()))?
@@ -162,13 +168,14 @@ impl Pages {
                 .max(1);
         }
         let (first, count) = self.claims.claim_ahead(count).ok_or(Error::NoMemory)?;
-        match self.map_claimed(first, count, 0) {
+        // SAFETY: claimed just now.
+        match unsafe { self.map_claimed(first, count, 0) } {
             Err(_) if count > 1 => {
                 let (first, one) = self.claims.claim_ahead(1).ok_or(Error::NoMemory)?;
-                self.map_claimed(first, one, 0)?;
-                Ok((first, one))
+                // SAFETY: claimed just now.
+                unsafe { self.map_claimed(first, one, 0).map(|_| (first, one)) }
             }
-            done => done.map(|()| (first, count)),
+            done => done.map(|_| (first, count)),
         }
     }
 

@@ -9,7 +9,7 @@
 
 use super::Pages;
 use crate::geometry::{NodeSuper, SLOT, SLOTS, SUPER, SlotId};
-use crate::pool::supers::slot_word::Slots;
+use crate::pool::supers::Purging;
 use crate::stats::events::EventKind;
 use theap_platform::{Error, PageMode};
 
@@ -89,15 +89,15 @@ impl Pages {
             return 0;
         };
         let fresh_too = warmer || mode == PageMode::Hugetlb;
-        let Some(before) = self.supers.begin_purge(i, fresh_too) else {
+        let Some(purging) = self.supers.begin_purge(i, fresh_too) else {
             return 0;
         };
         if mode == PageMode::Hugetlb {
-            return self.unmap_super(i, before, warmer);
+            return self.unmap_super(i, purging, warmer);
         }
         // SAFETY: all slots are ABSENT: nobody uses the SuperSlab.
         if unsafe { self.drop_pages(self.address(i), SUPER, mode) }.is_err() {
-            self.supers.not_purged(i, before);
+            self.supers.not_purged(purging);
             return 0;
         }
         self.claims.unmark(i);
@@ -107,16 +107,14 @@ impl Pages {
             // hugepage splits it. SAFETY: no slot of the SuperSlab is in use, nor can one be taken.
             unsafe { self.ground.metadata.purge(self.supers.id(i)) };
         }
-        self.supers.purged(i, before);
-        let slots = if warmer {
-            SLOTS
-        } else {
-            before.empty_count() as usize
-        };
+        let empty = purging.empty_count();
+        // SAFETY: purged just now, and mapped as before.
+        unsafe { self.supers.purged(purging) };
+        let slots = if warmer { SLOTS } else { empty };
         slots * SLOT
     }
 
-    fn unmap_super(&self, i: NodeSuper, before: Slots, warmer: bool) -> usize {
+    fn unmap_super(&self, i: NodeSuper, purging: Purging, warmer: bool) -> usize {
         // A fork that looks after hugetlb pages finds them all mapped.
         let lock = (!warmer).then(|| self.unmapping().lock());
         let (os, address, mode) = (self.ground.policy.os(), self.address(i), PageMode::Hugetlb);
@@ -125,18 +123,20 @@ impl Pages {
         let unmapped = (self.ground.figures).recorded(EventKind::Unmap, mode as u8, SUPER, unmap);
         match unmapped {
             Ok(()) => {
-                self.set_unmapped(i);
-                self.supers.unmapped(before);
+                // SAFETY: unmapped just now.
+                unsafe { self.set_unmapped(i) };
+                self.supers.unmapped(purging);
                 SUPER
             }
             Err(Error::Lost) => {
-                self.set_lost(i);
-                self.supers.unmapped(before);
+                // SAFETY: all slots are ABSENT, and `purging` is the proof of that.
+                unsafe { self.set_lost(i) };
+                self.supers.unmapped(purging);
                 0
             }
             Err(_) => {
                 drop(lock);
-                self.supers.not_purged(i, before);
+                self.supers.not_purged(purging);
                 0
             }
         }
@@ -153,7 +153,8 @@ impl Pages {
             }
             purged
         };
-        self.supers.purge_empty(i, purge) * SLOT
+        // SAFETY: purged memory reads zero.
+        unsafe { self.supers.purge_empty(i, purge) * SLOT }
     }
 
     /// Drops the contents of a mapped range, which stays mapped, and records that.

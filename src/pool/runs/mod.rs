@@ -4,8 +4,9 @@
 //! then the first slots of one more, so that a run just above 2 MiB does not cost 4. Its SuperSlabs
 //! are found and mapped under the growth lock. Runs are freed as a whole, by any thread, without a
 //! lock; they grow in place into free neighbours.
-#![allow(unsafe_code)] // Moves and copies the contents of runs.
+#![allow(unsafe_code)] // Leans on who holds a run; moves and copies the contents of runs.
 
+use super::addresses::SlotRun;
 use super::ground::Ground;
 use super::metadata::SpanMeta;
 use super::metadata::ownership::RUN;
@@ -29,19 +30,29 @@ impl Runs {
         &self.nodes[self.ground.addresses.node_of(slot).index()]
     }
 
-    fn meta(&self, slot: SlotId) -> &'static SpanMeta {
-        self.ground.metadata.span(slot.span())
+    /// The metadata of a run.
+    ///
+    /// # Safety
+    /// A run starts or started at the slot, or the caller holds it.
+    unsafe fn meta(&self, slot: SlotId) -> &'static SpanMeta {
+        // SAFETY: runs lie in mapped SuperSlabs.
+        unsafe { self.ground.metadata.span(slot.span()) }
     }
 
     /// The number of slots of the run that starts at the slot.
-    pub fn len(&self, slot: SlotId) -> usize {
-        self.meta(slot).slots.get() as usize
+    ///
+    /// # Safety
+    /// A run starts or started there.
+    pub unsafe fn len(&self, slot: SlotId) -> usize {
+        // SAFETY: this function's own Safety section.
+        unsafe { self.meta(slot) }.slots.get() as usize
     }
 
     /// The bytes of the run that starts at the address; `None` if none starts there.
     pub fn bytes_at(&self, address: usize) -> Option<usize> {
         let slot = self.ground.addresses.run_at(address)?;
-        Some(self.len(slot) * SLOT)
+        // SAFETY: the tables say that a run starts there.
+        Some(unsafe { self.len(slot) } * SLOT)
     }
 
     /// A run of at least `bytes` at a multiple of `align` (a power of two) of the node, or of
@@ -58,49 +69,64 @@ impl Runs {
                 node.acquire_huge(len, align.div_ceil(SUPER))
             }
         })?;
-        self.dress(run.slot, run.len);
-        self.node_of(run.slot).lists().count_run(0, run.len);
-        self.meta(run.slot).shake.claim(RUN);
-        let address = self.ground.addresses.address_of(run.slot);
-        Some((address as *mut u8, run.fresh))
+        self.dress(&run);
+        let slot = run.slot();
+        self.node_of(slot).lists().count_run(0, run.len());
+        // SAFETY: the run is this thread's.
+        unsafe { self.meta(slot) }.shake.claim(RUN);
+        let address = self.ground.addresses.address_of(slot);
+        Some((address as *mut u8, run.is_fresh()))
     }
 
     /// Writes what the tables say about the slots of a run.
-    fn dress(&self, slot: SlotId, len: usize) {
-        let kind = if len <= SLOTS {
+    fn dress(&self, run: &SlotRun) {
+        let kind = if run.len() <= SLOTS {
             Kind::Large
         } else {
             Kind::Huge
         };
-        self.ground.addresses.dress(slot, len, kind);
-        self.meta(slot).slots.set(len as u32);
+        self.ground.addresses.dress(run, kind);
+        // SAFETY: the bearer of `run` holds the slots.
+        unsafe { self.meta(run.slot()) }.slots.set(run.len() as u32);
     }
 
     /// Frees the run that starts at the slot; false if it is free already.
-    pub fn release(&self, slot: SlotId) -> bool {
-        let len = self.len(slot);
-        if !self.meta(slot).shake.end_run() {
-            return false;
-        }
+    ///
+    /// # Safety
+    /// A run starts or started there, and nobody uses its memory any more.
+    pub unsafe fn release(&self, slot: SlotId) -> bool {
+        // SAFETY: this function's own Safety section. Of several threads one ends the run.
+        let run = unsafe {
+            let len = self.len(slot);
+            if !self.meta(slot).shake.end_run() {
+                return false;
+            }
+            SlotRun::held(slot, len, false)
+        };
         let node = self.node_of(slot);
-        node.lists().count_run(len, 0);
-        node.pages().release_slots(slot, len);
+        node.lists().count_run(run.len(), 0);
+        node.pages().release_slots(run);
         true
     }
 
-    /// Makes a run of the caller's longer or shorter in place; false if the neighbours are in use.
-    pub fn resize(&self, slot: SlotId, bytes: usize) -> bool {
-        let len = self.len(slot);
-        let wanted = bytes.div_ceil(SLOT).max(1);
+    /// Makes a run longer or shorter in place; false if the neighbours are in use.
+    ///
+    /// # Safety
+    /// The run that starts at the slot is the caller's, and nobody uses what is cut off.
+    pub unsafe fn resize(&self, slot: SlotId, bytes: usize) -> bool {
+        // SAFETY: the caller's, as this function's Safety section has it.
+        let run = unsafe { SlotRun::held(slot, self.len(slot), false) };
+        let (len, wanted) = (run.len(), bytes.div_ceil(SLOT).max(1));
         let node = self.node_of(slot);
         if wanted < len {
-            self.dress(slot, wanted);
-            node.pages().release_slots(slot.add(wanted), len - wanted);
+            let (run, rest) = run.split(wanted);
+            self.dress(&run);
+            node.pages().release_slots(rest);
         } else if wanted > len {
-            if !node.pages().extend(slot.add(len), wanted - len) {
+            let Some(more) = node.pages().extend(slot.add(len), wanted - len) else {
                 return false;
-            }
-            self.dress(slot, wanted);
+            };
+            self.dress(&run.join(more));
         }
         node.lists().count_run(len, wanted);
         true
@@ -138,7 +164,9 @@ impl Runs {
             if let Err(error) = moved {
                 // SAFETY: what was moved so far has left the old run's memory mapped.
                 unsafe { core::ptr::copy_nonoverlapping(to as *const u8, from as *mut u8, at) };
-                self.abandon(addresses.slot_of(to), new);
+                // SAFETY: the new run is the caller's, as this function's Safety section has it,
+                // and lost the SuperSlab just now.
+                unsafe { self.abandon(addresses.slot_of(to), new) };
                 return Err(error);
             }
         }
@@ -146,14 +174,25 @@ impl Runs {
     }
 
     /// Gives a run back but for a SuperSlab that is lost and never used again.
-    fn abandon(&self, slot: SlotId, lost: SuperId) {
-        let (len, node) = (self.len(slot), self.node_of(slot));
-        let before = lost.slot(0).index() - slot.index();
-        let after = (before + SLOTS).min(len);
-        self.meta(slot).shake.end_run();
+    ///
+    /// # Safety
+    /// The run is the caller's, and the system took the addresses of the SuperSlab, one of its.
+    unsafe fn abandon(&self, slot: SlotId, lost: SuperId) {
+        let node = self.node_of(slot);
+        // SAFETY: this function's own Safety section.
+        let run = unsafe {
+            let run = SlotRun::held(slot, self.len(slot), false);
+            self.meta(slot).shake.end_run();
+            node.pages().set_lost(node.local(lost));
+            run
+        };
+        let len = run.len();
         node.lists().count_run(len, 0);
-        node.pages().set_lost(node.local(lost));
-        node.pages().release_slots(slot, before);
-        node.pages().release_slots(slot.add(after), len - after);
+        let before = lost.slot(0).index() - slot.index();
+        let (before, rest) = run.split(before);
+        let of_lost = SLOTS.min(rest.len());
+        let (_, after) = rest.split(of_lost);
+        node.pages().release_slots(before);
+        node.pages().release_slots(after);
     }
 }

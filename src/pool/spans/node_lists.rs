@@ -1,10 +1,11 @@
 //! The lists of partial spans of a node, one a class, each behind a lock of its own.
-#![allow(unsafe_code)] // Frees locks by force, after fork.
+#![allow(unsafe_code)] // Leans on who owns a span; frees locks by force, after fork.
 
 use super::queue::SpanQueue;
 use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::geometry::{ClassId, Kind, SLOTS, SpanId};
 use crate::messages::{Misuse, misuse};
+use crate::pool::addresses::SlotRun;
 use crate::pool::ground::Ground;
 use crate::pool::metadata::ownership::POOL;
 use crate::pool::pages::Pages;
@@ -44,8 +45,12 @@ impl NodeLists {
         self.lists[class.index()].try_lock_often(tries)
     }
 
-    /// Puts a span that the pool owns on its list.
-    pub fn push(&self, class: ClassId, span: SpanId) {
+    /// Puts a span on its list.
+    ///
+    /// # Safety
+    /// The span is of the class and the pool's, and the caller has taken it from its list or stash,
+    /// or given it to the pool just now.
+    pub unsafe fn push(&self, class: ClassId, span: SpanId) {
         self.try_list(class, GIVER_TRIES)
             .unwrap_or_else(|| self.lists[class.index()].lock())
             .push(span, &self.ground.metadata);
@@ -88,34 +93,50 @@ impl NodeLists {
             let Some(span) = self.pop(class) else {
                 break;
             };
-            any |= self.release_or_keep(class, span);
+            // SAFETY: taken from the list just now.
+            any |= unsafe { self.release_or_keep(class, span) };
         }
         any
     }
 
-    /// Collects a span taken from a list. No other thread can find it while its owner word is POOL
-    /// and it is on no list.
-    fn release_or_keep(&self, class: ClassId, span: SpanId) -> bool {
-        let meta = self.ground.metadata.span(span);
-        debug_assert_eq!(meta.shake.owner(), POOL);
-        if let Err(address) = super::table::collect(&self.ground, span) {
-            misuse(self.ground.policy.os(), Misuse::DoubleFree, address);
+    /// Collects a span, and releases it if its blocks are all free. No other thread can find it
+    /// while its owner word is POOL and it is on no list.
+    ///
+    /// # Safety
+    /// The caller has taken the span from the list of the class.
+    unsafe fn release_or_keep(&self, class: ClassId, span: SpanId) -> bool {
+        // SAFETY: spans on lists are of mapped SuperSlabs, and this one is the caller's alone, as
+        // this function's Safety section has it.
+        unsafe {
+            let meta = self.ground.metadata.span(span);
+            debug_assert_eq!(meta.shake.owner(), POOL);
+            if let Err(address) = super::table::collect(&self.ground, span) {
+                misuse(self.ground.policy.os(), Misuse::DoubleFree, address);
+            }
+            if meta.free.get() == u32::from(CLASSES[class.index()].blocks) {
+                self.release(span);
+                return true;
+            }
+            self.push(class, span);
         }
-        if meta.free.get() == u32::from(CLASSES[class.index()].blocks) {
-            self.release(span);
-            return true;
-        }
-        self.push(class, span);
         false
     }
 
-    /// Gives back the slots of a span whose blocks are all free and that the caller owns.
-    pub fn release(&self, span: SpanId) {
-        let meta = self.ground.metadata.span(span);
-        let len = meta.slots.get() as usize;
-        self.count(ClassId::new(usize::from(meta.class.get())), -1);
-        meta.shake.release();
-        self.pages.release_slots(span.slot(), len);
+    /// Gives back the slots of a span.
+    ///
+    /// # Safety
+    /// The caller alone owns the span, of which all blocks are free.
+    pub unsafe fn release(&self, span: SpanId) {
+        // SAFETY: a span lies in a mapped SuperSlab. Its owner holds its slots until here, as this
+        // function's Safety section has it.
+        let run = unsafe {
+            let meta = self.ground.metadata.span(span);
+            self.count(ClassId::new(usize::from(meta.class.get())), -1);
+            let len = meta.slots.get() as usize;
+            meta.shake.release();
+            SlotRun::held(span.slot(), len, false)
+        };
+        self.pages.release_slots(run);
     }
 
     /// Counts spans of the class that came to be or ended.
@@ -183,7 +204,9 @@ impl NodeLists {
                     Kind::Free => {}
                     Kind::Class(class) => spans[class.index()] += 1,
                     Kind::Large | Kind::Huge => {
-                        run_slots += u64::from(metadata.span(slot.span()).slots.get());
+                        // SAFETY: the SuperSlab is mapped.
+                        let meta = unsafe { metadata.span(slot.span()) };
+                        run_slots += u64::from(meta.slots.get());
                     }
                 }
             }

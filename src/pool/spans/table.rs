@@ -1,12 +1,13 @@
 //! Spans without an owner, and how a span comes to be and ends.
+#![allow(unsafe_code)] // Leans on who owns a span.
 
 use super::stash::Stash;
 use super::{NodeLists, Stage};
 use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::geometry::{ClassId, Kind, NodeIndex, SpanId};
+use crate::pool::addresses::SlotRun;
 use crate::pool::ground::Ground;
 use crate::pool::metadata::ownership::FREE;
-use crate::pool::supers::SlotRun;
 use theap_platform::Cpu;
 
 /// The spans of a heap: the stashes of its CPUs, and the lists of its nodes.
@@ -40,21 +41,22 @@ impl Spans {
         &self.stashes[cpu * CLASS_COUNT + class.index()]
     }
 
-    fn class_of(&self, span: SpanId) -> ClassId {
-        ClassId::new(usize::from(self.ground.metadata.span(span).class.get()))
-    }
-
-    /// Keeps a span that is the pool's already: in a stash of this CPU, else on the list of its
-    /// node.
-    pub fn put_partial(&self, span: SpanId) {
-        let class = self.class_of(span);
+    /// Keeps a span: in a stash of this CPU, else on the list of its node.
+    ///
+    /// # Safety
+    /// The span is the pool's, and the caller has made it so just now.
+    pub unsafe fn put_partial(&self, span: SpanId) {
+        // SAFETY: a span lies in a mapped SuperSlab.
+        let class = unsafe { self.ground.metadata.span(span) }.class.get();
+        let class = ClassId::new(usize::from(class));
         let cpu = self.ground.affinity.current_cpu();
         let node = self.ground.addresses.node_of(span.slot());
         // A stash serves threads of its CPU, and so of its CPU's node.
         if self.ground.affinity.node_of_cpu(cpu) != Some(node)
             || !self.stash(cpu.0 as usize, class).put(span)
         {
-            self.lists[node.index()].push(class, span);
+            // SAFETY: the pool's, as this function's Safety section has it, and in no stash.
+            unsafe { self.lists[node.index()].push(class, span) };
         }
     }
 
@@ -73,7 +75,8 @@ impl Spans {
             if !same {
                 // The thread has moved since the span was stashed; its list is where its own node
                 // looks.
-                self.lists_of(*span).push(class, *span);
+                // SAFETY: taken from a stash of the class.
+                unsafe { self.lists_of(*span).push(class, *span) };
             }
             same
         };
@@ -90,36 +93,47 @@ impl Spans {
                 .filter(mine)?;
             (span, Stage::Partial)
         };
-        self.ground.metadata.span(span).shake.take_from_pool(me);
+        // SAFETY: a span lies in a mapped SuperSlab.
+        let meta = unsafe { self.ground.metadata.span(span) };
+        meta.shake.take_from_pool(me);
         Some((span, stage))
     }
 
-    /// Moves what remote frees have set into the free bits of a span that the caller owns; returns
-    /// whether there were any.
+    /// Moves what remote frees have set into the free bits of a span. Returns whether there were
+    /// any.
     ///
     /// # Errors
     /// The address of a block that came home although it was free already.
+    ///
+    /// # Safety
+    /// The caller alone owns the span.
     #[inline]
-    pub fn collect(&self, span: SpanId) -> Result<bool, usize> {
-        collect(&self.ground, span)
+    pub unsafe fn collect(&self, span: SpanId) -> Result<bool, usize> {
+        // SAFETY: this function's own Safety section.
+        unsafe { collect(&self.ground, span) }
     }
 
-    /// Gives back the slots of a span whose blocks are all free and that the caller owns.
-    pub fn release(&self, span: SpanId) {
-        self.lists_of(span).release(span);
+    /// Gives back the slots of a span.
+    ///
+    /// # Safety
+    /// The caller alone owns the span, of which all blocks are free.
+    pub unsafe fn release(&self, span: SpanId) {
+        // SAFETY: this function's own Safety section.
+        unsafe { self.lists_of(span).release(span) };
     }
 
-    /// Turns free slots into a span of the class, owned by heap `me`, all blocks free.
+    /// Turns slots into a span of the class, owned by heap `me`, all blocks free.
     pub fn make(&self, run: SlotRun, class: ClassId, me: u64) -> SpanId {
         let Ground {
             addresses,
             metadata,
             ..
         } = &self.ground;
-        let span = run.slot.span();
-        addresses.dress(run.slot, run.len, Kind::Class(class));
+        let span = run.slot().span();
+        addresses.dress(&run, Kind::Class(class));
         let (super_id, slot) = span.split();
-        let (metas, meta) = (metadata.of(super_id), metadata.span(span));
+        // SAFETY: ACTIVE slots lie in a mapped SuperSlab.
+        let (metas, meta) = unsafe { (metadata.of(super_id), metadata.span(span)) };
         debug_assert_eq!(meta.shake.owner(), FREE);
         let blocks = u32::from(CLASSES[class.index()].blocks);
         let full = (blocks / 64) as usize;
@@ -134,12 +148,13 @@ impl Spans {
         meta.summary
             .set(if words == 64 { !0 } else { (1 << words) - 1 });
         meta.free.set(blocks);
-        meta.fresh_from.set(if run.fresh { 0 } else { blocks });
-        meta.slots.set(run.len as u32);
+        meta.fresh_from.set(if run.is_fresh() { 0 } else { blocks });
+        meta.slots.set(run.len() as u32);
         meta.class.set(class.index() as u8);
         meta.listed.set(false);
         meta.set_last_owner(me);
-        metadata.forget_lives(span, class);
+        // SAFETY: the span's slots are this thread's.
+        unsafe { metadata.forget_lives(span, class) };
         meta.shake.claim(me);
         self.lists_of(span).count(class, 1);
         span
@@ -150,7 +165,8 @@ impl Spans {
         for class in ClassId::all() {
             for cpu in 0..self.ground.affinity.cpus() {
                 while let Some(span) = self.stash(cpu, class).take() {
-                    self.lists_of(span).push(class, span);
+                    // SAFETY: taken from a stash of the class.
+                    unsafe { self.lists_of(span).push(class, span) };
                 }
             }
         }
@@ -166,11 +182,17 @@ impl Spans {
     }
 }
 
-/// Moves what remote frees have set into the free bits of a span that the caller owns; see
-/// [`Spans::collect`].
-pub fn collect(ground: &Ground, span: SpanId) -> Result<bool, usize> {
+/// Moves what remote frees have set into the free bits of a span; see [`Spans::collect`].
+///
+/// # Errors
+/// The address of a block that came home although it was free already.
+///
+/// # Safety
+/// The caller alone owns the span.
+pub unsafe fn collect(ground: &Ground, span: SpanId) -> Result<bool, usize> {
     let (super_id, slot) = span.split();
-    let (metas, meta) = (ground.metadata.of(super_id), ground.metadata.span(span));
+    // SAFETY: a span lies in a mapped SuperSlab.
+    let (metas, meta) = unsafe { (ground.metadata.of(super_id), ground.metadata.span(span)) };
     let mut twice = None;
     let any = meta.shake.collect(
         |index| metas.remote(slot, index),

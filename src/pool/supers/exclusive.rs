@@ -1,11 +1,13 @@
 //! The twin of `shared` without the feature `shared-pool`: a SuperSlab serves one class of one
 //! heap. It is taken as a whole, and the heap gets the rest of it by [`Supers::take_in`].
+#![allow(unsafe_code)] // Asks for the metadata of mapped SuperSlabs.
 
 use super::avail::WHOLE;
-use super::node_supers::{SlotRun, Supers};
+use super::node_supers::Supers;
 use crate::geometry::{NodeSuper, SLOTS};
+use crate::pool::addresses::SlotRun;
 use crate::pool::metadata::Metadata;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 /// The tags of SuperSlabs, in the metadata of their first slots.
 pub struct Tags(Metadata);
@@ -23,7 +25,7 @@ impl Supers {
         let (i, taken) = self.search(WHOLE, usize::MAX, |word| word.take_exact(0, SLOTS))?;
         let run = self.taken(i, len, taken);
         self.clear_tag(i);
-        self.put_back_rest(i, len, run.fresh);
+        self.put_back_rest(i, len, run.is_fresh());
         Some(run)
     }
 
@@ -34,14 +36,17 @@ impl Supers {
 
     /// Notes which class of which heap a SuperSlab serves.
     pub fn set_tag(&self, i: NodeSuper, tag: u32) {
-        let spans = &self.tags.0.of(self.id(i)).spans;
-        spans[0].tag.store(tag, Ordering::Relaxed);
+        self.tag_of(i).store(tag, Ordering::Relaxed);
     }
 
     /// The tag of a SuperSlab.
     pub fn tag(&self, i: NodeSuper) -> u32 {
-        let spans = &self.tags.0.of(self.id(i)).spans;
-        spans[0].tag.load(Ordering::Relaxed)
+        self.tag_of(i).load(Ordering::Relaxed)
+    }
+
+    fn tag_of(&self, i: NodeSuper) -> &'static AtomicU32 {
+        // SAFETY: a SuperSlab has a tag from the moment on at which its first slot is published.
+        &unsafe { self.tags.0.of(self.id(i)) }.spans[0].tag
     }
 
     fn put_back_rest(&self, i: NodeSuper, len: usize, fresh: bool) {

@@ -12,7 +12,7 @@ cfg_if::cfg_if! {
         mod decay;
         mod node_supers;
 
-        pub use node_supers::{SlotRun, Supers, for_each_super};
+        pub use node_supers::{Purging, Supers};
 
         cfg_if::cfg_if! {
             if #[cfg(feature = "shared-pool")] {

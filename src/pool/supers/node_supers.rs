@@ -3,24 +3,29 @@
 //!
 //! `warm` counts the EMPTY slots: a thread that turns slots EMPTY adds to it before, and a thread
 //! that takes them subtracts after, so that the count never falls below the real number.
+#![allow(unsafe_code)] // Makes runs of the slots that it took.
 
 use super::Tags;
 use super::avail::{Avail, Bitmap, WHOLE};
 use super::decay::Decay;
 use super::slot_word::{SlotWord, Slots, Taken};
 use crate::geometry::{NodeSuper, SLOTS, SlotId, SuperId};
+use crate::pool::addresses::SlotRun;
 use crate::pool::metadata::Metadata;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-/// Adjacent slots, now ACTIVE.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SlotRun {
-    /// The first slot.
-    pub slot: SlotId,
-    /// The number of slots.
-    pub len: usize,
-    /// The slots read zero.
-    pub fresh: bool,
+/// A SuperSlab all of whose slots were taken for purging or unmapping.
+#[must_use = "the slots stay ABSENT"]
+pub struct Purging {
+    i: NodeSuper,
+    before: Slots,
+}
+
+impl Purging {
+    /// The number of slots that were EMPTY.
+    pub fn empty_count(&self) -> usize {
+        self.before.empty_count() as usize
+    }
 }
 
 /// The SuperSlabs of a node.
@@ -132,13 +137,11 @@ impl Supers {
         self.decay.took_warm(before - warm);
     }
 
+    /// The slots that a compare-exchange on the SuperSlab's word took just now.
     pub(super) fn taken(&self, i: NodeSuper, len: usize, taken: Taken) -> SlotRun {
         self.count_taken(len, taken.warm);
-        SlotRun {
-            slot: self.id(i).slot(taken.first),
-            len,
-            fresh: taken.warm == 0,
-        }
+        // SAFETY: this thread turned the slots ACTIVE, and FRESH slots read zero.
+        unsafe { SlotRun::held(self.id(i).slot(taken.first), len, taken.warm == 0) }
     }
 
     /// Looks at up to `tries` SuperSlabs that are offered at `level`, until one has what `take`
@@ -162,34 +165,38 @@ impl Supers {
     }
 
     /// Takes exactly the slots `first..first + len` of a SuperSlab; `None` if one of them is not
-    /// free. Whether they read zero.
-    pub fn take_exact(&self, i: NodeSuper, first: usize, len: usize) -> Option<bool> {
+    /// free.
+    pub fn take_exact(&self, i: NodeSuper, first: usize, len: usize) -> Option<SlotRun> {
         let taken = self.word(i).take_exact(first, len)?;
-        self.count_taken(len, taken.warm);
-        Some(taken.warm == 0)
+        Some(self.taken(i, len, taken))
     }
 
-    /// Publishes the slots of a SuperSlab that the caller has claimed and mapped: the first
-    /// `active` of them are ACTIVE and the caller's, the others FRESH and offered.
-    pub fn publish_fresh(&self, i: NodeSuper, active: usize) {
+    /// Publishes the slots of a SuperSlab: the first `active` of them are ACTIVE and the caller's,
+    /// the others FRESH and offered.
+    ///
+    /// # Safety
+    /// The caller has claimed and mapped the SuperSlab, which reads zero.
+    pub unsafe fn publish_fresh(&self, i: NodeSuper, active: usize) -> SlotRun {
         self.clear_tag(i);
         self.word(i).publish_fresh(active);
         // Without the shared pool, what is left of a taken SuperSlab is the taker's.
         if active == 0 || cfg!(feature = "shared-pool") {
             self.avail.offer(i, Slots(0), self.word(i).get());
         }
+        // SAFETY: ACTIVE from the start, and zero as this function's Safety section has it.
+        unsafe { SlotRun::held(self.id(i).slot(0), active, true) }
     }
 
     /// Counts slots that `publish_fresh` made ACTIVE as taken.
-    pub fn count_published(&self, len: usize) {
-        self.count_taken(len, 0);
+    pub fn count_published(&self, run: &SlotRun) {
+        self.count_taken(run.len(), 0);
     }
 
-    /// Gives adjacent ACTIVE slots of one or several SuperSlabs back. `whole` is told of each
-    /// SuperSlab whose slots are all free now.
-    pub fn release(&self, slot: SlotId, len: usize, mut whole: impl FnMut(NodeSuper)) {
-        self.count_warm(len);
-        for_each_super(slot, len, |super_id, first, part| {
+    /// Gives slots of one or several SuperSlabs back. `whole` is told of each SuperSlab whose slots
+    /// are all free now.
+    pub fn release(&self, run: SlotRun, mut whole: impl FnMut(NodeSuper)) {
+        self.count_warm(run.len());
+        run.for_each_super(|super_id, first, part| {
             let i = self.local(super_id);
             let (before, after) = self.word(i).release(first, part);
             self.avail.offer(i, before, after);
@@ -200,35 +207,46 @@ impl Supers {
     }
 
     /// Takes all slots of a SuperSlab for purging or unmapping if all are free and at least one is
-    /// EMPTY or `fresh_too`: they become ABSENT. The states that they had. Ended by one of
-    /// `purged`, `not_purged` and `unmapped`.
-    pub fn begin_purge(&self, i: NodeSuper, fresh_too: bool) -> Option<Slots> {
-        self.word(i).begin_purge_all(fresh_too)
+    /// EMPTY or `fresh_too`: they become ABSENT. Ended by one of `purged`, `not_purged` and
+    /// `unmapped`.
+    pub fn begin_purge(&self, i: NodeSuper, fresh_too: bool) -> Option<Purging> {
+        let before = self.word(i).begin_purge_all(fresh_too)?;
+        Some(Purging { i, before })
     }
 
     /// Ends `begin_purge`: the memory is gone, and the slots become FRESH.
-    pub fn purged(&self, i: NodeSuper, before: Slots) {
-        self.unmapped(before);
-        self.end_purge(i, 0, SLOTS, true);
+    ///
+    /// # Safety
+    /// The SuperSlab is mapped and reads zero.
+    pub unsafe fn purged(&self, purging: Purging) {
+        self.warm
+            .fetch_sub(purging.empty_count(), Ordering::Relaxed);
+        self.end_purge(purging.i, 0, SLOTS, true);
     }
 
     /// Ends `begin_purge`: the memory is still there, and the slots become EMPTY.
-    pub fn not_purged(&self, i: NodeSuper, before: Slots) {
-        let fresh = SLOTS - before.empty_count() as usize;
-        self.count_warm(fresh);
-        self.end_purge(i, 0, SLOTS, false);
+    pub fn not_purged(&self, purging: Purging) {
+        self.count_warm(SLOTS - purging.empty_count());
+        self.end_purge(purging.i, 0, SLOTS, false);
     }
 
     /// Ends `begin_purge`: the SuperSlab is not mapped any more, and its slots stay ABSENT.
-    pub fn unmapped(&self, before: Slots) {
-        let warm = before.empty_count() as usize;
-        self.warm.fetch_sub(warm, Ordering::Relaxed);
+    pub fn unmapped(&self, purging: Purging) {
+        self.warm
+            .fetch_sub(purging.empty_count(), Ordering::Relaxed);
     }
 
     /// Takes the EMPTY slots of a SuperSlab, gives each stretch of them (first slot, length) to
     /// `purge`, which says whether their memory is gone, and makes them FRESH then, else EMPTY
     /// again. The number of slots purged.
-    pub fn purge_empty(&self, i: NodeSuper, mut purge: impl FnMut(SlotId, usize) -> bool) -> usize {
+    ///
+    /// # Safety
+    /// What `purge` says is gone reads zero.
+    pub unsafe fn purge_empty(
+        &self,
+        i: NodeSuper,
+        mut purge: impl FnMut(SlotId, usize) -> bool,
+    ) -> usize {
         let mut slots = 0;
         for (first, len) in self.word(i).begin_purge_empty() {
             let purged = purge(self.id(i).slot(first), len);
@@ -278,17 +296,5 @@ impl Supers {
     #[cfg(any(test, debug_assertions))]
     pub fn keeps_promise(&self, i: NodeSuper) -> bool {
         self.avail.keeps_promise(i, self.word(i))
-    }
-}
-
-/// Splits adjacent slots by SuperSlab: the SuperSlab, the first slot in it, and the number of
-/// slots.
-pub fn for_each_super(slot: SlotId, len: usize, mut each: impl FnMut(SuperId, usize, usize)) {
-    let mut done = 0;
-    while done < len {
-        let (super_id, first) = slot.add(done).split();
-        let part = (SLOTS - first).min(len - done);
-        each(super_id, first, part);
-        done += part;
     }
 }

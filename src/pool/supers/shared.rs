@@ -2,9 +2,10 @@
 //! heaps, and runs.
 
 use super::avail::{self, EMPTY};
-use super::node_supers::{SlotRun, Supers};
+use super::node_supers::Supers;
 use super::slot_word::SlotWord;
 use crate::geometry::{NodeSuper, SLOTS};
+use crate::pool::addresses::SlotRun;
 use crate::pool::metadata::Metadata;
 
 /// SuperSlabs that a search for a run of an odd length looks at before it takes a larger room, or
