@@ -59,6 +59,23 @@ impl Os {
         system::map::reserve(len, align)
     }
 
+    /// Chooses an address, a multiple of `align`, behind which `len` bytes of addresses are free as a
+    /// rule: at random, in a part of the address space where the kernel itself maps nothing while it
+    /// has room elsewhere. Nothing is reserved. `None` where there is no such part.
+    pub fn distant_place(self, len: usize, align: usize) -> Option<usize> {
+        system::map::distant_place(len, align)
+    }
+
+    /// Reserves exactly this page-aligned range, as [`Os::reserve`] does.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] when something is mapped there; [`Error::NoMemory`] or [`Error::Other`] when
+    /// the kernel refuses. Nothing was reserved.
+    pub fn reserve_at(self, addr: usize, len: usize) -> Result<(), Error> {
+        inject!(self, Reserve);
+        system::map::reserve_at(addr, len)
+    }
+
     /// Puts a file in memory in the place of a reserved range. Processes that may look into this
     /// one can then read the range, and write to it. The range stays reserved until it is
     /// committed. Nobody may purge or unmap it.

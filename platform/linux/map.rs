@@ -8,6 +8,7 @@
 #![allow(unsafe_code)] // The memory system calls.
 
 use core::ffi::c_void;
+use core::ops::Range;
 use core::ptr;
 
 use rustix::fs::{Mode, OFlags};
@@ -15,6 +16,7 @@ use rustix::io::Errno;
 use rustix::mm::{self, Advice, MapFlags, MlockFlags, MprotectFlags, MremapFlags, ProtFlags};
 
 use super::numa;
+use super::process::random;
 use crate::{Error, HUGE, NodeId, PAGE, PageMode};
 
 /// A reservation: private, without access, and not charged against the commit limit.
@@ -45,6 +47,35 @@ pub fn reserve(len: usize, align: usize) -> Result<usize, Error> {
         }
     }
     Ok(addr)
+}
+
+/// The part of the address space in which distant places lie. With 47 bits of addresses or more,
+/// the kernel maps from the top down, and programs lie at two thirds of the whole or at its bottom;
+/// the memory of sanitizers ends at 16 TiB.
+const DISTANT: Range<usize> = 17 << 40..80 << 40;
+
+/// See [`crate::Os::distant_place`].
+pub fn distant_place(len: usize, align: usize) -> Option<usize> {
+    let choices = DISTANT.len().checked_sub(len)? / align;
+    let choice = (random() as usize).checked_rem(choices)?;
+    Some(DISTANT.start.next_multiple_of(align) + choice * align)
+}
+
+/// See [`crate::Os::reserve_at`].
+pub fn reserve_at(addr: usize, len: usize) -> Result<(), Error> {
+    let flags = RESERVED | MapFlags::FIXED_NOREPLACE;
+    // SAFETY: NOREPLACE touches no existing mapping.
+    match unsafe { mm::mmap_anonymous(pointer(addr), len, ProtFlags::empty(), flags) } {
+        Ok(start) if start.expose_provenance() == addr => Ok(()),
+        Ok(start) => {
+            // A kernel before 4.17 takes the address as a wish.
+            // SAFETY: the kernel made this mapping just now, and nobody else knows of it.
+            unsafe { unreserve(start.addr(), len) };
+            Err(Error::Lost)
+        }
+        Err(Errno::EXIST) => Err(Error::Lost),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// See [`crate::Os::unreserve`].
@@ -332,18 +363,7 @@ pub unsafe fn move_pages(from: usize, to: usize, len: usize) -> Result<(), Error
 /// # Safety
 /// The range is page-aligned, the caller's, and holds nothing of value.
 pub(super) unsafe fn close_hole(addr: usize, len: usize) -> Result<(), Error> {
-    let flags = RESERVED | MapFlags::FIXED_NOREPLACE;
-    // SAFETY: NOREPLACE touches no existing mapping.
-    match unsafe { mm::mmap_anonymous(pointer(addr), len, ProtFlags::empty(), flags) } {
-        Ok(start) if start.addr() == addr => Ok(()),
-        Ok(start) => {
-            // A kernel before 4.17 takes the address as a wish.
-            // SAFETY: the kernel made this mapping just now, and nobody else knows of it.
-            unsafe { unreserve(start.addr(), len) };
-            Err(Error::Lost)
-        }
-        Err(_) => Err(Error::Lost),
-    }
+    reserve_at(addr, len).map_err(|_| Error::Lost)
 }
 
 /// Reserves a range again, after a move to it that failed with `errno`; the range had no access

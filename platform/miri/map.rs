@@ -34,6 +34,16 @@ pub fn reserve(len: usize, align: usize) -> Result<usize, Error> {
     Ok(block.expose_provenance())
 }
 
+/// See [`crate::Os::distant_place`]. Addresses are those of blocks here.
+pub fn distant_place(_len: usize, _align: usize) -> Option<usize> {
+    None
+}
+
+/// See [`crate::Os::reserve_at`].
+pub fn reserve_at(_addr: usize, _len: usize) -> Result<(), Error> {
+    Err(Error::Unsupported)
+}
+
 /// See [`crate::Os::unreserve`]. A part of a reservation stays allocated.
 ///
 /// # Safety

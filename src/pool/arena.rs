@@ -1,7 +1,7 @@
 //! An arena: everything that a process (or a test) allocates from, put together of its parts.
 //!
-//! One reservation holds the blocks, a second one the metadata, with the arena at its front; it is
-//! never moved.
+//! One range of addresses holds the blocks, another one the metadata, with the arena at its front;
+//! the arena is never moved.
 #![allow(unsafe_code)] // Lays out raw memory.
 
 use super::addresses::AddressMap;
@@ -23,7 +23,7 @@ use crate::geometry::{NodeIndex, SUPER};
 use core::sync::atomic::Ordering;
 use theap_platform::{Error, HUGE, HUGE_1G, Os, Topology};
 
-/// A range is never smaller, nor does the reservation go below it.
+/// A range is never smaller.
 const LEAST: usize = 64 << 20;
 
 /// An arena. Its parts have contracts of their own; what concerns several of them is a method here.
@@ -37,16 +37,43 @@ pub struct Arena {
     memory: Memory,
 }
 
-/// The two reservations of an arena.
+/// Places that are tried before everything is reserved where the kernel likes.
+const PLACES: usize = 4;
+
+/// The addresses of an arena: those of its blocks and those of its metadata.
 #[derive(Clone, Copy)]
 struct Memory {
     base: usize,
     len: usize,
     meta: usize,
     meta_len: usize,
+    /// Only so many bytes of the metadata are reserved, the rest when it comes into use.
+    late: Option<usize>,
 }
 
 impl Memory {
+    /// Addresses for a layout and a range of `len` bytes. Almost nothing of them is reserved, if a
+    /// place can be had where that is enough.
+    fn find(os: Os, len: usize, align: usize, layout: &Layout) -> Result<Self, Error> {
+        (0..PLACES)
+            .find_map(|_| Self::place(os, len, align, layout))
+            .map_or_else(|| Self::reserve(os, len, align, layout.total()), Ok)
+    }
+
+    fn place(os: Os, len: usize, align: usize, layout: &Layout) -> Option<Self> {
+        let meta_len = layout.total().next_multiple_of(align);
+        let meta = os.distant_place(meta_len + len, align)?;
+        os.reserve_at(meta, layout.reserved()).ok()?;
+        Some(Self {
+            base: meta + meta_len,
+            len,
+            meta,
+            meta_len,
+            late: Some(layout.reserved()),
+        })
+    }
+
+    /// Reserves everything.
     fn reserve(os: Os, len: usize, align: usize, meta_len: usize) -> Result<Self, Error> {
         let base = os.reserve(len, align)?;
         match os.reserve(meta_len, HUGE) {
@@ -55,6 +82,7 @@ impl Memory {
                 len,
                 meta,
                 meta_len,
+                late: None,
             }),
             Err(error) => {
                 // SAFETY: reserved above, not used yet.
@@ -64,23 +92,27 @@ impl Memory {
         }
     }
 
+    /// Gives back what was reserved before an arena came to be.
+    ///
     /// # Safety
-    /// Nothing refers to the two reservations, but for the metadata's if `why` is [`Error::Lost`]:
-    /// that one may be somebody else's in part, and stays.
-    unsafe fn give_back(self, os: Os, why: Option<Error>) {
-        // SAFETY: reserved by `reserve`, and not used, as this function's Safety section asks.
+    /// Nothing refers to it, but for the metadata if `why` is [`Error::Lost`]: that may be somebody
+    /// else's in part, and stays.
+    unsafe fn give_back(self, os: Os, why: Error) {
+        // SAFETY: reserved, and not used, as this function's Safety section asks.
         unsafe {
-            if why != Some(Error::Lost) {
-                os.unreserve(self.meta, self.meta_len);
+            if why != Error::Lost {
+                os.unreserve(self.meta, self.late.unwrap_or(self.meta_len));
             }
-            os.unreserve(self.base, self.len);
+            if self.late.is_none() {
+                os.unreserve(self.base, self.len);
+            }
         }
     }
 }
 
 /// Creation.
 impl Arena {
-    /// Reserves a range and its metadata. `heap_bytes` (a multiple of the page) is what a heap's
+    /// Makes an arena with a range and metadata. `heap_bytes` (a multiple of the page) is what a heap's
     /// memory takes.
     ///
     /// # Errors
@@ -103,10 +135,10 @@ impl Arena {
         };
         loop {
             let layout = Layout::new(shape);
-            let reserved = Memory::reserve(os, shape.len, align, layout.total());
+            let reserved = Memory::find(os, shape.len, align, &layout);
             let may_publish = reserved.is_ok();
             let made = reserved.and_then(|memory| {
-                // SAFETY: two fresh reservations, the second as long as the layout.
+                // SAFETY: found just now for this layout.
                 unsafe { Self::lay_out(os, config, topology.clone(), memory, layout) }
             });
             match made {
@@ -124,7 +156,7 @@ impl Arena {
     /// Publishes and commits what must be there from the start, and puts the parts in their places.
     ///
     /// # Safety
-    /// `memory` are two reservations that nobody uses yet, the second of `layout.total()` bytes.
+    /// `memory` was found for this layout, and nobody uses it yet.
     unsafe fn lay_out(
         os: Os,
         config: Config,
@@ -133,7 +165,7 @@ impl Arena {
         layout: Layout,
     ) -> Result<&'static Arena, Error> {
         let (meta, dense) = (memory.meta, layout.dense());
-        // SAFETY: both are parts of the reservation, the dense one its front.
+        // SAFETY: both are reserved, the dense part being the front of the metadata.
         let prepared = unsafe {
             figures::publish(os, &config, layout.board(meta))
                 .and_then(|published| os.commit(meta, dense).map(|()| published))
@@ -141,8 +173,8 @@ impl Arena {
         let published = match prepared {
             Ok(published) => published,
             Err(error) => {
-                // SAFETY: nothing refers to the two reservations yet.
-                unsafe { memory.give_back(os, Some(error)) };
+                // SAFETY: nothing refers to the memory yet.
+                unsafe { memory.give_back(os, error) };
                 return Err(error);
             }
         };
@@ -151,7 +183,8 @@ impl Arena {
         let places = unsafe { Places::new(meta, layout) };
         // SAFETY: the front of the board is committed.
         let refusals = unsafe { places.board().refusals() };
-        let policy = places.put_policy(Policy::new(os, config, memory.len, refusals));
+        let late = memory.late.is_some();
+        let policy = places.put_policy(Policy::new(os, config, memory.len, late, refusals));
         // SAFETY: the dense part was committed just now.
         unsafe { policy.lock_memory(meta, dense) };
         // SAFETY: the board lies in the metadata, zero and committed as far as it must be.
@@ -177,8 +210,7 @@ impl Arena {
         let affinity = Affinity::new(policy, addresses, topology, places.learned());
         let affinity = places.put_affinity(affinity);
         let (metas, states) = places.metas();
-        // SAFETY: the layout has room for the metadata of all SuperSlabs, reserved and not used
-        // yet.
+        // SAFETY: the layout has room for the metadata of all SuperSlabs, not used yet.
         let metadata = unsafe { Metadata::new(policy, affinity, metas, states, len / SUPER) };
         Ground {
             policy,
@@ -218,7 +250,7 @@ impl Arena {
             nodes: places.nodes(),
             spans: Spans::new(ground, places.stashes(), places.lists()),
             runs: Runs::new(ground, places.nodes()),
-            // SAFETY: the layout has reserved the memory of as many heaps as there are links.
+            // SAFETY: the layout has room for as many heaps as there are links.
             heaps: unsafe { Heaps::new(ground, links, heaps, bytes) },
             memory,
         })
@@ -235,8 +267,12 @@ impl Arena {
         // SAFETY: an arena, as this function's Safety section asks; nothing of it is read after
         // this line.
         let (os, memory) = unsafe { ((*arena).os(), (*arena).memory) };
-        // SAFETY: nothing refers to the reservations, as this function's Safety section asks.
-        unsafe { memory.give_back(os, None) };
+        // SAFETY: nothing refers to the memory, as this function's Safety section asks. Nobody maps
+        // anything in the middle of the addresses of a test's arena.
+        unsafe {
+            os.unreserve(memory.meta, memory.meta_len);
+            os.unreserve(memory.base, memory.len);
+        }
     }
 }
 

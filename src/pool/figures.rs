@@ -97,7 +97,7 @@ impl Extent {
 /// [`Error::Lost`] if the addresses went to a foreign mapping.
 ///
 /// # Safety
-/// The board's range is a part of a reservation, not committed yet.
+/// The board's range is reserved, and not committed yet.
 pub unsafe fn publish(os: Os, config: &Config, extent: Extent) -> Result<Shared, Error> {
     if !config.publish {
         return Ok(Shared::none());
@@ -190,12 +190,16 @@ impl Figures {
         let count = BOARDS_AT_ONCE.min(self.max_heaps - index);
         let at = self.heap_place(index) as usize;
         let bytes = count * size_of::<HeapBoard>();
-        // SAFETY: the places of the heaps are a part of the board, which is the heap's.
+        // SAFETY: the places of the heaps are a part of the board, which is the heap's. A board that
+        // was to be published was reserved as a whole.
         unsafe {
-            self.policy.os().commit(at, bytes)?;
-            self.policy.lock_memory(at, bytes);
+            if self.policy.config().publish {
+                self.policy.os().commit(at, bytes)?;
+                self.policy.lock_memory(at, bytes);
+                return Ok(());
+            }
+            self.policy.open(at, bytes)
         }
-        Ok(())
     }
 
     /// All figures.

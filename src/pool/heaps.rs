@@ -43,8 +43,8 @@ impl Heaps {
     /// The heaps of an arena in which none was made yet; there can be as many as there are links.
     ///
     /// # Safety
-    /// `memory` is a reserved range with `bytes` bytes for each link that lives as long as the
-    /// arena and that nobody else uses.
+    /// `memory` is a range with `bytes` bytes for each link that is the heap's as long as the arena
+    /// lives, not open yet, and that nobody else uses.
     pub unsafe fn new(
         ground: Ground,
         links: &'static [AtomicU32],
@@ -98,10 +98,10 @@ impl Heaps {
         let (policy, memory) = (self.ground.policy, self.at(index) as usize);
         // SAFETY: the heap's place in the range that `new` was given.
         unsafe {
-            policy.os().commit(memory, self.bytes)?;
-            policy.lock_memory(memory, self.bytes);
+            policy.open(memory, self.bytes)?;
+            (self.ground.figures.commit_heap(index))
+                .inspect_err(|_| policy.unreserve(memory, self.bytes))
         }
-        self.ground.figures.commit_heap(index)
     }
 
     /// Keeps a heap for a later thread.

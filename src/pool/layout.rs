@@ -175,6 +175,17 @@ impl Layout {
         self.dense
     }
 
+    /// Bytes at the front that must be reserved from the start: a board that is published is one
+    /// mapping.
+    pub fn reserved(&self) -> usize {
+        let end = if self.shape.publish {
+            self.heaps
+        } else {
+            self.dense
+        };
+        end.next_multiple_of(PAGE)
+    }
+
     /// Bytes of the whole.
     pub fn total(&self) -> usize {
         self.total
@@ -207,8 +218,8 @@ impl Places {
     /// The places in metadata at `meta`.
     ///
     /// # Safety
-    /// `meta` is a reservation of `layout.total()` bytes, aligned to a hugepage, of which the dense
-    /// part is committed and zero, and which lives as long as the arena. Nobody else uses it, and
+    /// `meta` is a range of `layout.total()` bytes, aligned to a hugepage, of which the dense part is
+    /// committed and zero, and which is the arena's as long as it lives. Nobody else uses it, and
     /// each of the functions below is called once for each of its arguments.
     pub unsafe fn new(meta: usize, layout: Layout) -> Self {
         Self { meta, layout }

@@ -38,7 +38,7 @@ impl Metadata {
     /// The metadata of `supers` SuperSlabs, of which nothing is accessible yet.
     ///
     /// # Safety
-    /// `metas` is a hugepage-aligned, reserved range of `len(supers)` bytes that lives as long as
+    /// `metas` is a hugepage-aligned range of `len(supers)` bytes that lives as long as
     /// any copy of this and that nobody else uses; `states` has a zero for each 2 MiB of it.
     pub unsafe fn new(
         policy: &'static Policy,
@@ -100,24 +100,36 @@ impl Metadata {
         for piece in (address - metas) / HUGE..(address + len - metas).div_ceil(HUGE) {
             let state = &self.states[piece];
             let at = metas + piece * HUGE;
-            // Two nodes may meet in a piece and do the same twice, which is harmless.
-            // SAFETY: the piece is part of the reservation that `new` was given.
+            // SAFETY: the piece is part of the range that `new` was given.
             unsafe {
-                if state.load(Ordering::Relaxed) == 0 {
-                    os.commit(at, HUGE)?;
+                if state.load(Ordering::Acquire) == 0 {
+                    self.open(state, at)?;
                     let first = SuperId((piece * HUGE / size_of::<SuperMeta>()) as u32);
                     if let Some(node) = self.affinity.binding(first) {
                         // Elsewhere it is slower, nothing else.
                         let _ = os.bind(at, HUGE, node);
                     }
-                    self.policy.lock_memory(at, HUGE);
-                    state.fetch_max(COMMITTED, Ordering::Relaxed);
                 }
+                // Two threads may do the same twice, which is harmless.
                 if huge && state.load(Ordering::Relaxed) < PREFERS_HUGE {
                     os.prefer_huge(at, HUGE);
                     state.fetch_max(PREFERS_HUGE, Ordering::Relaxed);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Makes a piece accessible, unless another thread does so first.
+    ///
+    /// # Safety
+    /// The piece with this state is at this address.
+    unsafe fn open(&self, state: &AtomicU8, at: usize) -> Result<(), Error> {
+        let _opening = self.policy.opening();
+        if state.load(Ordering::Acquire) == 0 {
+            // SAFETY: a piece of the metadata that nobody has opened before.
+            unsafe { self.policy.open(at, HUGE)? };
+            state.store(COMMITTED, Ordering::Release);
         }
         Ok(())
     }

@@ -248,8 +248,17 @@ impl Pages {
         }
         let id = self.supers.id(first);
         self.ground.metadata.commit(id, count, false)?;
-        // SAFETY: this function's own Safety section.
-        unsafe { self.map_pages(first, count, modes) }
+        let (policy, address, len) = (self.ground.policy, self.address(first), count * SUPER);
+        // SAFETY: claimed SuperSlabs, as this function's Safety section has it, are not in use. What
+        // could not be mapped is only reserved, unless it is lost.
+        unsafe {
+            policy.reserve(address, len)?;
+            let mapped = self.map_pages(first, count, modes);
+            if mapped.is_err_and(|error| error != Error::Lost) {
+                policy.unreserve(address, len);
+            }
+            mapped
+        }
     }
 
     /// Touches the metadata of SuperSlabs that were mapped just now, and the tables where the

@@ -124,7 +124,10 @@ impl Pages {
         match unmapped {
             Ok(()) => {
                 // SAFETY: unmapped just now.
-                unsafe { self.set_unmapped(i) };
+                unsafe {
+                    self.ground.policy.unreserve(address, SUPER);
+                    self.set_unmapped(i);
+                }
                 self.supers.unmapped(purging);
                 SUPER
             }

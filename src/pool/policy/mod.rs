@@ -6,6 +6,7 @@
 #![allow(unsafe_code)] // Locks ranges of memory.
 
 mod budget;
+mod reserve;
 
 pub use budget::{Budget, SHARE};
 
@@ -13,7 +14,7 @@ use crate::config::Config;
 use crate::gate::Gate;
 use crate::messages::{self, OnceMessage};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use theap_platform::Os;
+use theap_platform::{Mutex, Os, Rank};
 
 /// Options and switches of a heap.
 pub struct Policy {
@@ -30,6 +31,9 @@ pub struct Policy {
     child: AtomicBool,
     /// Forks after which pages may still be shared with a child.
     forks: AtomicU32,
+    /// Addresses are reserved when they come into use.
+    reserves_late: bool,
+    opening: Mutex<()>,
     /// A bit for each message that was given: each is given once a process.
     said: AtomicU32,
     /// Counts what a sealed heap refused.
@@ -37,9 +41,16 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The policy of a heap with these options and a range of `len` bytes. `refusals` is where
-    /// refusals are counted.
-    pub fn new(os: Os, config: Config, len: usize, refusals: &'static AtomicU64) -> Self {
+    /// The policy of a heap with these options and a range of `len` bytes. `reserves_late` is
+    /// whether its addresses are reserved when they come into use, `refusals` where refusals are
+    /// counted.
+    pub fn new(
+        os: Os,
+        config: Config,
+        len: usize,
+        reserves_late: bool,
+        refusals: &'static AtomicU64,
+    ) -> Self {
         let budget = match config.budget {
             0 => os.total_memory().min(len as u64) as usize / SHARE,
             bytes => bytes,
@@ -54,6 +65,8 @@ impl Policy {
             sealed: AtomicBool::new(false),
             child: AtomicBool::new(false),
             forks: AtomicU32::new(0),
+            reserves_late,
+            opening: Mutex::new(Rank::Unranked, ()),
             said: AtomicU32::new(0),
             refusals,
         }

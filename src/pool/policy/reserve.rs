@@ -1,0 +1,64 @@
+//! How the heap's addresses come from the system.
+//!
+//! As a rule the heap reserves nothing ahead. It has chosen a place where the kernel itself maps
+//! nothing (`Os::distant_place`), with room for everything that it may ever need, and reserves each
+//! piece when the piece comes into use: a program that looks at its size, limits its addresses or
+//! locks its memory meets only what the heap really has. A foreign mapping in the way costs the
+//! SuperSlabs that it covers. Where no such place can be had, all of it is reserved from the start.
+#![allow(unsafe_code)] // Reserves and commits ranges of addresses.
+
+use super::Policy;
+use theap_platform::{Error, Guard};
+
+impl Policy {
+    /// Reserves a range that comes into use, if that was not done at the start.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] if something else is mapped there, or the system's refusal.
+    ///
+    /// # Safety
+    /// The range is the heap's, and neither reserved since the start nor in use.
+    pub unsafe fn reserve(&self, address: usize, len: usize) -> Result<(), Error> {
+        if self.reserves_late {
+            self.os.reserve_at(address, len)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Gives a range back that `reserve` has reserved.
+    ///
+    /// # Safety
+    /// Nobody refers to the range, which is reserved or mapped.
+    pub unsafe fn unreserve(&self, address: usize, len: usize) {
+        if self.reserves_late {
+            // SAFETY: the heap's, and nobody's, as this function's Safety section asks.
+            unsafe { self.os.unreserve(address, len) };
+        }
+    }
+
+    /// Makes a range of the metadata accessible.
+    ///
+    /// # Errors
+    /// The errors of `reserve` and the system's; the range is as before.
+    ///
+    /// # Safety
+    /// The conditions of `reserve`.
+    pub unsafe fn open(&self, address: usize, len: usize) -> Result<(), Error> {
+        // SAFETY: this function's own Safety section.
+        unsafe {
+            self.reserve(address, len)?;
+            let opened = self.os.commit(address, len);
+            match opened {
+                Ok(()) => self.lock_memory(address, len),
+                Err(_) => self.unreserve(address, len),
+            }
+            opened
+        }
+    }
+
+    /// The lock of those who open the same range at the same moment.
+    pub fn opening(&self) -> Guard<'_, ()> {
+        self.opening.lock()
+    }
+}
