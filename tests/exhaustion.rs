@@ -70,6 +70,35 @@ fn limit(resource: libc::__rlimit_resource_t, field: &str, more: usize) {
     assert_eq!(unsafe { libc::setrlimit(resource, &limit) }, 0);
 }
 
+/// Lets the kernel refuse every thread of this process from now on, as where it has too many.
+fn refuse_threads() {
+    const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+    const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::EAGAIN as u32;
+    let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    let (jump, answer) = (
+        (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
+        (libc::BPF_RET | libc::BPF_K) as u16,
+    );
+    let line = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
+    let mut filter = [
+        line(load, 0, 0, 0),
+        line(jump, libc::SYS_clone as u32, 1, 0),
+        line(jump, libc::SYS_clone3 as u32, 0, 1),
+        line(answer, REFUSE, 0, 0),
+        line(answer, ALLOW, 0, 0),
+    ];
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: the kernel copies the filter, which is well formed.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        let (mode, program) = (libc::SECCOMP_MODE_FILTER, &raw const program);
+        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, mode, program), 0);
+    }
+}
+
 /// Allocates until nothing is left, frees half and allocates again. `least` is what there must have
 /// been.
 fn exhaust(least: usize) {
@@ -194,10 +223,8 @@ fn scenario() {
             limit(libc::RLIMIT_AS, "VmSize", amount);
             exhaust(amount * MIB / 4);
         }
-        // The heap has its range; the warmer finds no addresses for its stack.
-        "no-stack" => {
-            assert!(!raw::alloc(1).is_null());
-            limit(libc::RLIMIT_AS, "VmSize", amount);
+        "no-thread" => {
+            refuse_threads();
             allocate_64_mib();
             assert_eq!(theap::stats().warmer_starts, 0);
         }
@@ -257,7 +284,7 @@ fn one(messages: Vec<String>, start: &str) {
 #[test]
 fn without_addresses_every_allocation_fails() {
     one(
-        messages("no-range 40", &[]),
+        messages("no-range 0", &[]),
         "theap: cannot reserve addresses for the heap (out of memory); ",
     );
 }
@@ -282,10 +309,10 @@ fn little_memory_is_used_up_and_comes_back() {
 }
 
 #[test]
-fn a_warmer_without_a_stack_is_one_message() {
+fn a_warmer_without_a_thread_is_one_message() {
     let options = [("THEAP_PAGES", "small"), ("THEAP_PREFAULT", "ahead")];
     one(
-        messages("no-stack 0", &options),
+        messages("no-thread", &options),
         "theap: no thread for the warmer (out of memory); ",
     );
 }

@@ -11,6 +11,8 @@ pub enum Rank {
     /// Outside the order and not checked: for locks under which a thread takes no other lock, or
     /// that threads without thread-local variables take.
     Unranked = 0,
+    /// The lock on the cache that threads without one share.
+    Shared,
     /// The lock on the numbers of heaps.
     Heaps,
     /// The lock on a partial list.
@@ -23,8 +25,9 @@ pub enum Rank {
 
 impl Rank {
     /// Every rank, in their order.
-    pub const ALL: [Rank; 5] = [
+    pub const ALL: [Rank; 6] = [
         Rank::Unranked,
+        Rank::Shared,
         Rank::Heaps,
         Rank::Partial,
         Rank::Growth,
@@ -35,6 +38,7 @@ impl Rank {
     pub const fn name(self) -> &'static str {
         match self {
             Rank::Unranked => "unranked",
+            Rank::Shared => "shared",
             Rank::Heaps => "heaps",
             Rank::Partial => "partial",
             Rank::Growth => "growth",

@@ -9,16 +9,17 @@
 //! own node when they are freed.
 
 use super::cache::ThreadCache;
+use super::life::SHARED;
 
 /// Misses in a row.
 pub const PATIENCE: u32 = 16;
 
 impl ThreadCache {
     /// Moves the cache to the node of its thread if the thread has moved. To be called before
-    /// memory is taken, with all magazines in order.
+    /// memory is taken, with all magazines in order. The shared cache has no thread, and stays.
     #[inline]
     pub fn follow(&mut self) {
-        if self.arena().addresses().node_count() > 1 {
+        if self.arena().addresses().node_count() > 1 && self.index != SHARED {
             self.compare_nodes();
         }
     }

@@ -4,11 +4,11 @@
 
 use super::cache::ThreadCache;
 use super::handle::Handle;
-use super::head::{Head, is_retired};
+use super::head::Head;
+use super::life::share;
 use super::runs::free_run;
 use super::setup::Setup;
 use crate::geometry::ClassId;
-use crate::heap::give_without_heap;
 use crate::messages::{Misuse, misuse};
 use crate::pool::Location;
 use crate::pool::global::existing_arena;
@@ -24,12 +24,8 @@ pub unsafe fn free_slow(head: *mut Head, block: *mut u8, setup: &Setup) {
     if block.is_null() {
         return;
     }
-    let cache = if is_retired(head) {
-        None
-    } else {
-        // SAFETY: this function's own Safety section.
-        unsafe { Handle::of(head, setup) }
-    };
+    // SAFETY: this function's own Safety section.
+    let cache = unsafe { Handle::of(head, setup) };
     let Some(arena) = cache.map(Handle::arena).or_else(existing_arena) else {
         misuse(Os::LINUX, Misuse::Foreign, block as usize);
     };
@@ -43,17 +39,22 @@ pub unsafe fn free_slow(head: *mut Head, block: *mut u8, setup: &Setup) {
             // SAFETY: the class byte names the class, and the block is as this function's Safety
             // section has it. The step calls only the heap and the arena.
             Some(cache) => unsafe { cache.step(|cache| cache.free_class(part.class, block)) },
-            // SAFETY: nobody uses the block, as this function's Safety section has it.
-            None => unsafe { give_without_heap(arena, block) },
+            // SAFETY: as before.
+            None => unsafe { share(arena, |cache| cache.free_class(part.class, block)) },
         },
     }
 }
 
-/// Returns the blocks that this thread keeps to their spans, and its wholly free spans to the pool.
+/// Returns the blocks that this thread keeps, and those of the shared cache, to their spans, and
+/// wholly free spans to the pool.
 pub fn collect() {
     if let Some(cache) = Handle::existing() {
         // SAFETY: the step calls only the heap and the arena.
         unsafe { cache.step(ThreadCache::collect) };
+    }
+    if let Some(arena) = existing_arena() {
+        // SAFETY: as before.
+        unsafe { share(arena, ThreadCache::collect) };
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::cache::{ARRAYS_AT, ThreadCache};
 use super::handle::Handle;
-use super::head::{is_none, retired, slot};
+use super::head::{is_none, is_retired, retired, slot};
 use super::setup::{Setup, arena};
 use crate::geometry::{ClassId, Kind, NodeIndex};
 use crate::heap::Heap;
@@ -13,8 +13,11 @@ use core::ffi::c_void;
 use core::ptr::NonNull;
 use theap_platform::thread_exit;
 
+/// The index of the heap that threads without one share.
+pub const SHARED: usize = 0;
+
 /// Gives this thread a cache and lets it be retired when the thread ends. `None` if there is no
-/// memory.
+/// memory or no number for one, or if the thread is at its end: it then shares one.
 #[cold]
 pub fn adopt(setup: &Setup) -> Option<Handle> {
     let arena = arena(setup)?;
@@ -22,16 +25,43 @@ pub fn adopt(setup: &Setup) -> Option<Handle> {
     if let Some(cache) = Handle::existing() {
         return Some(cache);
     }
+    if is_retired(slot::get()) {
+        return None;
+    }
     let cache = new_in(arena)?;
     slot::set(cache.memory().cast());
-    // SAFETY: the hook takes what this thread's slot holds. If the C library has no key left, the
-    // cache stays behind when the thread ends.
-    let _ = unsafe { thread_exit::arm(at_thread_exit, cache.memory().cast()) };
+    // SAFETY: the hook takes what this thread's slot holds.
+    if unsafe { thread_exit::arm(at_thread_exit, cache.memory().cast()) }.is_err() {
+        // Nothing would retire the cache at the thread's end.
+        slot::set(retired());
+        // SAFETY: no slot holds it any more.
+        unsafe { cache.retire() };
+        return None;
+    }
     Some(cache)
 }
 
-/// Retires the thread's cache. A later allocation of this thread gets a new one, and arms the hook
-/// again.
+/// Takes a step of the cache that all threads without one share, under its lock.
+///
+/// # Safety
+/// The conditions of [`Handle::step`].
+#[cold]
+pub unsafe fn share<R>(arena: &'static Arena, step: impl FnOnce(&mut ThreadCache) -> R) -> R {
+    let mut is_laid_out = arena.heaps().share();
+    let memory = arena.heaps().at(SHARED).cast::<ThreadCache>();
+    // SAFETY: the memory of heap 0 is accessible and a cache's; who has the lock has it alone.
+    unsafe {
+        let cache = NonNull::new_unchecked(memory);
+        if !*is_laid_out {
+            write_new(arena, cache, SHARED, NodeIndex(0));
+            *is_laid_out = true;
+        }
+        Handle::new(cache).step(step)
+    }
+}
+
+/// Retires the thread's cache. What the thread allocates from then on it takes from the shared one:
+/// the C library calls destructors in rounds, and after the last one nothing would retire another.
 unsafe extern "C" fn at_thread_exit(cache: *mut c_void) {
     let head = slot::get();
     if is_none(head) || !core::ptr::eq(head.cast(), cache) {
@@ -52,19 +82,38 @@ pub fn new_in(arena: &'static Arena) -> Option<Handle> {
     let node = arena.affinity().current_node().unwrap_or(NodeIndex(0));
     let cache = NonNull::new(place.memory.cast::<ThreadCache>())?;
     // SAFETY: the memory is the arena's for a cache with this index, zero if blank and a retired
-    // cache if not, and nobody else's now. Zero is valid for every field but the heap and the
-    // pointers, which are written here.
+    // cache if not, and nobody else's now.
     unsafe {
         if place.blank {
-            let new = cache.as_ptr();
-            (&raw mut (*new).heap).write(Heap::new(arena, place.index, node));
-            (&raw mut (*new).index).write(place.index);
-            (&raw mut (*new).arrays).write(place.memory.add(ARRAYS_AT).cast());
-            (*new).lay_out_magazines();
+            write_new(arena, cache, place.index, node);
+            return Some(Handle::new(cache));
         }
         let cache = Handle::new(cache);
         cache.step(|cache| cache.settle_on(node));
         Some(cache)
+    }
+}
+
+/// Writes an empty cache that takes memory of the node.
+///
+/// # Safety
+/// The memory is the arena's for a cache with this index, zero, and nobody else's now.
+unsafe fn write_new(
+    arena: &'static Arena,
+    cache: NonNull<ThreadCache>,
+    index: usize,
+    node: NodeIndex,
+) {
+    let new = cache.as_ptr();
+    // SAFETY: zero is valid for every field but the heap and the pointers, which are written here.
+    // The arrays lie in the same memory.
+    unsafe {
+        (&raw mut (*new).heap).write(Heap::new(arena, index, node));
+        (&raw mut (*new).index).write(index);
+        let arrays = new.cast::<u8>().add(ARRAYS_AT);
+        (&raw mut (*new).arrays).write(arrays.cast());
+        (*new).lay_out_magazines();
+        (*new).settle_on(node);
     }
 }
 

@@ -4,7 +4,8 @@
 use super::cache::ThreadCache;
 use super::handle::Handle;
 use super::head::Head;
-use super::setup::Setup;
+use super::life::share;
+use super::setup::{Setup, arena};
 use crate::geometry::ClassId;
 use core::ptr;
 
@@ -19,7 +20,9 @@ pub unsafe fn alloc_class(head: *mut Head, class: ClassId, setup: &Setup) -> *mu
     unsafe {
         match Handle::of(head, setup) {
             Some(cache) => cache.step(|cache| cache.alloc_class(class)),
-            None => ptr::null_mut(),
+            None => arena(setup).map_or(ptr::null_mut(), |arena| {
+                share(arena, |cache| cache.alloc_class(class))
+            }),
         }
     }
 }

@@ -3,7 +3,8 @@
 
 use super::cache::ThreadCache;
 use super::handle::Handle;
-use super::setup::Setup;
+use super::life::share;
+use super::setup::{Setup, arena};
 use crate::messages::{Misuse, misuse};
 use crate::pool::Arena;
 use crate::pool::RunPart;
@@ -18,11 +19,15 @@ pub fn alloc_run(bytes: usize, align: usize, setup: &Setup) -> (*mut u8, bool) {
     if bytes > isize::MAX as usize {
         return (ptr::null_mut(), false);
     }
-    let Some(cache) = Handle::mine(setup) else {
-        return (ptr::null_mut(), false);
-    };
+    let alloc = |cache: &mut ThreadCache| cache.alloc_run(bytes, align);
     // SAFETY: the step calls only the heap and the arena.
-    unsafe { cache.step(|cache| cache.alloc_run(bytes, align)) }.unwrap_or((ptr::null_mut(), false))
+    let run = unsafe {
+        match Handle::mine(setup) {
+            Some(cache) => cache.step(alloc),
+            None => arena(setup).and_then(|arena| share(arena, alloc)),
+        }
+    };
+    run.unwrap_or((ptr::null_mut(), false))
 }
 
 /// Frees the run that starts at `block`, or ends the process if none does.

@@ -241,13 +241,3 @@ pub fn check_blocks(arena: &Arena, class: ClassId, blocks: &[*mut u8]) {
         misuse(arena.os(), Misuse::NotABlock, odd);
     }
 }
-
-/// Returns a block from a thread that has no heap and can get none.
-///
-/// # Safety
-/// The block is the caller's to free: nobody uses it any more.
-pub unsafe fn give_without_heap(arena: &Arena, block: *mut u8) {
-    let home = Home::of(arena, block);
-    let parcel = home.next_parcel(arena, &mut &[block][..]);
-    let _ = send(arena, home, parcel, POOL);
-}

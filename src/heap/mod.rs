@@ -36,5 +36,5 @@ cfg_if::cfg_if! {
     }
 }
 
-pub use drain::{check_blocks, give_without_heap};
+pub use drain::check_blocks;
 pub use spans::Heap;

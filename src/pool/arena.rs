@@ -112,8 +112,8 @@ impl Memory {
 
 /// Creation.
 impl Arena {
-    /// Makes an arena with a range and metadata. `heap_bytes` (a multiple of the page) is what a heap's
-    /// memory takes.
+    /// Makes an arena with a range and metadata. `heap_bytes` (a multiple of the page) is what a
+    /// heap's memory takes.
     ///
     /// # Errors
     /// The system's error when it refused even the smallest range.
@@ -243,15 +243,15 @@ impl Arena {
             let warmer = Warmer::new(ground, node, pages, board);
             places.put_node(index, Node::new(supers, pages, lists, warmer));
         }
-        let (links, heaps) = places.heaps();
+        let (links, shared, heaps) = places.heaps();
         let bytes = places.heap_bytes();
         places.put_arena(Arena {
             ground,
             nodes: places.nodes(),
             spans: Spans::new(ground, places.stashes(), places.lists()),
             runs: Runs::new(ground, places.nodes()),
-            // SAFETY: the layout has room for as many heaps as there are links.
-            heaps: unsafe { Heaps::new(ground, links, heaps, bytes) },
+            // SAFETY: the layout has room for as many heaps as there are links; heap 0 is dense.
+            heaps: unsafe { Heaps::new(ground, links, shared, heaps, bytes) },
             memory,
         })
     }

@@ -1,10 +1,10 @@
 //! The memory of heaps: given to threads, kept when they end, never unmapped. A purge empties what
-//! no thread has.
+//! no thread has. Heap 0 is no thread's: those that can have none share it, under a lock.
 #![allow(unsafe_code)] // Commits and purges the memory of heaps.
 
 use super::ground::Ground;
 use crate::sync::{AtomicU32, Ordering};
-use theap_platform::{Error, Mutex, Rank};
+use theap_platform::{Error, Guard, Mutex, Rank};
 
 /// The ids of heaps: the number ever made, and those that wait for a new thread (linked through
 /// `links`).
@@ -32,6 +32,9 @@ pub struct HeapSlot {
 pub struct Heaps {
     ground: Ground,
     ids: Mutex<HeapIds>,
+    /// The lock on heap 0, and whether its owner has laid it out.
+    shared: Mutex<bool>,
+    shared_memory: usize,
     /// A link for each possible heap; guarded by the lock of `ids`.
     links: &'static [AtomicU32],
     memory: usize,
@@ -40,20 +43,30 @@ pub struct Heaps {
 }
 
 impl Heaps {
-    /// The heaps of an arena in which none was made yet; there can be as many as there are links.
+    /// The heaps of an arena in which no thread has one yet; there can be as many as there are
+    /// links.
     ///
     /// # Safety
-    /// `memory` is a range with `bytes` bytes for each link that is the heap's as long as the arena
-    /// lives, not open yet, and that nobody else uses.
+    /// `shared` is the accessible and zeroed memory of heap 0. `memory` is a range with `bytes`
+    /// bytes for each link that is the heap's as long as the arena lives, not open yet, and that
+    /// nobody else uses.
     pub unsafe fn new(
         ground: Ground,
         links: &'static [AtomicU32],
+        shared: usize,
         memory: usize,
         bytes: usize,
     ) -> Self {
+        let ids = HeapIds {
+            made: 1,
+            ..HeapIds::default()
+        };
+        ground.figures.header().heap_made(ids.made);
         Self {
             ground,
-            ids: Mutex::new(Rank::Heaps, HeapIds::default()),
+            ids: Mutex::new(Rank::Heaps, ids),
+            shared: Mutex::new(Rank::Shared, false),
+            shared_memory: shared,
             links,
             memory,
             bytes,
@@ -146,7 +159,15 @@ impl Heaps {
 
     /// The memory of a heap.
     pub fn at(&self, index: usize) -> *mut u8 {
-        (self.memory + index * self.bytes) as *mut u8
+        match index {
+            0 => self.shared_memory as *mut u8,
+            _ => (self.memory + index * self.bytes) as *mut u8,
+        }
+    }
+
+    /// Locks heap 0. The value says whether its memory was laid out; it is false at first.
+    pub fn share(&self) -> Guard<'_, bool> {
+        self.shared.lock()
     }
 
     /// The number of heaps that were ever made, for a thread that has called `lock`.
@@ -159,8 +180,9 @@ impl Heaps {
         unsafe { self.ids.held().made }
     }
 
-    /// Takes the lock on heap ids, before fork.
+    /// Takes the locks on heap 0 and on heap ids, before fork.
     pub fn lock(&self) {
+        core::mem::forget(self.shared.lock());
         core::mem::forget(self.ids.lock());
     }
 
@@ -170,6 +192,9 @@ impl Heaps {
     /// This thread (or in a child, the thread that forked) called `lock` before.
     pub unsafe fn unlock(&self) {
         // SAFETY: this thread holds the lock, as this function's Safety section asks.
-        unsafe { self.ids.force_unlock() };
+        unsafe {
+            self.ids.force_unlock();
+            self.shared.force_unlock();
+        }
     }
 }

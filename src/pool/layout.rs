@@ -1,8 +1,8 @@
 //! The layout of an arena's metadata.
 //!
 //! ```text
-//! | arena, parts | tables | front of the board | rest of it | heaps | a SuperMeta each |
-//! |---------------- dense ------------------- | ------ committed in steps ---- |
+//! | arena, parts | tables | heap 0 | front of the board | rest of it | heaps | a SuperMeta each |
+//! |--------------------- dense ----------------------- | ------ committed in steps ---- |
 //! ```
 //!
 //! The dense tables (a byte or a word for each slot or SuperSlab) are accessible from the start and
@@ -99,6 +99,7 @@ pub struct Layout {
     words: usize,
     kinds: usize,
     heads: usize,
+    shared: usize,
     board: usize,
     rings: usize,
     dense: usize,
@@ -135,6 +136,7 @@ impl Layout {
         let words = carver.take(supers * 8, PAGE);
         let kinds = carver.take(slots, PAGE);
         let heads = carver.take(slots, PAGE);
+        let shared = carver.take(shape.heap_bytes, PAGE);
         let mut extent = Extent {
             address: 0,
             nodes,
@@ -161,6 +163,7 @@ impl Layout {
             words,
             kinds,
             heads,
+            shared,
             board: extent.address,
             rings,
             dense: extent.address + extent.open_from_start(),
@@ -218,9 +221,9 @@ impl Places {
     /// The places in metadata at `meta`.
     ///
     /// # Safety
-    /// `meta` is a range of `layout.total()` bytes, aligned to a hugepage, of which the dense part is
-    /// committed and zero, and which is the arena's as long as it lives. Nobody else uses it, and
-    /// each of the functions below is called once for each of its arguments.
+    /// `meta` is a range of `layout.total()` bytes, aligned to a hugepage, of which the dense part
+    /// is committed and zero, and which is the arena's as long as it lives. Nobody else uses it,
+    /// and each of the functions below is called once for each of its arguments.
     pub unsafe fn new(meta: usize, layout: Layout) -> Self {
         Self { meta, layout }
     }
@@ -337,10 +340,11 @@ impl Places {
         (self.meta + self.layout.metas, states)
     }
 
-    /// The links and the memory of heaps.
-    pub fn heaps(&self) -> (&'static [AtomicU32], usize) {
+    /// The links of heaps, the memory of heap 0, and that of all heaps.
+    pub fn heaps(&self) -> (&'static [AtomicU32], usize, usize) {
         let links = self.table(self.layout.heap_links, self.layout.shape.max_heaps());
-        (links, self.meta + self.layout.heaps)
+        let (shared, heaps) = (self.layout.shared, self.layout.heaps);
+        (links, self.meta + shared, self.meta + heaps)
     }
 
     /// Bytes of the memory of a heap.

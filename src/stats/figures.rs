@@ -185,7 +185,8 @@ figures! {
     count {
         /// Growths, heaps for new threads and purges that a sealed heap refused.
         refusals,
-        /// Heaps ever made. A thread has one; the heap of an exited thread is used again.
+        /// Heaps ever made for threads. A thread has one; the heap of an exited thread is used
+        /// again.
         heaps,
         /// Warmer threads started so far, in this process and those that it was forked from.
         warmer_starts,

@@ -134,7 +134,8 @@ impl Stats {
         let mut stats = Self {
             address_space: board.header.address_space.load(Ordering::Relaxed),
             refusals: board.header.refusals.load(Ordering::Relaxed),
-            heaps: board.heaps.len() as u64,
+            // Heap 0 is no thread's.
+            heaps: board.heaps.len().saturating_sub(1) as u64,
             ..Self::default()
         };
         for node in board.nodes {
