@@ -452,7 +452,24 @@ impl Os {
         if let Some(fake) = self.fake {
             return fake.capture(bytes);
         }
-        system::process::stderr(bytes);
+        system::stderr::write(bytes);
+    }
+
+    /// Notes the file to which descriptor 2 refers now, as that of the program's standard error.
+    /// Only the first call in a process does so: call it early.
+    pub fn note_stderr(self) {
+        system::stderr::note();
+    }
+
+    /// Writes like [`Os::stderr`], but only while descriptor 2 refers to the file that
+    /// [`Os::note_stderr`] found there. It says nothing if the descriptor was closed then. For
+    /// messages that can be left out: the descriptor may be a data file's by now.
+    pub fn remark(self, bytes: &[u8]) {
+        #[cfg(feature = "fake")]
+        if let Some(fake) = self.fake {
+            return fake.capture(bytes);
+        }
+        system::stderr::remark(bytes);
     }
 
     /// Starts `body(argument)` on a thread that the C library does not know, with all signals
@@ -543,5 +560,12 @@ impl<const N: usize> Line<N> {
     pub fn send(mut self, os: Os) {
         self.end();
         os.stderr(self.as_bytes());
+    }
+
+    /// Writes the line and a newline by [`Os::remark`]: not into a file that got the number of
+    /// standard error later.
+    pub fn remark(mut self, os: Os) {
+        self.end();
+        os.remark(self.as_bytes());
     }
 }

@@ -11,6 +11,7 @@ use crate::stats::Stats;
 use crate::{Error, classes};
 use core::alloc::{GlobalAlloc, Layout};
 use core::fmt;
+use theap_platform::Os;
 
 /// The allocator. All values share the one heap of the process, which is made at the first
 /// allocation. It is made with the options of the value that allocates first; the environment's
@@ -252,7 +253,8 @@ pub fn usable_size(block: *const u8) -> usize {
 /// Allocation in C's way, where the caller does not remember sizes: for front ends such as the
 /// shared library.
 pub mod raw {
-    use super::{DEFAULT, front, process};
+    use super::{DEFAULT, Os, front, process};
+    pub use crate::front::Elsewhere;
 
     /// Allocates at least `size` bytes at a multiple of 16; a block of its own also for size 0.
     /// Null if there is no memory.
@@ -266,6 +268,31 @@ pub mod raw {
     /// unlocked and may allocate.
     pub fn handle_forks() {
         process::handle_forks();
+    }
+
+    /// Names the allocator that would serve the process without this heap: from now on
+    /// [`free`], [`realloc`] and [`usable_size`] hand blocks that it knows over to it, unless the
+    /// option `foreign` says otherwise. [`crate::Theap`] never hands anything over.
+    pub fn set_elsewhere(elsewhere: &'static Elsewhere) {
+        process::set_elsewhere(elsewhere);
+    }
+
+    /// The bytes that may be used at `block`, like [`crate::usable_size`], but also of a block that
+    /// the allocator knows which [`set_elsewhere`] has named.
+    #[inline]
+    pub fn usable_size(block: *const u8) -> usize {
+        match front::usable_size(block) {
+            0 if !block.is_null() => front::usable_size_foreign(block, &DEFAULT),
+            bytes => bytes,
+        }
+    }
+
+    /// Notes which file is the program's standard error now instead of at the first allocation. A
+    /// library that is loaded before all other code calls it. Messages that do not end the process
+    /// are written only while descriptor 2 is still that file: a program that closes its
+    /// descriptors may have a data file there later.
+    pub fn note_stderr() {
+        Os::LINUX.note_stderr();
     }
 
     /// Takes a block for `size` bytes, at a multiple of 16, from the thread's magazine if the size
@@ -291,9 +318,9 @@ pub mod raw {
     /// Frees a block, or nothing if it is null.
     ///
     /// # Safety
-    /// `block` is null or a live block of the heap, and nobody uses it afterwards. A pointer that
-    /// is not the heap's, and a double free or a pointer to no block that the drain recognises, end
-    /// the process with a message.
+    /// `block` is null or a live block of the heap, or of the allocator that [`set_elsewhere`] has
+    /// named, and nobody uses it afterwards. A pointer that is neither's, and a double free or a
+    /// pointer to no block that the drain recognises, end the process with a message.
     #[inline(always)]
     pub unsafe fn free(block: *mut u8) {
         // SAFETY: this function's own Safety section.
@@ -314,13 +341,18 @@ pub mod raw {
 
     /// Changes the size of a live block: in place where its class stays or the slots behind a run
     /// are free. Returns the block of the new size, or null if there is no memory; the old block
-    /// then stays.
+    /// then stays. It never returns null if the block has `size` bytes.
     ///
     /// # Safety
-    /// `block` is a live block of the heap. If null is not returned, nobody uses it afterwards.
+    /// `block` is a live block of the heap, or of the allocator that [`set_elsewhere`] has named.
+    /// If null is not returned, nobody uses it afterwards.
     pub unsafe fn realloc(block: *mut u8, size: usize) -> *mut u8 {
         let usable = super::usable_size(block);
         if usable == 0 && !block.is_null() {
+            // SAFETY: this function's own Safety section.
+            if let Some(moved) = unsafe { front::resize_foreign(block, size, &DEFAULT) } {
+                return moved;
+            }
             // Every block of the heap has room: the free says what is wrong with this one, and ends
             // the process.
             // SAFETY: nothing discharges the free's precondition: the caller has passed an address
@@ -406,7 +438,17 @@ mod allocator {
                     new,
                 );
             }
-            let moved = self.allocate(new)?;
+            let Ok(moved) = self.allocate(new) else {
+                let is_aligned = (block.addr().get()).is_multiple_of(new.align());
+                // SAFETY: this function's own Safety section.
+                let stays = is_aligned && unsafe { front::stay(block.as_ptr(), new.size()) };
+                let old = if stays {
+                    block.as_ptr()
+                } else {
+                    core::ptr::null_mut()
+                };
+                return slice(old, new);
+            };
             // SAFETY: two different blocks of at least these sizes; the old one is the caller's to
             // free.
             unsafe {

@@ -1,6 +1,7 @@
 //! Messages: one line each on standard error, built in a fixed buffer without allocation. A message
 //! tells what happened, what theap does now, and what to type. The report of a misuse also ends the
-//! process, since its caller has broken the contract of the heap.
+//! process, since its caller has broken the contract of the heap. All other messages can be left
+//! out, and are, where descriptor 2 is no longer the file that it was at start ([`Os::remark`]).
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 use theap_platform::{Error, Line, Os};
@@ -26,6 +27,8 @@ pub enum OnceMessage {
     WarmerCpus,
     /// [`starved`].
     Starved,
+    /// [`handed_over`].
+    HandedOver,
 }
 
 /// A mistake of the program that the heap has found.
@@ -111,7 +114,7 @@ pub fn wrong_option(os: Os, variable: &str, value: &[u8], values: &str) {
         .raw(&value[..value.len().min(SHOWN)])
         .str(" is not valid; theap ignores it. Valid: ")
         .str(values)
-        .send(os);
+        .remark(os);
 }
 
 /// Reports, once in a process, that the hugetlb pool has too few pages of 2 MiB for a growth.
@@ -122,7 +125,7 @@ pub fn no_hugepages(os: Os, pages: usize) {
         .dec(pages as u64)
         .str(" hugetlb pages of 2 MiB are free; theap uses transparent hugepages or 4 KiB pages ")
         .str("instead. To have more: sysctl -w vm.nr_hugepages=N")
-        .send(os);
+        .remark(os);
 }
 
 /// Reports, once in a process, that no hugetlb page of 1 GiB is free.
@@ -133,7 +136,7 @@ pub fn no_gigantic_page(os: Os) {
         .str("To have more: echo N > ")
         .str("/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages, ")
         .str("or boot with hugepagesz=1G hugepages=N")
-        .send(os);
+        .remark(os);
 }
 
 /// Reports, once in a process, that memory cannot be locked.
@@ -146,7 +149,7 @@ pub fn not_locked(os: Os, bytes: usize, why: Error) {
         .show(why)
         .str("); they stay unlocked and may be swapped out. ")
         .str("Raise RLIMIT_MEMLOCK: ulimit -l unlimited, or LimitMEMLOCK=infinity in the systemd unit")
-        .send(os);
+        .remark(os);
 }
 
 /// Reports, once in a process, that the system gives no more memory or the heap has no more
@@ -160,7 +163,7 @@ pub fn out_of_memory(os: Os, bytes: usize, why: Error) {
         .show(why)
         .str("); the request fails (an allocation returns null). Check ulimit -a, ")
         .str("the control group's memory limit, and THEAP_ADDRESS_SPACE")
-        .send(os);
+        .remark(os);
 }
 
 /// Reports, once in a process, that the warmer could not be started.
@@ -171,7 +174,7 @@ pub fn no_warmer(os: Os, why: Error) {
         .show(why)
         .str("); threads for which the heap grows populate memory themselves, ")
         .str("as with THEAP_PREFAULT=grow. Check ulimit -u and the control group's pids.max")
-        .send(os);
+        .remark(os);
 }
 
 /// Reports, once in a process, that the warmer may not run where the options say.
@@ -181,7 +184,7 @@ pub fn warmer_cpus(os: Os) {
         .str("theap: the warmer may run on no CPU of THEAP_WARMER_CPUS; ")
         .str("it runs on any that the process may use. ")
         .str("To see those: grep Cpus_allowed_list /proc/PID/status")
-        .send(os);
+        .remark(os);
 }
 
 /// Reports, once in a process, that the warmer hardly runs and pauses.
@@ -191,7 +194,18 @@ pub fn starved(os: Os) {
         .str("theap: the CPUs of the warmer are busy; it pauses, and threads for which the heap ")
         .str("grows populate memory themselves. ")
         .str("Give it another CPU (THEAP_WARMER_CPUS=LIST), or the process CAP_SYS_NICE")
-        .send(os);
+        .remark(os);
+}
+
+/// Reports, once in a process, that a block of the C library goes back there.
+#[cold]
+pub fn handed_over(os: Os, address: usize) {
+    Line::new()
+        .str("theap: the program frees or resizes ")
+        .hex(address as u64)
+        .str(", a block of the C library's malloc; theap hands it and later ones over to the C ")
+        .str("library. To end the process there instead: THEAP_FOREIGN=abort")
+        .remark(os);
 }
 
 /// Reports that not even the smallest heap could be set up.
@@ -202,7 +216,7 @@ pub fn no_arena(os: Os, why: Error) {
         .show(why)
         .str("); this allocation fails, and later ones try again. ")
         .str("Raise the limit: ulimit -v unlimited")
-        .send(os);
+        .remark(os);
 }
 
 /// Reports, once in a process, that a fork may leave the hugetlb pool without a page for a copy.
@@ -226,7 +240,7 @@ pub fn forked(os: Os, pages: usize, free: usize, moved: usize, left: usize) {
             .str(" of them: a write to one may end in SIGBUS. ")
             .str("Raise vm.nr_hugepages, or set THEAP_PAGES=thp")
     }
-    .send(os);
+    .remark(os);
 }
 
 /// Reports that nobody can look at the statistics of the process.
@@ -237,7 +251,7 @@ pub fn not_published(os: Os, why: Error) {
         .show(why)
         .str("); theap stats, top and trace cannot look at this process. ")
         .str("Check ulimit -f, and that memfd_create is allowed")
-        .send(os);
+        .remark(os);
 }
 
 #[cfg(test)]
@@ -275,6 +289,7 @@ mod tests {
         no_warmer(os, Error::NoMemory);
         warmer_cpus(os);
         starved(os);
+        handed_over(os, 0x7fff_ffff_ffff);
         no_arena(os, Error::Unsupported);
         forked(os, PAGES, PAGES, PAGES, 0);
         forked(os, PAGES, PAGES, PAGES, PAGES);
@@ -294,6 +309,6 @@ mod tests {
             assert!(line.len() < 255, "{} bytes: {line}", line.len());
         }
         let misuses = said.iter().filter(|line| line.contains("(SIGABRT)"));
-        assert_eq!(said.len() - misuses.count(), 12, "one line a message");
+        assert_eq!(said.len() - misuses.count(), 13, "one line a message");
     }
 }

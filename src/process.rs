@@ -1,21 +1,45 @@
 //! The heap's duties in its process besides serving it: handlers around a fork, the report
 //! of crashes, and memory that is prepared at start.
-#![allow(unsafe_code)] // Frees locks that another call of this file took.
+#![allow(unsafe_code)] // Frees locks that another call of this file took; a pointer.
 
 use crate::config::Config;
-use crate::front::{self, Setup};
+use crate::front::{self, Elsewhere, Setup};
 use crate::pool::Arena;
 use crate::pool::global::existing_arena;
 use crate::{crash, messages};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use theap_platform::fork;
 
 /// The setup of callers that have no options of their own.
-pub static DEFAULT: Setup = setup(Config::new());
+pub static DEFAULT: Setup = Setup {
+    config: Config::new(),
+    started,
+    elsewhere,
+};
 
-/// The setup with these options.
+/// The setup with these options. Its callers have no other allocator: each of their blocks is the
+/// heap's.
 pub const fn setup(config: Config) -> Setup {
-    Setup { config, started }
+    Setup {
+        config,
+        started,
+        elsewhere: || None,
+    }
+}
+
+/// The other allocator of the process, which [`set_elsewhere`] has named; null before.
+static ELSEWHERE: AtomicPtr<Elsewhere> = AtomicPtr::new(ptr::null_mut());
+
+/// Names the other allocator of the process.
+pub fn set_elsewhere(elsewhere: &'static Elsewhere) {
+    ELSEWHERE.store(ptr::from_ref(elsewhere).cast_mut(), Ordering::Release);
+}
+
+/// The other allocator of the process, if one was named.
+fn elsewhere() -> Option<&'static Elsewhere> {
+    // SAFETY: the pointer is null or was made of a `&'static Elsewhere` in `set_elsewhere`.
+    unsafe { ELSEWHERE.load(Ordering::Acquire).as_ref() }
 }
 
 /// Does what the options ask for when the process's arena has come to be. The calling thread holds

@@ -203,6 +203,26 @@ fn ask_for_too_much() {
     allocate_64_mib();
 }
 
+/// The program opens a file under the number of standard error after its first allocation.
+fn with_a_data_file_on_descriptor_2() {
+    let mut pipe = [0; 2];
+    let block = raw::alloc(100);
+    // SAFETY: the array has two places, and the descriptors are this process's own. The block is
+    // live.
+    unsafe {
+        assert_eq!(libc::pipe2(pipe.as_mut_ptr(), libc::O_NONBLOCK), 0);
+        let kept = libc::dup(2);
+        assert_eq!(libc::dup2(pipe[1], 2), 2);
+        exhaust(4 * MIB);
+        let mut written = [0u8; 100];
+        let bytes = libc::read(pipe[0], written.as_mut_ptr().cast(), written.len());
+        assert_eq!(libc::dup2(kept, 2), 2);
+        assert_eq!(bytes, -1, "{}", child::text(&written));
+        // What ends the process is said wherever descriptor 2 leads.
+        raw::free(block.add(1 << 40));
+    }
+}
+
 #[test]
 #[ignore = "the other tests run it, in processes of their own"]
 fn scenario() {
@@ -248,6 +268,7 @@ fn scenario() {
             assert!((1..=(amount * 2 * MIB) as u64).contains(&mapped));
         }
         "too-much" => ask_for_too_much(),
+        "data-file" => with_a_data_file_on_descriptor_2(),
         "options" => {
             raw::alloc(1);
             println!("{:?}", theap::stats());
@@ -356,6 +377,18 @@ fn absurd_sizes_and_alignments_are_null() {
     one(
         messages("too-much", &[]),
         "theap: out of memory: the heap cannot grow by ",
+    );
+}
+
+#[test]
+fn a_file_that_descriptor_2_got_later_gets_no_message() {
+    let options = [("THEAP_ADDRESS_SPACE", "64M"), ("THEAP_PAGES", "small")];
+    let output = child::run("data-file", &options);
+    let said = child::text(&output.stderr);
+    assert!(
+        said.starts_with("theap: free of a pointer that is not from this heap: ")
+            && said.lines().count() == 1,
+        "{said}"
     );
 }
 

@@ -12,5 +12,6 @@ pub mod map;
 pub mod numa;
 pub mod process;
 pub mod share;
+pub mod stderr;
 pub mod thread_exit;
 pub mod worker;

@@ -1,9 +1,8 @@
-//! The process as a whole: its clocks, environment, memory, messages and end.
+//! The process as a whole: its clocks, environment, memory and end.
 #![allow(unsafe_code)] // `environ` and libc calls.
 
 use core::ffi::CStr;
 
-use rustix::io::Errno;
 use rustix::rand::GetRandomFlags;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -82,22 +81,6 @@ pub fn env<R>(name: &[u8], read: impl FnOnce(Option<&[u8]>) -> R) -> R {
         }
     }
     read(None)
-}
-
-/// See [`crate::Os::stderr`].
-pub fn stderr(mut bytes: &[u8]) {
-    // Another crate of the program may turn rustix's `std` on, which makes the function safe.
-    #[allow(unused_unsafe)]
-    // SAFETY: the descriptor is only written to; if the program has closed it the write fails.
-    let fd = unsafe { rustix::stdio::stderr() };
-    while !bytes.is_empty() {
-        match rustix::io::write(fd, bytes) {
-            Ok(0) => return,
-            Ok(n) => bytes = &bytes[n..],
-            Err(Errno::INTR) => {}
-            Err(_) => return,
-        }
-    }
 }
 
 /// See [`crate::Os::abort`].

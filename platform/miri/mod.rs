@@ -54,6 +54,24 @@ pub mod crash {
     }
 }
 
+/// Standard error, which nobody exchanges.
+pub mod stderr {
+    use std::io::Write;
+
+    /// See [`crate::Os::note_stderr`].
+    pub fn note() {}
+
+    /// See [`crate::Os::remark`].
+    pub fn remark(bytes: &[u8]) {
+        write(bytes);
+    }
+
+    /// See [`crate::Os::stderr`].
+    pub fn write(bytes: &[u8]) {
+        let _ = std::io::stderr().write_all(bytes);
+    }
+}
+
 /// Moving off hugetlb pages, of which there are none.
 pub mod demote {
     #![allow(unsafe_code)] // The signature is that of `linux/demote.rs`.

@@ -1,8 +1,7 @@
-//! The process under Miri: a clock that counts, standard error, no environment.
+//! The process under Miri: a clock that counts, no environment.
 
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
-use std::io::Write;
 
 use crate::Cpu;
 
@@ -49,11 +48,6 @@ pub fn random() -> u64 {
 /// See [`crate::Os::env`].
 pub fn env<R>(_name: &[u8], read: impl FnOnce(Option<&[u8]>) -> R) -> R {
     read(None)
-}
-
-/// See [`crate::Os::stderr`].
-pub fn stderr(bytes: &[u8]) {
-    let _ = std::io::stderr().write_all(bytes);
 }
 
 /// See [`crate::Os::abort`].

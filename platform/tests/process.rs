@@ -52,6 +52,36 @@ fn the_environment_is_read() {
     assert_success(&output);
 }
 
+/// Only the first file of descriptor 2 gets remarks; every one gets what must be said.
+#[test]
+fn remarks_are_for_the_file_of_the_start() {
+    let test = "remarks_are_for_the_file_of_the_start";
+    let Some(output) = in_child(test) else {
+        OS.note_stderr();
+        Line::new().str("first").remark(OS);
+        let mut pipe = [0; 2];
+        // SAFETY: the array has two places; the descriptors are this process's own.
+        unsafe {
+            assert_eq!(libc::pipe(pipe.as_mut_ptr()), 0);
+            let kept = libc::dup(2);
+            assert_eq!(libc::dup2(pipe[1], 2), 2);
+            OS.note_stderr();
+            Line::new().str("second").remark(OS);
+            Line::new().str("third").send(OS);
+            libc::close(2);
+            Line::new().str("fourth").remark(OS);
+            assert_eq!(libc::dup2(kept, 2), 2);
+            Line::new().str("fifth").remark(OS);
+            let mut text = [0u8; 100];
+            let bytes = libc::read(pipe[0], text.as_mut_ptr().cast(), text.len());
+            assert_eq!(&text[..bytes as usize], b"third\n");
+        }
+        return;
+    };
+    assert_success(&output);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "first\nfifth\n");
+}
+
 #[test]
 fn a_limit_on_addresses_is_an_error() {
     let Some(output) = in_child("a_limit_on_addresses_is_an_error") else {

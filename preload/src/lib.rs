@@ -21,7 +21,9 @@
 #[cfg(panic = "unwind")]
 extern crate std;
 
+mod foreign;
 mod glibc;
+mod libc_names;
 mod load;
 mod malloc;
 mod operators;

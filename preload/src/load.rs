@@ -1,7 +1,7 @@
 //! The set-up when the loader loads this library.
 #![allow(unsafe_code)] // Names the section of a static.
 
-use crate::operators;
+use crate::{foreign, operators};
 
 /// The loader calls this before the constructors of all other libraries (the linker's `-z
 /// initfirst`), also before those of the C library.
@@ -10,6 +10,8 @@ use crate::operators;
 static AT_LOAD: extern "C" fn() = at_load;
 
 extern "C" fn at_load() {
+    theap::raw::note_stderr();
     theap::raw::handle_forks();
     operators::at_load();
+    foreign::at_load();
 }

@@ -23,7 +23,7 @@ fn fail(error: c_int) -> *mut c_void {
 
 /// The block; if it is null, `errno` is ENOMEM.
 #[inline(always)]
-fn or_no_memory(block: *mut u8) -> *mut c_void {
+pub fn or_no_memory(block: *mut u8) -> *mut c_void {
     if block.is_null() {
         return fail(libc::ENOMEM);
     }
@@ -49,7 +49,7 @@ extern "C" fn malloc_slow(size: usize) -> *mut c_void {
 /// Frees a block; does nothing for null.
 ///
 /// # Safety
-/// `block` is null or a live block of this library.
+/// `block` is null or a live block of this library, or of the C library ([`crate::foreign`]).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn free(block: *mut c_void) {
     // SAFETY: `block` is null or live, as the caller promises in `# Safety`.
@@ -69,6 +69,12 @@ pub unsafe extern "C" fn cfree(block: *mut c_void) {
 /// Allocates `count` zeroed members of `size` bytes each.
 #[unsafe(no_mangle)]
 pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
+    zeroed(count, size)
+}
+
+/// Does the work of [`calloc`].
+#[inline(always)]
+pub fn zeroed(count: usize, size: usize) -> *mut c_void {
     match count.checked_mul(size) {
         Some(bytes) => or_no_memory(raw::alloc_zeroed(bytes)),
         None => fail(libc::ENOMEM),
@@ -91,7 +97,7 @@ pub unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void
 /// # Safety
 /// The conditions of [`realloc`].
 #[inline(always)]
-unsafe fn resize(block: *mut c_void, size: usize) -> *mut c_void {
+pub unsafe fn resize(block: *mut c_void, size: usize) -> *mut c_void {
     if block.is_null() {
         return or_no_memory(raw::alloc(size));
     }
@@ -135,6 +141,12 @@ pub extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
 /// there is none).
 #[unsafe(no_mangle)]
 pub extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
+    aligned(align, size)
+}
+
+/// Does the work of [`memalign`].
+#[inline(always)]
+pub fn aligned(align: usize, size: usize) -> *mut c_void {
     match align.checked_next_power_of_two() {
         Some(align) => or_no_memory(raw::alloc_aligned(size, align)),
         None => fail(libc::EINVAL),
@@ -153,6 +165,16 @@ pub unsafe extern "C" fn posix_memalign(
     align: usize,
     size: usize,
 ) -> c_int {
+    // SAFETY: `place` is valid for writing, as the caller promises in `# Safety`.
+    unsafe { aligned_to(place, align, size) }
+}
+
+/// Does the work of [`posix_memalign`].
+///
+/// # Safety
+/// The conditions of [`posix_memalign`].
+#[inline(always)]
+pub unsafe fn aligned_to(place: *mut *mut c_void, align: usize, size: usize) -> c_int {
     if !align.is_power_of_two() || align < size_of::<*mut c_void>() {
         return libc::EINVAL;
     }
@@ -168,12 +190,24 @@ pub unsafe extern "C" fn posix_memalign(
 /// Allocates `size` bytes at a page's start.
 #[unsafe(no_mangle)]
 pub extern "C" fn valloc(size: usize) -> *mut c_void {
+    at_page(size)
+}
+
+/// Does the work of [`valloc`].
+#[inline(always)]
+pub fn at_page(size: usize) -> *mut c_void {
     or_no_memory(raw::alloc_aligned(size, PAGE))
 }
 
 /// Allocates whole pages for `size` bytes.
 #[unsafe(no_mangle)]
 pub extern "C" fn pvalloc(size: usize) -> *mut c_void {
+    whole_pages(size)
+}
+
+/// Does the work of [`pvalloc`].
+#[inline(always)]
+pub fn whole_pages(size: usize) -> *mut c_void {
     match size.checked_next_multiple_of(PAGE) {
         Some(size) => or_no_memory(raw::alloc_aligned(size, PAGE)),
         None => fail(libc::ENOMEM),
@@ -186,5 +220,27 @@ pub extern "C" fn pvalloc(size: usize) -> *mut c_void {
 /// `block` is null or live.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn malloc_usable_size(block: *mut c_void) -> usize {
-    theap::usable_size(block.cast())
+    raw::usable_size(block.cast())
+}
+
+/// Frees a block of `_size` bytes that no aligned allocation has made; does nothing for null. A
+/// program tells the size so that an allocator may trust it; this one looks, as the C library does,
+/// since a wrong size is cheap to make and expensive to find.
+///
+/// # Safety
+/// The conditions of [`free`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn free_sized(block: *mut c_void, _size: usize) {
+    // SAFETY: `block` is null or live, as the caller promises in `# Safety`.
+    unsafe { raw::free(block.cast()) };
+}
+
+/// Frees a block of this alignment and size, like [`free_sized`].
+///
+/// # Safety
+/// The conditions of [`free`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn free_aligned_sized(block: *mut c_void, _align: usize, _size: usize) {
+    // SAFETY: `block` is null or live, as the caller promises in `# Safety`.
+    unsafe { raw::free(block.cast()) };
 }

@@ -11,7 +11,7 @@ mod forms;
 use crate::choices::choices;
 use crate::gate::{Classes, Front};
 use crate::messages;
-use forms::{BYTES, CLASSES, CPUS, FRONT, MILLISECONDS, NUMA, PAGES, PREFAULT, SWITCH};
+use forms::{BYTES, CLASSES, CPUS, FOREIGN, FRONT, MILLISECONDS, NUMA, PAGES, PREFAULT, SWITCH};
 use theap_platform::{Cpus, Os};
 
 choices! {
@@ -55,6 +55,17 @@ choices! {
         /// Memory is bound to no node: the kernel places it, by its own rules or by the process's
         /// memory policy.
         Off = "off",
+    }
+}
+
+choices! {
+    /// What becomes of blocks that are not the heap's.
+    pub enum Foreign {
+        /// The shared library hands what it can tell to be a block of the C library over to the C
+        /// library, and reports that once. Everything else ends the process.
+        HandOver = "hand-over",
+        /// The process ends with a message.
+        Abort = "abort",
     }
 }
 
@@ -243,6 +254,11 @@ options! {
     /// The NUMA node that memory comes from: the one that the thread runs on (local), all nodes in
     /// turn, 2 MiB of each (interleave), or whichever the kernel chooses (off).
     numa(numa: Numa) = Numa::Local, "local", "THEAP_NUMA", NUMA;
+
+    /// What the shared library does with a block of the C library that the program frees or
+    /// resizes: hand it over to the C library, or end the process (abort), as with other addresses
+    /// that are not the heap's. Rust's global allocator always ends it.
+    foreign(foreign: Foreign) = Foreign::HandOver, "hand-over", "THEAP_FOREIGN", FOREIGN;
 
     /// Whether theap stats, theap top and theap trace can look at the process. It costs one file
     /// descriptor, and the program does no work for it.

@@ -111,6 +111,16 @@ impl List {
     }
 }
 
+/// Whether all blocks lie in slots of the class.
+#[cold]
+fn all_of(arena: &Arena, class: ClassId, blocks: &[*mut u8]) -> bool {
+    let addresses = arena.addresses();
+    blocks.iter().all(|&block| {
+        addresses.contains(block as usize)
+            && addresses.kind(addresses.slot_of(block as usize)) == Kind::Class(class)
+    })
+}
+
 impl ThreadCache {
     /// Places of the class's FastCache: half of what the class may hold goes to the list at least.
     pub fn fast_places(&self, class: ClassId) -> usize {
@@ -162,11 +172,15 @@ impl ThreadCache {
         // its base on, outside of the struct, and this thread alone uses them.
         unsafe {
             let old = core::slice::from_raw_parts(base, half);
-            if self.lists[class.index()].len() + half > room {
+            let mixed = arena.policy().has_outsized() && !all_of(arena, class, old);
+            if mixed {
+                // The list takes blocks of its class alone.
+                self.heap.give(old);
+            } else if self.lists[class.index()].len() + half > room {
                 self.make_room_in_list(class, room, old);
             }
             let list = &mut self.lists[class.index()];
-            if list.len() + half <= room {
+            if !mixed && list.len() + half <= room {
                 check_blocks(arena, class, old);
                 for &block in old {
                     list.link(arena, block);

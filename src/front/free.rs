@@ -3,16 +3,16 @@
 #![allow(unsafe_code)] // Reads arrays through raw pointers.
 
 use super::cache::ThreadCache;
+use super::foreign::free_foreign;
 use super::handle::Handle;
 use super::head::Head;
-use super::life::share;
+use super::life::{collect_shared, share};
 use super::runs::free_run;
 use super::setup::Setup;
 use crate::geometry::ClassId;
 use crate::messages::{Misuse, misuse};
 use crate::pool::Location;
 use crate::pool::global::existing_arena;
-use theap_platform::Os;
 
 /// Frees what the hit path could not.
 ///
@@ -27,10 +27,13 @@ pub unsafe fn free_slow(head: *mut Head, block: *mut u8, setup: &Setup) {
     // SAFETY: this function's own Safety section.
     let cache = unsafe { Handle::of(head, setup) };
     let Some(arena) = cache.map(Handle::arena).or_else(existing_arena) else {
-        misuse(Os::LINUX, Misuse::Foreign, block as usize);
+        // SAFETY: a block as this function's Safety section has it, which may be the other
+        // allocator's.
+        return unsafe { free_foreign(block, setup) };
     };
     match arena.addresses().locate(block as usize) {
-        Location::Foreign => misuse(arena.os(), Misuse::Foreign, block as usize),
+        // SAFETY: as above.
+        Location::Foreign => unsafe { free_foreign(block, setup) },
         Location::Free => misuse(arena.os(), Misuse::NotABlock, block as usize),
         // SAFETY: the table's answer for this address, and a block as this function's Safety
         // section has it.
@@ -48,13 +51,13 @@ pub unsafe fn free_slow(head: *mut Head, block: *mut u8, setup: &Setup) {
 /// Returns the blocks that this thread keeps, and those of the shared cache, to their spans, and
 /// wholly free spans to the pool.
 pub fn collect() {
+    if let Some(arena) = existing_arena() {
+        collect_shared(arena);
+    }
+    // Last, as blocks of this thread's spans may have come home by then.
     if let Some(cache) = Handle::existing() {
         // SAFETY: the step calls only the heap and the arena.
         unsafe { cache.step(ThreadCache::collect) };
-    }
-    if let Some(arena) = existing_arena() {
-        // SAFETY: as before.
-        unsafe { share(arena, ThreadCache::collect) };
     }
 }
 

@@ -17,6 +17,7 @@
 //! filled nor kept.
 #![allow(unsafe_code)] // Reads and writes the contents of free blocks, and their ends.
 
+use super::foreign::free_foreign;
 use super::handle::Handle;
 use super::head::{is_retired, slot};
 use super::runs::alloc_run;
@@ -194,8 +195,11 @@ pub unsafe fn free(block: *mut u8, setup: &Setup) {
     if block.is_null() {
         return;
     }
-    let Some(arena) = existing_arena() else {
-        misuse(Os::LINUX, Misuse::Foreign, block as usize);
+    let is_ours = |arena: &&Arena| arena.addresses().contains(block as usize);
+    let Some(arena) = existing_arena().filter(is_ours) else {
+        // SAFETY: a block as this function's Safety section has it, which may be the other
+        // allocator's.
+        return unsafe { free_foreign(block, setup) };
     };
     let out = match examine(arena, block) {
         Named::Run(size) => {
@@ -280,11 +284,32 @@ pub unsafe fn resize(
             return begin(plain_resize::resize(block, was, is, align, setup));
         }
         let moved = alloc_aligned(new, align, setup);
+        if moved.is_null() && stay(block, new) {
+            return block;
+        }
         if !moved.is_null() {
             ptr::copy_nonoverlapping(block, moved, old.min(new));
             free(block, setup);
         }
         moved
+    }
+}
+
+/// Keeps a block that cannot be moved for lack of memory as [`plain_resize::stay`] does.
+///
+/// # Safety
+/// `block` is a live block of the heap.
+pub unsafe fn stay(block: *mut u8, new: usize) -> bool {
+    // SAFETY: this function's own Safety section; a run that was cut is the caller's as before, and
+    // its canary is elsewhere now.
+    unsafe {
+        let stays = plain_resize::stay(block, new.saturating_add(TAIL));
+        if let Some(arena) = existing_arena().filter(|_| stays)
+            && let Named::Run(size) = examine(arena, block)
+        {
+            write_canary(arena, block, size);
+        }
+        stays
     }
 }
 

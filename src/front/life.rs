@@ -48,15 +48,26 @@ pub fn adopt(setup: &Setup) -> Option<Handle> {
 #[cold]
 pub unsafe fn share<R>(arena: &'static Arena, step: impl FnOnce(&mut ThreadCache) -> R) -> R {
     let mut is_laid_out = arena.heaps().share();
-    let memory = arena.heaps().at(SHARED).cast::<ThreadCache>();
     // SAFETY: the memory of heap 0 is accessible and a cache's; who has the lock has it alone.
     unsafe {
-        let cache = NonNull::new_unchecked(memory);
+        let cache = NonNull::new_unchecked(arena.heaps().at(SHARED).cast());
         if !*is_laid_out {
             write_new(arena, cache, SHARED, NodeIndex(0));
             *is_laid_out = true;
         }
         Handle::new(cache).step(step)
+    }
+}
+
+/// Returns what the shared cache keeps to the spans and the pool, if it was ever used.
+pub fn collect_shared(arena: &'static Arena) {
+    let is_laid_out = arena.heaps().share();
+    if *is_laid_out {
+        // SAFETY: as in `share`; the step calls only the heap and the arena.
+        unsafe {
+            let cache = NonNull::new_unchecked(arena.heaps().at(SHARED).cast());
+            Handle::new(cache).step(ThreadCache::collect);
+        }
     }
 }
 

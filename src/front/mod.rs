@@ -13,6 +13,7 @@
 //! | `head`, `cache`, `handle`, `life` | a thread's cache: layout, borrowing it, birth and end |
 //! | `magazines`, `drain`, `learner` | THEAP: large arrays of pointers, whole batches |
 //! | `classic`, `list_drain` | the classic front: a FastCache before a linked list |
+//! | `foreign` | blocks that are another allocator's |
 //! | `follow`, `warm` | a thread on another node; memory ahead of need |
 //! | `hardened`, `quarantine`, `shuffle` | the feature `hardened` |
 //! | `valgrind`, `kept` | the feature `valgrind` |
@@ -30,6 +31,7 @@
 mod cache;
 mod classic;
 mod follow;
+mod foreign;
 mod free;
 mod handle;
 mod head;
@@ -106,9 +108,12 @@ cfg_if::cfg_if! {
     }
 }
 
+#[cfg(feature = "allocator-api2")]
+pub use entries::stay;
 pub use entries::{
     TAIL, alloc, alloc_aligned, alloc_cached, alloc_zeroed, free, free_sized, resize, usable_size,
 };
+pub use foreign::{Elsewhere, resize_foreign, usable_size_foreign};
 pub use free::collect;
 pub use life::claimed;
 pub use quarantine::is_held_back;

@@ -10,6 +10,8 @@ use super::sizes::{check_size, whole_size};
 
 pub use super::hit::{alloc, alloc_aligned, free};
 pub use super::resize::resize;
+#[cfg(feature = "allocator-api2")]
+pub use super::resize::stay;
 pub use super::zeroed::alloc_zeroed;
 
 /// Bytes at a block's end that are not the user's.

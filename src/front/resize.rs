@@ -1,17 +1,22 @@
 //! Changes of a block's size: in place where the class stays or a run's neighbours are free, by
 //! moving a run's pages where it has whole SuperSlabs, else by copying.
+//!
+//! To make a block smaller never fails: where there is no memory for a smaller block, the block
+//! stays as it is, larger than its owner knows ([`stay`]).
 #![allow(unsafe_code)] // Copies blocks and moves pages.
 
 use super::handle::Handle;
 use super::hit::{alloc_aligned, free};
-use super::runs::alloc_run;
+use super::runs::{alloc_run, is_absurd};
 use super::setup::Setup;
+use super::sizes::whole_size;
 use crate::classes;
 use crate::geometry::{SLOT, SUPER};
+use crate::pool::global::existing_arena;
 use core::ptr;
 
 /// Changes the size of a block that was allocated with `old` bytes and this alignment. Null if
-/// there is no memory; the old block then stays.
+/// there is no memory; the old block then stays. It is never null if the block has `new` bytes.
 ///
 /// # Safety
 /// `block` is a live block of the heap, allocated with `old` and `align`.
@@ -35,7 +40,17 @@ pub unsafe fn resize(
         }
         _ => {}
     }
-    let moved = alloc_aligned(new, align, setup);
+    let mut moved = alloc_aligned(new, align, setup);
+    // SAFETY: this function's own Safety section.
+    if moved.is_null() && unsafe { stay(block, new) } {
+        // What a run has given up may be enough.
+        if classes::class_for(old, align).is_none() {
+            moved = alloc_aligned(new, align, setup);
+        }
+        if moved.is_null() {
+            return block;
+        }
+    }
     if !moved.is_null() {
         // SAFETY: two different live blocks of at least these sizes.
         unsafe {
@@ -46,6 +61,29 @@ pub unsafe fn resize(
     moved
 }
 
+/// Keeps a block that cannot be moved for lack of memory, if it has `new` bytes; else the answer is
+/// false. A run gives up the slots that it no longer needs. The arena notes that a block may be
+/// larger than the size says with which it is freed.
+///
+/// # Safety
+/// `block` is a live block of the heap.
+#[cold]
+pub unsafe fn stay(block: *mut u8, new: usize) -> bool {
+    let Some(arena) = existing_arena() else {
+        return false;
+    };
+    if whole_size(block) < new {
+        return false;
+    }
+    if let Some(slot) = arena.addresses().run_at(block as usize) {
+        // To cut a run needs nothing from anybody.
+        // SAFETY: the run is the caller's, who gives up what is cut off.
+        unsafe { arena.runs().resize(slot, new) };
+    }
+    arena.policy().set_outsized();
+    true
+}
+
 /// Changes a run in place, or moves its pages; `None` if it must be copied (or there is no memory).
 ///
 /// # Safety
@@ -53,7 +91,7 @@ pub unsafe fn resize(
 unsafe fn resize_run(block: *mut u8, new: usize, align: usize, setup: &Setup) -> Option<*mut u8> {
     let cache = Handle::mine(setup)?;
     let arena = cache.arena();
-    if new > isize::MAX as usize {
+    if is_absurd(new, align) {
         return Some(ptr::null_mut());
     }
     let slot = arena.addresses().run_at(block as usize)?;

@@ -11,12 +11,21 @@ use crate::pool::RunPart;
 use crate::stats::events::EventKind;
 use core::ptr;
 
+/// Bytes of addresses that the machine gives a process: what is larger can never be served.
+const ADDRESSES: usize = 1 << 47;
+
+/// Whether no process can have a run of this size and alignment. Such a request fails without a
+/// message: it says nothing about the memory that is left.
+pub fn is_absurd(bytes: usize, align: usize) -> bool {
+    bytes > ADDRESSES || align > ADDRESSES || bytes + align > ADDRESSES
+}
+
 /// A run of at least `bytes` at a multiple of `align`, and whether it reads zero. Null if there is
 /// no memory.
 #[cold]
 #[inline(never)]
 pub fn alloc_run(bytes: usize, align: usize, setup: &Setup) -> (*mut u8, bool) {
-    if bytes > isize::MAX as usize {
+    if is_absurd(bytes, align) {
         return (ptr::null_mut(), false);
     }
     let alloc = |cache: &mut ThreadCache| cache.alloc_run(bytes, align);

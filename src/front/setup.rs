@@ -1,6 +1,7 @@
 //! The setup that every entry point passes down, in case its call is the first one of the process.
 
 use super::cache::CACHE_BYTES;
+use super::foreign::Elsewhere;
 use crate::config::Config;
 use crate::pool::{Arena, global};
 
@@ -13,6 +14,8 @@ pub struct Setup {
     /// Called once by the thread that has made the process's arena. The thread has no cache yet and
     /// holds no lock; the function may allocate.
     pub started: fn(&'static Arena),
+    /// The other allocator of the process, if blocks that it knows are to be handed over to it.
+    pub elsewhere: fn() -> Option<&'static Elsewhere>,
 }
 
 /// The process's arena, made now if this is the first use. `None` if the system refuses; the next

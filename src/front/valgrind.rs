@@ -17,7 +17,7 @@
 
 use super::handle::Handle;
 use super::hit;
-use super::runs::alloc_run;
+use super::runs::{alloc_run, is_absurd};
 use super::setup::Setup;
 use super::sizes::{check_size, whole_size};
 use crate::classes;
@@ -214,12 +214,34 @@ pub unsafe fn resize(
             return block;
         }
         let moved = alloc_aligned(new, align, setup);
+        if moved.is_null() && stay(block, new) {
+            return block;
+        }
         if !moved.is_null() {
             ptr::copy_nonoverlapping(block, moved, old.min(new));
             free(block, setup);
         }
         moved
     }
+}
+
+/// Keeps a block that cannot be moved for lack of memory, if it has `new` bytes; else the answer is
+/// false. The arena notes that a block may be larger than the size says with which it is freed.
+///
+/// # Safety
+/// `block` is a live block of the heap.
+pub unsafe fn stay(block: *mut u8, new: usize) -> bool {
+    let whole = whole_size(block);
+    let Some(arena) = existing_arena().filter(|_| new.saturating_add(TAIL) <= whole) else {
+        return false;
+    };
+    arena.policy().set_outsized();
+    // memcheck knows no resizing to nothing.
+    let new = new.max(1);
+    valgrind::resized(block, usable_size(block), new, whole);
+    // SAFETY: this function's own Safety section.
+    unsafe { set_size(block, whole, new) };
+    true
 }
 
 /// Whether the block can have the new size where it is; a run has it then.
@@ -234,7 +256,7 @@ unsafe fn stays(block: *mut u8, old: usize, new: usize, align: usize) -> bool {
     ) {
         // memcheck knows no resizing to nothing.
         (Some(was), Some(is)) => was == is && new > 0,
-        (None, None) if is <= isize::MAX as usize => existing_arena().is_some_and(|arena| {
+        (None, None) if !is_absurd(is, align) => existing_arena().is_some_and(|arena| {
             arena
                 .addresses()
                 .run_at(block as usize)

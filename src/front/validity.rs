@@ -4,7 +4,7 @@
 use super::cache::ThreadCache;
 use super::head::FIRST;
 use crate::geometry::ClassId;
-use crate::pool::{Arena, Invalid, ensure};
+use crate::pool::{Arena, Invalid, Location, ensure};
 
 /// Whether all caches, heaps, spans and SuperSlabs of the arena are valid.
 ///
@@ -59,7 +59,20 @@ impl ThreadCache {
         let (home_part, bytes) = arena.addresses().part(self.node());
         let is_ours =
             |block: usize| block.wrapping_sub(home_part) < bytes && arena.is_out(block, class);
-        let all = held.iter().all(|&block| is_ours(block as usize));
+        // A block that its owner has made smaller where it was is freed as one of another class.
+        let is_outsized = |block: usize| {
+            arena.policy().has_outsized()
+                && block.wrapping_sub(home_part) < bytes
+                && match arena.addresses().locate(block) {
+                    Location::Block(part) => arena.is_out(block, part.class),
+                    Location::Run(run) => run.at_start,
+                    Location::Foreign | Location::Free => false,
+                }
+        };
+        let all = held
+            .iter()
+            .map(|&block| block as usize)
+            .all(|block| is_ours(block) || is_outsized(block));
         ensure(all, "blocks in a magazine of heap", index)?;
         // SAFETY: this function's own Safety section; the span of each of these blocks says that it
         // has given it out.

@@ -27,16 +27,18 @@ struct Parcel {
 }
 
 impl Home {
-    /// The span that a block belongs to, found by the block's address. Ends the process if the
-    /// address lies in no span.
+    /// The span that a block belongs to, found by the block's address; `None` for a run that stayed
+    /// where it was when its owner made it smaller, and so is freed with a block's size. Ends the
+    /// process if the address is neither's.
     #[inline]
-    fn of(arena: &Arena, block: *mut u8) -> Self {
+    fn of(arena: &Arena, block: *mut u8) -> Option<Self> {
         let address = block as usize;
         match arena.addresses().locate(address) {
-            Location::Block(part) => Self {
+            Location::Block(part) => Some(Self {
                 part,
                 class: part.info(),
-            },
+            }),
+            Location::Run(run) if run.at_start && arena.policy().has_outsized() => None,
             Location::Foreign => misuse(arena.os(), Misuse::Foreign, address),
             Location::Free | Location::Run(_) => misuse(arena.os(), Misuse::NotABlock, address),
         }
@@ -104,7 +106,9 @@ impl Home {
 }
 
 impl Heap {
-    /// Returns blocks of one class to their spans, the heap's own and others'.
+    /// Returns blocks to their spans, the heap's own and others'. All are of one class but for
+    /// those that their owners had made smaller where they were
+    /// ([`crate::pool::policy::Policy::has_outsized`]).
     ///
     /// # Safety
     /// The blocks are the caller's to free: nobody uses them any more.
@@ -113,7 +117,12 @@ impl Heap {
         let mut rest = blocks;
         let mut class = ClassId::FIRST;
         while let Some(&block) = rest.first() {
-            let home = Home::of(self.arena, block);
+            let Some(home) = Home::of(self.arena, block) else {
+                // SAFETY: a run that the caller frees, as this function's Safety section has it.
+                unsafe { self.free_outsized(block) };
+                rest = &rest[1..];
+                continue;
+            };
             class = home.part.class;
             if self.meta(home.part.span).shake.owner() == self.id {
                 self.take_home(home, &mut rest);
@@ -128,6 +137,22 @@ impl Heap {
         self.class_counters[class.index()].drained_blocks.add(count);
         self.tracer
             .note(begin, EventKind::Drain, class.index() as u8, 0, count);
+    }
+
+    /// Frees a run that came among blocks.
+    ///
+    /// # Safety
+    /// Nobody uses the run any more.
+    #[cold]
+    unsafe fn free_outsized(&mut self, run: *mut u8) {
+        let (addresses, runs) = (self.arena.addresses(), self.arena.runs());
+        // SAFETY: the tables say that a run starts there, and it is nobody's, as this function's
+        // Safety section has it.
+        let free = |slot| unsafe { runs.release(slot) };
+        if !addresses.run_at(run as usize).is_some_and(free) {
+            misuse(self.arena.os(), Misuse::DoubleFree, run as usize);
+        }
+        self.counters.runs_freed.add(1);
     }
 
     /// Takes from the front of `blocks` those of a span that the heap owns, and sets their free
@@ -225,18 +250,26 @@ pub fn check_blocks(arena: &Arena, class: ClassId, blocks: &[*mut u8]) {
     for &block in blocks {
         // Most neighbours belong to one span.
         if (block as usize).wrapping_sub(base) >= bytes {
-            let home = Home::of(arena, block);
-            base = home.part.base;
-            if !core::ptr::eq(home.class, info) || block as usize - base >= bytes {
-                misuse(arena.os(), Misuse::NotABlock, block as usize);
+            match Home::of(arena, block) {
+                Some(home)
+                    if core::ptr::eq(home.class, info)
+                        && block as usize - home.part.base < bytes =>
+                {
+                    base = home.part.base;
+                }
+                _ => misuse(arena.os(), Misuse::NotABlock, block as usize),
             }
         }
         let offset = block as usize - base;
         askew |= (info.quotient(offset) * size) ^ offset;
     }
     if askew != 0 {
-        let home = |block: &&*mut u8| Home::of(arena, **block).part.base;
-        let odd = |block: &&*mut u8| info.index_of(**block as usize - home(block)).is_none();
+        let odd = |block: &&*mut u8| {
+            Home::of(arena, **block).is_none_or(|home| {
+                let offset = **block as usize - home.part.base;
+                info.index_of(offset).is_none()
+            })
+        };
         let odd = blocks.iter().find(odd).map_or(0, |block| *block as usize);
         misuse(arena.os(), Misuse::NotABlock, odd);
     }

@@ -35,6 +35,7 @@ pub fn arena(config: &Config, heap_bytes: usize) -> Option<(&'static Arena, bool
         return Some((arena, false));
     }
     let os = Os::LINUX;
+    os.note_stderr();
     let config = config.with_environment(os);
     match Arena::create(os, config, heap_bytes) {
         Ok(arena) => {

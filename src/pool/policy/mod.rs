@@ -29,6 +29,8 @@ pub struct Policy {
     sealed: AtomicBool,
     /// This process was forked from the one that made the heap.
     child: AtomicBool,
+    /// A block may be larger than the class of the size that its owner knows.
+    outsized: AtomicBool,
     /// Forks after which pages may still be shared with a child.
     forks: AtomicU32,
     /// Addresses are reserved when they come into use.
@@ -64,6 +66,7 @@ impl Policy {
             learns: AtomicBool::new(config.learn),
             sealed: AtomicBool::new(false),
             child: AtomicBool::new(false),
+            outsized: AtomicBool::new(false),
             forks: AtomicU32::new(0),
             reserves_late,
             opening: Mutex::new(Rank::Unranked, ()),
@@ -145,6 +148,19 @@ impl Policy {
         self.config.messages
             && !self.is_sealed()
             && self.said.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+
+    /// Notes that a block stayed as it was when its owner made it smaller, for lack of memory.
+    pub fn set_outsized(&self) {
+        self.outsized.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a block may be larger than the class of the size that its owner knows: a free that
+    /// trusts the size puts such a block into the array of a smaller class. Whoever has a block
+    /// knows of the note, as the note was made before the owner got the block back.
+    #[inline]
+    pub fn has_outsized(&self) -> bool {
+        self.outsized.load(Ordering::Relaxed)
     }
 
     /// Notes that this process is a forked child.
