@@ -1,4 +1,4 @@
-//! `Theap` as the `Allocator` of allocator-api2: vectors and boxes that name it.
+//! Vectors and boxes that take [`Theap`] as an `Allocator` of the crate allocator-api2.
 #![cfg(feature = "allocator-api2")]
 #![allow(unsafe_code)] // Shrinks and frees blocks.
 

@@ -1,4 +1,4 @@
-//! `lock_stats()`: many threads that begin and end at once wait for the lock on heaps.
+//! `lock_stats()` counts waits: many threads that begin and end at once wait for the lock on heaps.
 #![cfg(feature = "lock-stats")]
 #![allow(unsafe_code)] // Calls the allocator directly.
 
@@ -12,7 +12,7 @@ fn waits_are_counted_by_lock() {
     let waits = || theap::lock_stats().map(|(_, contention)| contention.waits);
     let names = theap::lock_stats().map(|(name, _)| name);
     assert_eq!(names, ["heaps", "partial", "growth"]);
-    // SAFETY: a new block, freed at once.
+    // SAFETY: the block is new, and freed once.
     let once = || unsafe { raw::free(raw::alloc(64)) };
     once();
     assert_eq!(waits(), [0, 0, 0], "one thread waits for nobody");

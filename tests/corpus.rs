@@ -1,5 +1,5 @@
-//! The inputs that fuzzing found worth keeping (`fuzz/corpus`), run again: without the fuzzer, in
-//! every feature combination.
+//! Runs the inputs that fuzzing found worth keeping (`fuzz/corpus`) again, without the fuzzer, in
+//! every combination of features.
 
 mod oracle;
 

@@ -1,5 +1,5 @@
-//! The crash reporter: one line that says what the address is to the heap, then what handled the
-//! signal before.
+//! The crash reporter writes one line that says what the heap has at the address; then the handler
+//! that the program had before gets the signal.
 #![allow(unsafe_code)] // Crashes on purpose, in processes of their own.
 
 mod child;
@@ -18,33 +18,33 @@ fn allocate(size: usize) -> usize {
 }
 
 fn free(block: usize) {
-    // SAFETY: a live block, as far as the scenario wants.
+    // SAFETY: the block is live, except in the scenarios whose mistake is that it is not.
     unsafe { raw::free(block as *mut u8) };
 }
 
-/// Says the address and reads it.
+/// Prints the address and reads it.
 fn touch(address: usize) {
     println!("{address:#x}");
-    // SAFETY: none: it is what crashes.
+    // SAFETY: the read is not sound: the scenario wants it to crash.
     unsafe { ptr::read_volatile(address as *const u8) };
 }
 
-/// As `touch`, after the page was closed: a block that is mapped crashes only so.
+/// Closes the block's page and then touches the block: a block that is mapped crashes only so.
 fn touch_closed(block: usize, offset: usize) {
     let page = block & !4095;
-    // SAFETY: closes the page of a block that nobody uses any more but to crash.
+    // SAFETY: nobody uses this page of the block any more but to crash.
     let closed = unsafe { libc::mprotect(page as *mut libc::c_void, 4096, libc::PROT_NONE) };
     assert_eq!(closed, 0);
     touch(block + offset);
 }
 
 extern "C" fn previous(signal: libc::c_int) {
-    // SAFETY: ends the process without running anything else.
+    // SAFETY: the call ends the process and runs nothing else.
     unsafe { libc::_exit(40 + signal) };
 }
 
 fn handle(signal: libc::c_int, handler: usize) {
-    // SAFETY: plain data, for which zero is valid, and a handler that only ends the process.
+    // SAFETY: zero is a valid `sigaction`, and the handler only ends the process.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = handler;
@@ -52,7 +52,7 @@ fn handle(signal: libc::c_int, handler: usize) {
     }
 }
 
-/// A name, the signal, what the line says about the address, and the crash.
+/// The name of a crash, its signal, the parts of the report's line, and the crash itself.
 type Scenario = (&'static str, libc::c_int, &'static [&'static str], fn());
 
 const CRASHES: &[Scenario] = &[
@@ -156,7 +156,7 @@ const CRASHES: &[Scenario] = &[
         &["the program called abort(); the heap had found no misuse"],
         || {
             allocate(1);
-            // SAFETY: no precondition.
+            // SAFETY: the call has no precondition.
             unsafe { libc::abort() }
         },
     ),
@@ -166,7 +166,7 @@ const CRASHES: &[Scenario] = &[
         &["no address is known; a process sent the signal"],
         || {
             allocate(1);
-            // SAFETY: no precondition.
+            // SAFETY: the call has no precondition.
             unsafe { libc::raise(libc::SIGSEGV) };
         },
     ),
@@ -176,7 +176,7 @@ const CRASHES: &[Scenario] = &[
         &["not in the heap"],
         || {
             allocate(1);
-            // SAFETY: a mapping of its own, behind the end of its file.
+            // SAFETY: the mapping is this scenario's own, and lies behind the end of its file.
             unsafe {
                 let file = libc::memfd_create(c"empty".as_ptr(), 0);
                 let (access, flags) = (libc::PROT_READ, libc::MAP_SHARED);
@@ -204,8 +204,8 @@ fn scenario() {
         println!("hugetlb: {on_hugetlb}");
         return touch(run + 5);
     }
-    // The standard library's own handler for overflows of the stack is there already, and would
-    // come first.
+    // The standard library has a handler of its own, for overflows of the stack, which would run
+    // first.
     for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGABRT] {
         handle(signal, libc::SIG_DFL);
     }
@@ -215,7 +215,8 @@ fn scenario() {
 
 const REPORT: &[(&str, &str)] = &[("THEAP_CRASH_REPORT", "1"), ("THEAP_PAGES", "small")];
 
-/// The report, after its `theap: SIGNAL at ADDRESS: `, which must be that of the scenario.
+/// The rest of the report's line after `theap: SIGNAL at ADDRESS: `. The address must be one that
+/// the scenario has printed.
 fn report(name: &str, signal: &str, output: &Output) -> String {
     let stderr = child::text(&output.stderr);
     let start = format!("theap: {signal}");

@@ -1,5 +1,6 @@
-//! No memory, no addresses, no hugepages, absurd sizes and wrong options: null or the next best,
-//! one message, and never a signal. Each in a process of its own that uses theap for nothing else.
+//! No memory, no addresses, no hugepages, absurd sizes and wrong options: the heap answers null or
+//! takes the next best pages, writes one message, and never dies of a signal. Each scenario runs in
+//! a process of its own that uses theap for nothing else.
 #![allow(unsafe_code)] // Calls the allocator directly, and setrlimit.
 
 mod cgroup;
@@ -15,7 +16,7 @@ use theap::{OPTIONS, Theap, raw};
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-/// From huge to tiny, so that each size finds what the one before has left.
+/// Sizes from huge to tiny, so that each size finds the memory that the one before has left.
 const SIZES: [usize; 6] = [3 * MIB, 300 * KIB, 40 * KIB, 5000, 700, 16];
 
 /// A block with its number written to both ends.
@@ -32,7 +33,7 @@ impl Block {
         if start.is_null() {
             return None;
         }
-        // SAFETY: within the block, which has at least 16 bytes.
+        // SAFETY: both places lie within the block, which has at least 16 bytes.
         unsafe {
             start.cast::<u64>().write_unaligned(number);
             start.add(size - 8).cast::<u64>().write_unaligned(number);
@@ -45,7 +46,7 @@ impl Block {
     }
 
     fn free(self) {
-        // SAFETY: a live block, as `new` made it.
+        // SAFETY: the block is live, and `new` wrote to both places.
         unsafe {
             assert_eq!(self.start.cast::<u64>().read_unaligned(), self.number);
             assert_eq!(
@@ -57,7 +58,7 @@ impl Block {
     }
 }
 
-/// Limits a resource of this process to what it uses and `more` MiB.
+/// Limits a resource of this process to the amount in use plus `more` MiB.
 fn limit(resource: libc::__rlimit_resource_t, field: &str, more: usize) {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with(field)).unwrap();
@@ -66,7 +67,7 @@ fn limit(resource: libc::__rlimit_resource_t, field: &str, more: usize) {
         rlim_cur: (used * KIB + more * MIB) as u64,
         rlim_max: libc::RLIM_INFINITY,
     };
-    // SAFETY: the structure is read only.
+    // SAFETY: the call only reads the structure.
     assert_eq!(unsafe { libc::setrlimit(resource, &limit) }, 0);
 }
 
@@ -99,10 +100,10 @@ fn refuse_threads() {
     }
 }
 
-/// Allocates until nothing is left, frees half and allocates again. `least` is what there must have
-/// been.
+/// Allocates until nothing is left, frees half and allocates again. The blocks must have at least
+/// `least` bytes in all.
 fn exhaust(least: usize) {
-    // The test takes the memory that it needs itself before.
+    // The list takes its memory before the heap runs out.
     let mut blocks = Vec::with_capacity(1 << 20);
     for size in SIZES {
         blocks.extend((0..).map_while(|number| Block::new(size, number)));
@@ -132,7 +133,7 @@ fn exhaust(least: usize) {
     blocks.into_iter().for_each(Block::free);
 }
 
-/// 64 MiB of blocks, every page of them written.
+/// Allocates 64 MiB of blocks, writes every byte, compares and frees them.
 fn allocate_64_mib() {
     let blocks: Vec<_> = SIZES
         .into_iter()
@@ -140,11 +141,11 @@ fn allocate_64_mib() {
         .collect();
     for &(block, size) in &blocks {
         assert!(!block.is_null());
-        // SAFETY: within the block.
+        // SAFETY: the block has this size.
         unsafe { block.write_bytes(0x5A, size) };
     }
     for (block, size) in blocks {
-        // SAFETY: written above, live until here.
+        // SAFETY: the block is live until here, and was written above.
         unsafe {
             assert!(
                 slice::from_raw_parts(block, size)
@@ -157,7 +158,7 @@ fn allocate_64_mib() {
     }
 }
 
-/// Sizes and alignments that no machine has, by every way in.
+/// Asks for sizes and alignments that no machine has, by every function that allocates.
 fn ask_for_too_much() {
     let heap = Theap::new();
     let block = raw::alloc(100);
@@ -167,7 +168,8 @@ fn ask_for_too_much() {
         1 << 47,
         (1 << 46) + 1,
     ] {
-        // SAFETY: the layout has a size; the block stays live, as null is the answer.
+        // SAFETY: the layouts have a size, and `block` is live: it stays live when the answer is
+        // null.
         unsafe {
             let layout = Layout::from_size_align_unchecked(size, 1);
             assert!(heap.alloc(layout).is_null());
@@ -182,7 +184,7 @@ fn ask_for_too_much() {
     for size in [usize::MAX, usize::MAX - 4095, isize::MAX as usize + 1] {
         assert!(raw::alloc(size).is_null() && raw::alloc_zeroed(size).is_null());
         assert!((0..64).all(|shift| raw::alloc_aligned(size, 1 << shift).is_null()));
-        // SAFETY: live.
+        // SAFETY: `block` is live.
         assert!(unsafe { raw::realloc(block, size) }.is_null());
     }
     for shift in 47..63 {
@@ -192,9 +194,9 @@ fn ask_for_too_much() {
             assert!(heap.alloc(layout).is_null() && heap.alloc_zeroed(layout).is_null());
         }
     }
-    // A run too large for the heap, of a run that moves by its pages.
+    // A run that moves by its pages cannot grow beyond the heap.
     let run = raw::alloc(9 * MIB);
-    // SAFETY: live; the block stays where null is the answer.
+    // SAFETY: `run` and `block` are live: a block stays live when the answer is null.
     unsafe {
         assert_eq!(raw::realloc(run, 1 << 46), ptr::null_mut());
         raw::free(run);
@@ -277,7 +279,7 @@ fn scenario() {
     }
 }
 
-/// Runs a scenario that passes; what it wrote to stderr, in lines.
+/// Runs a scenario, which must pass, and returns the lines that it wrote to standard error.
 fn messages(scenario: &str, variables: &[(&str, &str)]) -> Vec<String> {
     said(
         &format!("{scenario} {variables:?}"),
@@ -285,7 +287,7 @@ fn messages(scenario: &str, variables: &[(&str, &str)]) -> Vec<String> {
     )
 }
 
-/// Runs a command that succeeds; what it wrote to stderr, in lines.
+/// Runs a command, which must succeed, and returns the lines that it wrote to standard error.
 fn said(what: &str, mut command: Command) -> Vec<String> {
     let output = command.output().unwrap();
     let (stdout, stderr) = (child::text(&output.stdout), child::text(&output.stderr));
@@ -294,7 +296,7 @@ fn said(what: &str, mut command: Command) -> Vec<String> {
     stderr.lines().map(str::to_owned).collect()
 }
 
-/// Exactly one message, which begins like this.
+/// Asserts that there is exactly one message, and that it begins with `start`.
 fn one(messages: Vec<String>, start: &str) {
     assert!(
         messages.len() == 1 && messages[0].starts_with(start),

@@ -1,7 +1,7 @@
 //! Things that the machine takes away while a program runs: hugetlb pages that another process
-//! maps, the memory of a control group, threads that cannot be started. Each in a process of its
-//! own, with theap as the global allocator.
-#![allow(unsafe_code)] // Limits of the process, and hugetlb pages of somebody else.
+//! maps, the memory of a control group, threads that cannot be started. Each scenario runs in a
+//! process of its own, with theap as the global allocator.
+#![allow(unsafe_code)] // Sets limits of the process, and maps hugetlb pages beside the heap's.
 
 mod cgroup;
 mod child;
@@ -21,7 +21,7 @@ static HEAP: Theap = Theap::new();
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-/// Blocks of all kinds, so many bytes, every page of them written.
+/// Blocks of all kinds with about `bytes` in all, every byte of them written.
 fn filled(bytes: usize) -> Vec<Box<[u8]>> {
     let sizes = [100, 3000, 40 * KIB, 300 * KIB, 3 * MIB];
     sizes
@@ -35,13 +35,14 @@ fn check(blocks: &[Box<[u8]>]) {
     assert!(blocks.iter().all(|block| whole(block)));
 }
 
-/// Says what is mapped on hugetlb pages, in MiB, and waits for a line.
+/// Prints how many MiB are mapped on hugetlb pages, and waits for a line of input.
 fn report() {
     println!("hugetlb {}", theap::stats().mapped_hugetlb as usize / MIB);
     io::stdin().lock().read_line(&mut String::new()).unwrap();
 }
 
-/// Threads that never rest, while this one allocates between the parent's doings.
+/// Runs two threads that never rest, while this one allocates three times: the parent drains the
+/// pool after the first time and fills it after the second.
 fn drained() {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -52,7 +53,7 @@ fn drained() {
                 }
             });
         }
-        // Before, while the pool is empty, and when its pages are back.
+        // The pool is full at first, then it is empty, then it has its pages back.
         let held: Vec<_> = (0..3)
             .map(|_| {
                 let blocks = filled(40 * MIB);
@@ -68,14 +69,14 @@ fn drained() {
     report();
 }
 
-/// A life with a working set of 40 MiB, under a limit of 96.
+/// Frees and allocates a working set of 40 MiB again and again.
 fn turns_over() {
     for _ in 0..20 {
         check(&filled(40 * MIB));
     }
 }
 
-/// Allocates until null.
+/// Allocates until the answer is null.
 fn uses_up() {
     let mut blocks = Vec::new();
     while let Some(block) = ptr::NonNull::new(theap::raw::alloc(MIB)) {
@@ -84,14 +85,14 @@ fn uses_up() {
         blocks.push(block);
     }
     println!("null after {} MiB", blocks.len());
-    // SAFETY: live blocks of this function's.
+    // SAFETY: this function's own blocks are live.
     blocks
         .iter()
         .for_each(|b| unsafe { theap::raw::free(b.as_ptr()) });
     check(&filled(20 * MIB));
 }
 
-/// More than the group may use.
+/// Warms up more than the group may use, which must fail, and then less, which must succeed.
 fn warms_too_much() {
     assert!(theap::warm_up(200 * MIB).is_err());
     assert!(theap::warm_up(10 * MIB).is_ok());
@@ -102,14 +103,15 @@ fn set_limit(resource: libc::__rlimit_resource_t, limit: u64) {
         rlim_cur: limit,
         rlim_max: limit,
     };
-    // SAFETY: the structure is read only.
+    // SAFETY: the call only reads the structure.
     assert_eq!(unsafe { libc::setrlimit(resource, &raw const limit) }, 0);
 }
 
-/// Threads that the system does not start leave nothing behind.
+/// Tries to start threads beyond the limit: they must leave nothing behind.
 fn no_threads() {
     set_limit(libc::RLIMIT_NPROC, 0);
-    // SAFETY: no precondition. The limit counts for unprivileged users alone.
+    // SAFETY: the call has no precondition. It is here because the limit counts only for users
+    // without privileges.
     assert_eq!(unsafe { libc::setresuid(65534, 65534, 65534) }, 0);
     let try_one = || {
         let parcel = hint::black_box(vec![1; 5000]);
@@ -138,7 +140,7 @@ fn scenario() {
     }
 }
 
-/// Hugetlb pages that this process has.
+/// Hugetlb pages that this process has mapped: their address and their bytes.
 struct Taken(*mut libc::c_void, usize);
 
 impl Taken {
@@ -146,7 +148,7 @@ impl Taken {
         let bytes = pool.free() * 2 * MIB;
         let flags =
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | libc::MAP_POPULATE;
-        // SAFETY: the kernel chooses the place.
+        // SAFETY: the kernel chooses the place, so the call touches no existing mapping.
         let at = unsafe {
             libc::mmap(
                 ptr::null_mut(),
@@ -164,7 +166,7 @@ impl Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        // SAFETY: mapped by `all`, and nobody else knows of it.
+        // SAFETY: `all` made the mapping, and nobody else knows of it.
         unsafe { libc::munmap(self.0, self.1) };
     }
 }
@@ -220,13 +222,13 @@ fn a_pool_that_somebody_else_drains_in_mid_run() {
     assert!(pool.returns_to(PAGES));
 }
 
-/// A group that may use so many MiB.
+/// A control group that may use this many MiB.
 fn memory_group(mib: usize) -> Option<Group> {
     let bytes = (mib * MIB).to_string();
     Group::new("memory", ["memory.limit_in_bytes", "memory.max"], &bytes)
 }
 
-/// Runs a scenario that begins in the group.
+/// Runs a scenario whose process is in the group from its start.
 fn run_in(group: &Group, scenario: &str, options: &[(&str, &str)]) -> Output {
     let mut command = child::command(scenario, options);
     group.hold(&mut command);
@@ -265,8 +267,9 @@ fn a_memory_group_counts_what_is_freed_as_free() {
     assert_ne!(group.has_killed(), Some(true));
 }
 
-/// The documentation says of a group's limit that the kernel kills, whoever touches or populates;
-/// a heap with an end of its own below the limit answers null.
+/// The documentation says that the kernel kills a process at its group's limit, whether a thread
+/// touches the page or populates it, and that a heap with fewer addresses than the limit answers
+/// null instead.
 #[test]
 fn a_memory_group_kills_unless_the_heap_ends_before() {
     let Some(group) = memory_group(104) else {

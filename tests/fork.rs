@@ -1,6 +1,6 @@
-//! Fork: parent and child both write all of the heap, with a hugetlb pool that has room for the
-//! copies, with one that has not, and while another thread of the parent writes; and what a child
-//! of a process that publishes its figures has of its own while the parent runs on.
+//! Fork: parent and child both write to all of the heap, while the hugetlb pool has room for the
+//! copies or has not, and while another thread of the parent writes or none does. A child of a
+//! process that publishes its figures has figures of its own, while the parent runs on.
 #![allow(unsafe_code)] // Calls the allocator directly, and fork.
 
 mod child;
@@ -13,17 +13,17 @@ use theap::raw;
 
 const MIB: usize = 1 << 20;
 const PAGE: usize = 4096;
-/// Ten blocks of one MiB: six SuperSlabs or so.
+/// Blocks of one MiB each, which take about six SuperSlabs.
 const BLOCKS: usize = 10;
 
 fn block_of_my_own() -> &'static mut [u8] {
     let start = raw::alloc(MIB);
     assert!(!start.is_null());
-    // SAFETY: a new block of this size, never freed.
+    // SAFETY: the block is new, has this size, and is never freed.
     unsafe { slice::from_raw_parts_mut(start, MIB) }
 }
 
-/// Forks; the child ends with 0 if `in_child` returns.
+/// Forks; the child exits with 0 if `in_child` returns.
 fn fork(in_child: impl FnOnce(), in_parent: impl FnOnce()) {
     // SAFETY: the child uses this thread's memory and theap, which is made for it, and ends without
     // unwinding.
@@ -31,20 +31,21 @@ fn fork(in_child: impl FnOnce(), in_parent: impl FnOnce()) {
         -1 => panic!("fork"),
         0 => {
             in_child();
-            // SAFETY: ends the child without running the parent's exit handlers.
+            // SAFETY: the call ends the child and does not run the parent's exit handlers.
             unsafe { libc::_exit(0) }
         }
         pid => {
             in_parent();
             let mut status = 0;
-            // SAFETY: the status is written to.
+            // SAFETY: `status` is live and writable.
             assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
             assert_eq!(status, 0, "the child died: {status:#x}");
         }
     }
 }
 
-/// Writes to every page and finds what it wrote before, until told to stop. Rounds done.
+/// Writes to every cell, and compares the value that it wrote in the round before, until `stop` is
+/// set. Returns the number of rounds.
 fn write_on(cells: &[&AtomicU64], stop: &AtomicBool) -> u64 {
     let mut round = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -57,13 +58,14 @@ fn write_on(cells: &[&AtomicU64], stop: &AtomicBool) -> u64 {
     round
 }
 
-/// One fork after which both sides read and write every block.
+/// Forks once; then both sides read and write every block.
 fn fork_and_write(blocks: &mut [&'static mut [u8]], before: impl Fn(usize) -> u8, after: u8) {
     let places: Vec<*mut u8> = blocks.iter_mut().map(|block| block.as_mut_ptr()).collect();
     fork(
         || {
             for (i, &place) in places.iter().enumerate() {
-                // SAFETY: the child's copy of a block, which nobody else uses there.
+                // SAFETY: the place is the child's copy of a block, which nobody else uses in the
+                // child.
                 let block = unsafe { slice::from_raw_parts_mut(place, MIB) };
                 assert!(
                     block.iter().all(|&b| b == before(i)),
@@ -87,7 +89,7 @@ fn forks(threaded: bool) {
     shared.fill(0);
     let cells: Vec<&AtomicU64> = shared
         .chunks_exact(PAGE)
-        // SAFETY: aligned, and only used as an atomic from here on.
+        // SAFETY: the page is aligned, and from here on used only through the atomic.
         .map(|page| unsafe { AtomicU64::from_ptr(page.as_ptr().cast_mut().cast()) })
         .collect();
     let stop = AtomicBool::new(false);
@@ -103,23 +105,25 @@ fn forks(threaded: bool) {
     println!("on hugetlb pages: {}", theap::stats().mapped_hugetlb);
 }
 
-/// The end of a pipe for which a new child waits, before theap's own handler of the fork runs.
+/// The reading end of a pipe. A new child waits for a byte from it, before theap's own fork handler
+/// runs.
 static GO: AtomicI32 = AtomicI32::new(-1);
 
 extern "C" fn wait_for_go() {
     let mut byte = 0_u8;
-    // SAFETY: reads a byte into its place.
+    // SAFETY: `byte` has room for the byte that is read.
     unsafe { libc::read(GO.load(Ordering::Relaxed), (&raw mut byte).cast(), 1) };
 }
 
-/// Between a fork and the child's first step, the parent makes heaps, takes and maps memory.
+/// The parent makes heaps and maps memory between the fork and the child's first step.
 fn parent_runs_ahead() {
     let mut ends = [0; 2];
-    // SAFETY: the array has room for both; the handler is a function.
+    // SAFETY: the array has room for both ends, and the handler is a function that any child may
+    // call.
     unsafe {
         assert_eq!(libc::pipe(ends.as_mut_ptr()), 0);
-        // Handlers of children run in the order in which they were registered: theap is not in use
-        // yet.
+        // The handlers of children run in the order of their registration, and theap registers its
+        // own when it is used for the first time, which is below.
         assert_eq!(libc::pthread_atfork(None, None, Some(wait_for_go)), 0);
     }
     GO.store(ends[0], Ordering::Relaxed);
@@ -128,7 +132,7 @@ fn parent_runs_ahead() {
     let warm: Vec<*mut u8> = (0..20).map(|_| raw::alloc(200 << 10)).collect();
     let free = |blocks: &[*mut u8]| {
         for &block in blocks {
-            // SAFETY: live in this process, and freed once in it.
+            // SAFETY: each process frees its copy of a live block once.
             unsafe { raw::free(block) };
         }
     };
@@ -157,7 +161,7 @@ fn parent_runs_ahead() {
                 barrier.wait();
             };
             thread::scope(|scope| (0..40).for_each(|_| drop(scope.spawn(work))));
-            // SAFETY: writes a byte.
+            // SAFETY: the array holds the byte that is written.
             let written = unsafe { libc::write(ends[1], [1_u8].as_ptr().cast(), 1) };
             assert_eq!(written, 1);
         },
@@ -176,8 +180,8 @@ fn scenario() {
     }
 }
 
-/// Runs a scenario with a pool of so many pages; whether hugetlb pages were kept, and what was
-/// said.
+/// Runs a scenario with a pool of `pages` pages. Returns whether the heap was still on hugetlb
+/// pages at the end, and what the scenario wrote to standard error.
 fn run(scenario: &str, pages: usize) -> Option<(bool, String)> {
     let pool = hugepages::Pool::take()?;
     if !pool.set(pages) {
@@ -206,7 +210,8 @@ fn a_pool_with_room_for_the_copies_keeps_the_heap() {
 
 #[test]
 fn a_dry_pool_kills_nobody() {
-    // Eight pages: as many as the heap takes, or none beyond.
+    // The heap takes about eight pages: the pool has too few for the heap, or none or too few for
+    // the copies.
     for pages in [7, 8, 10] {
         for scenario in ["alone", "threaded"] {
             if let Some((_, said)) = run(scenario, pages) {

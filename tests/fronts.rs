@@ -1,8 +1,8 @@
-//! The fronts switched back and forth from another thread while eight threads allocate, free, hand
-//! blocks over, end and fork. Every block's content is checked when it is freed, and in the end no
+//! One thread switches the fronts back and forth while eight others allocate, free, hand blocks
+//! over, end and fork. Every block's content is compared when the block is freed, and in the end no
 //! slot of the heap is in use.
 //!
-//! `FRONTS_SECONDS` in the environment sets how long it takes.
+//! `FRONTS_SECONDS` in the environment is the length of the test in seconds (3 without it).
 #![allow(unsafe_code)] // Calls the allocator directly, and fork.
 
 use std::sync::Mutex;
@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use theap::{Classes, Front, raw};
 
 const THREADS: usize = 8;
-/// Blocks that a thread keeps.
+/// Slots of a thread: each holds a block or none.
 const SLOTS: usize = 600;
-/// Blocks on the shelf at most.
+/// The most blocks on the shelf, through which threads hand blocks to each other.
 const SHELF: usize = 2000;
 
-/// A block filled with what its address and size say.
+/// A block of words whose values follow from its address and its size.
 #[derive(Clone, Copy)]
 struct Block {
     address: usize,
@@ -32,7 +32,7 @@ impl Block {
         };
         assert_ne!(block.address, 0);
         for i in 0..block.words {
-            // SAFETY: within the block.
+            // SAFETY: the word lies within the block.
             unsafe { (block.address as *mut usize).add(i).write(block.word(i)) };
         }
         block
@@ -43,14 +43,14 @@ impl Block {
     }
 
     fn is_intact(&self) -> bool {
-        // SAFETY: within the block, which is live.
+        // SAFETY: the word lies within the block, which is live.
         (0..self.words)
             .all(|i| unsafe { (self.address as *mut usize).add(i).read() } == self.word(i))
     }
 
     fn free(self) {
         assert!(self.is_intact(), "{:#x} was written to", self.address);
-        // SAFETY: a live block, and its only holder's.
+        // SAFETY: the block is live, and the caller is its only holder.
         unsafe { raw::free(self.address as *mut u8) };
     }
 }
@@ -65,7 +65,7 @@ impl Dice {
         (self.0 >> 16) as usize
     }
 
-    /// Mostly of few classes, so that arrays and lists run full.
+    /// A random size. Most sizes are of few classes, so that arrays and lists run full.
     fn size(&mut self) -> usize {
         match self.next() % 100 {
             0..70 => 16 + self.next() % 64,
@@ -75,7 +75,7 @@ impl Dice {
     }
 }
 
-/// One life of a thread: blocks come and go, in bursts too, and some end in other threads' hands.
+/// Lives the life of a thread: blocks come and go, also in bursts, and other threads free some.
 fn live(dice: &mut Dice, shelf: &Mutex<Vec<Block>>, lives_on: impl Fn() -> bool) {
     let mut slots: Vec<Option<Block>> = vec![None; SLOTS];
     while lives_on() {
@@ -101,7 +101,7 @@ fn live(dice: &mut Dice, shelf: &Mutex<Vec<Block>>, lives_on: impl Fn() -> bool)
             }
         }
     }
-    // Some of the rest outlives the thread.
+    // Some of the remaining blocks outlive the thread.
     let mut shelf = shelf.lock().unwrap();
     for (i, block) in slots.into_iter().flatten().enumerate() {
         if i % 8 == 0 {
@@ -112,7 +112,8 @@ fn live(dice: &mut Dice, shelf: &Mutex<Vec<Block>>, lives_on: impl Fn() -> bool)
     }
 }
 
-/// A child that goes on with its copy of the thread's blocks, under both fronts.
+/// Forks a child that compares its copy of the thread's blocks, and allocates and frees under both
+/// fronts.
 fn fork(dice: &mut Dice) {
     let mine: Vec<_> = (0..200).map(|_| Block::new(dice.size())).collect();
     // SAFETY: the child uses this thread's memory and theap alone, and ends without unwinding.
@@ -130,11 +131,11 @@ fn fork(dice: &mut Dice) {
             }
         }
         intact &= mine.iter().all(Block::is_intact);
-        // SAFETY: ends the child without running the parent's exit handlers.
+        // SAFETY: the call ends the child and does not run the parent's exit handlers.
         unsafe { libc::_exit(i32::from(!intact)) };
     }
     let mut status = 0;
-    // SAFETY: the status is written to.
+    // SAFETY: `status` is live and writable.
     assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
     assert_eq!(status, 0, "the child died");
     mine.into_iter().for_each(Block::free);
@@ -154,7 +155,7 @@ fn fronts_switch_back_and_forth_under_load() {
             scope.spawn(move || {
                 let mut dice = Dice(0x9E37_79B9_7F4A_7C15 + thread as u64);
                 while !stop.load(Ordering::Relaxed) {
-                    // A life in a thread of its own, for some tens of milliseconds.
+                    // A thread of its own lives for some tens of milliseconds.
                     let until =
                         Instant::now() + Duration::from_millis(20 + dice.next() as u64 % 80);
                     let mut child = Dice(dice.next() as u64 | 1);
@@ -204,7 +205,7 @@ fn gates_are_what_was_set() {
     if std::env::var_os("THEAP_FRONT").is_some() || std::env::var_os("THEAP_CLASSES").is_some() {
         return println!("skipped: the environment sets the gates");
     }
-    // In a process of its own: the other test sets the gates too.
+    // This needs a process of its own, because the other test sets the gates too.
     let output = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "in_a_process_of_its_own", "--ignored"])
         .env("THEAP_FRONT", "classic")
@@ -222,7 +223,7 @@ fn gates_are_what_was_set() {
 #[ignore = "the test above runs it"]
 fn in_a_process_of_its_own() {
     assert_eq!(theap::gates(), None);
-    // SAFETY: frees what was allocated.
+    // SAFETY: the block is new, and freed once.
     let work = || unsafe { raw::free(raw::alloc(1)) };
     work();
     let some = Classes::from_bits(0b1000_1111);

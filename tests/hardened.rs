@@ -1,6 +1,6 @@
-//! The misuse that the feature `hardened` catches: each in a process of its own, which must end by
-//! SIGABRT with the one line, and in the very step that is said: nothing but `step` stands between
-//! the mistake and the end.
+//! The misuse that the feature `hardened` catches. Each mistake runs in a process of its own, which
+//! must end by SIGABRT with the one line, and in the very step in which the mistake is to be found:
+//! only that step runs between the line that announces it and the end.
 #![cfg(feature = "hardened")]
 #![allow(unsafe_code)] // Breaks every rule of the heap on purpose, in processes of their own.
 
@@ -21,8 +21,7 @@ const AFTER_FREE: &str = "heap corruption: a block was written to after its free
 const END: &str =
     "; theap ends the process (SIGABRT). More about the address: THEAP_CRASH_REPORT=1\n";
 
-/// A name, what the message says, and the mistake. The last thing that it does before the end is
-/// [`last`].
+/// The name of a mistake, the text of its message, and the mistake itself, which ends in [`last`].
 const MISTAKES: &[(&str, &str, fn())] = &[
     ("twice at once", DOUBLE, || twice(100, || ())),
     ("twice later", DOUBLE, || {
@@ -55,7 +54,7 @@ const MISTAKES: &[(&str, &str, fn())] = &[
         let block = raw::alloc(64) as usize;
         free(block);
         last(block, || {
-            // SAFETY: the mistake.
+            // SAFETY: the call is not sound: the block was freed, which is the mistake.
             unsafe { raw::realloc(block as *mut u8, 4000) };
         });
     }),
@@ -101,12 +100,12 @@ const MISTAKES: &[(&str, &str, fn())] = &[
 ];
 
 fn free(block: usize) {
-    // SAFETY: a live block, as far as the mistake wants.
+    // SAFETY: the block is live, except where the mistake is that it is not.
     unsafe { raw::free(block as *mut u8) };
 }
 
 fn write(address: usize, byte: u8) {
-    // SAFETY: memory of the heap; that it is not the writer's is the mistake.
+    // SAFETY: the byte is the heap's memory and mapped; the mistake is to write there.
     unsafe { (address as *mut u8).write(byte) };
 }
 
@@ -114,7 +113,8 @@ fn usable(block: usize) -> usize {
     theap::usable_size(block as *const u8)
 }
 
-/// Says which address the message must name, and takes the step in which it must come.
+/// Prints the address that the message must name, and takes the step in which the message must
+/// come.
 fn last(address: usize, step: impl FnOnce()) {
     println!("\n{address:#x}");
     step();
@@ -131,7 +131,7 @@ fn twice(size: usize, between: fn()) {
 
 fn wrong_size(size: usize, said: usize) {
     let block = raw::alloc(size);
-    // SAFETY: the size is the mistake.
+    // SAFETY: the block is live; the size is wrong, which is the mistake.
     last(block as usize, || unsafe { raw::free_sized(block, said) });
 }
 
@@ -142,10 +142,11 @@ fn overflow(size: usize, bytes: usize) {
     last(block, || free(block));
 }
 
-/// Writes to a freed block; it is found when the block leaves the quarantine or is handed out
-/// again.
+/// Writes to a freed block. The heap finds this when the block leaves the quarantine, or when a
+/// thread gets it again.
 fn after_free(size: usize, at: usize) {
-    // A span whose blocks are all free is forgotten with what was in them.
+    // The second block keeps the span: the heap forgets a span whose blocks are all free, with what
+    // was written to them.
     let (block, _kept) = (raw::alloc(size) as usize, raw::alloc(size));
     free(block);
     write(block + at, 0x41);
@@ -177,8 +178,8 @@ fn every_misuse_ends_the_process_in_its_step() {
     }
 }
 
-/// The order in which a thread gets blocks of a new span is another one each time, and not by
-/// address.
+/// A thread gets the blocks of a new span in another order each time, and not in the order of their
+/// addresses.
 #[test]
 fn blocks_come_in_random_order() {
     let blocks: Vec<_> = (0..200).map(|_| raw::alloc(1000) as usize).collect();
@@ -190,7 +191,7 @@ fn blocks_come_in_random_order() {
     blocks.into_iter().for_each(free);
 }
 
-/// A block that was freed is not the next one.
+/// A thread that frees a block and allocates one of the same size gets another block.
 #[test]
 fn a_freed_block_waits() {
     let again = (0..1000).filter(|_| {

@@ -1,7 +1,7 @@
-//! Rules that hold for the source as a whole: a crate depends on those below it, a room of `src/`
-//! names only those below it, no rooms of a crate name each other in a circle, nothing in `src/` is
-//! written for a machine or asks the operating system itself, and `docs/operations.md` lists every
-//! option, counter and figure as the code has it.
+//! Rules that hold for the source as a whole. A crate depends only on crates below it, and a room
+//! of `src/` names only rooms below it. No rooms of a crate name each other in a circle. Nothing in
+//! `src/` is written for one machine or asks the operating system itself. `docs/operations.md`
+//! lists every option, counter and figure as the code has it.
 
 mod rooms;
 mod source;
@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use theap::{COUNTERS, OPTIONS, Stats};
 
-/// The packages of the workspace, from the lowest floor to the highest. A package depends on lower
-/// floors alone.
+/// The packages of the workspace, from the lowest floor to the highest. A package depends only on
+/// packages of lower floors.
 const PACKAGES: &[&[&str]] = &[
     &["theap-arch", "theap-platform"],
     &["theap"],
@@ -24,8 +24,8 @@ const PACKAGES: &[&[&str]] = &[
     &["theap-cli"],
 ];
 
-/// The rooms of `src/`, from the lowest floor to the highest. A room names its own floor and those
-/// below it. `pool` is the files of that directory which compose its rooms.
+/// The rooms of `src/`, from the lowest floor to the highest. A room names rooms of its own floor
+/// and of those below it. `pool` stands for the files in that directory that compose its rooms.
 const FLOORS: &[&[&str]] = &[
     &["sync", "geometry", "choices"],
     &["classes", "messages"],
@@ -50,10 +50,10 @@ const FLOORS: &[&[&str]] = &[
     &["lib"],
 ];
 
-/// The files that are part of no target: tests compile them themselves.
+/// The files that belong to no target, because tests compile them.
 const COMPILED_APART: [&str; 1] = ["arch/tests/probe/library.rs"];
 
-/// Words that belong in `arch/` and `platform/`.
+/// Words that may stand in `arch/` and `platform/` only.
 const NOT_HERE: [&str; 5] = ["asm!", "core::arch", "std::arch", "rustix", "libc"];
 
 /// The text of a source file without its comments.
@@ -84,8 +84,8 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap()
 }
 
-/// The root files of a package's libraries, programs, tests and the like, each with whether it is
-/// only for tests.
+/// The root files of a package's libraries, programs, tests and the like. The flag tells whether
+/// the file is for tests only.
 fn targets(package: &Value) -> Vec<(PathBuf, bool)> {
     let targets = package["targets"].as_array().unwrap().iter();
     targets
@@ -97,7 +97,7 @@ fn targets(package: &Value) -> Vec<(PathBuf, bool)> {
         .collect()
 }
 
-/// The packages of the workspace on which a package depends, for whatever purpose.
+/// The packages of the workspace on which a package depends, for any purpose.
 fn dependencies(package: &Value) -> Vec<&str> {
     let list = package["dependencies"].as_array().unwrap().iter();
     list.filter(|one| !one["path"].is_null())
@@ -175,7 +175,7 @@ fn machine_and_system_are_left_to_their_crates() {
     }
 }
 
-/// Asserts that the document has this row; the message is what to paste.
+/// Asserts that the document has this row; on failure the message has the row to paste.
 fn has_row(document: &str, cells: &[&str]) {
     let row = format!("| {} |", cells.join(" | "));
     assert!(

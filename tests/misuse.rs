@@ -1,8 +1,8 @@
-//! Each mistake that a caller of free can make ends the process with SIGABRT and exactly one line,
-//! and nothing before it: the heap serves until the mistake is found, which is in the drain (here:
-//! `collect`) where it is not found at once. Both fronts find the same; the classic one also finds
-//! what happens to a free block's link.
-#![cfg(not(feature = "hardened"))] // tests/hardened.rs has what that build finds, and when.
+//! Each mistake that a caller of free can make ends the process with SIGABRT and exactly one line.
+//! The heap serves until it finds the mistake: in the free itself, or else in the drain, which the
+//! test causes by `collect`. Both fronts find the same mistakes. The classic front also finds that
+//! somebody has written to the link in a free block.
+#![cfg(not(feature = "hardened"))] // tests/hardened.rs tests that feature.
 #![allow(unsafe_code)] // Breaks the contract of free on purpose, in processes of their own.
 
 mod child;
@@ -23,7 +23,8 @@ const FOREIGN: &str = "free of a pointer that is not from this heap: ";
 const END: &str =
     "; theap ends the process (SIGABRT). More about the address: THEAP_CRASH_REPORT=1\n";
 
-/// The name of a mistake, what the message says, and the mistake: it ends in `wrong_free`.
+/// The name of a mistake, the text of its message, and the mistake itself, which ends in
+/// `wrong_free`.
 const MISTAKES: &[(&str, &str, fn())] = &[
     ("a tiny block twice", DOUBLE, || twice(1)),
     ("a small block twice", DOUBLE, || twice(100)),
@@ -36,7 +37,7 @@ const MISTAKES: &[(&str, &str, fn())] = &[
         wrong_free(blocks[250]);
     }),
     ("a block here and in another thread", DOUBLE, || {
-        // Another block keeps the span from being released.
+        // The second block keeps the span: a span whose blocks are all free would be released.
         let (block, _kept) = (raw::alloc(3000) as usize, raw::alloc(3000));
         free(block);
         theap::collect();
@@ -89,7 +90,7 @@ const MISTAKES: &[(&str, &str, fn())] = &[
     ("a block of another allocator made larger", FOREIGN, || {
         let block = Box::into_raw(Box::new([0u64; 2])).cast::<u8>();
         println!("{block:p}");
-        // SAFETY: the mistake.
+        // SAFETY: the call is not sound: the block is another allocator's, which is the mistake.
         unsafe { raw::realloc(block, 10) };
     }),
     ("before the first allocation", FOREIGN, || {
@@ -115,7 +116,8 @@ const LINKS: &[(&str, &str, fn())] = &[
         let blocks: [_; 64] = tiny_blocks();
         let first = listed();
         free(first[0]);
-        // It goes to the list again, where the links make a ring now, of any of these.
+        // The last of these frees puts the first block on the list again. From then on the links
+        // make a ring, and the heap may name any block of it.
         blocks.iter().for_each(|&block| free(block));
         for block in first.iter().chain(&blocks) {
             println!("{block:#x}");
@@ -128,24 +130,25 @@ fn tiny_blocks<const N: usize>() -> [usize; N] {
     std::array::from_fn(|_| raw::alloc(64) as usize)
 }
 
-/// Blocks that were freed: the first ones are on the list.
+/// Frees a hundred blocks and returns them: the first ones stand on the list.
 fn listed() -> [usize; 100] {
     let blocks = tiny_blocks();
     blocks.iter().for_each(|&block| free(block));
     blocks
 }
 
-/// Changes the first word of the first block, and lets the list be read.
+/// Changes the first word of the first block, and has the heap read the list.
 fn overwrite(blocks: [usize; 100], change: impl Fn(usize) -> usize) {
     println!("{:#x}", blocks[0]);
     let word = blocks[0] as *mut usize;
-    // SAFETY: memory of the heap, which is mapped; that it is not ours any more is the mistake.
+    // SAFETY: the word is the heap's memory and mapped; the mistake is that the block is not ours
+    // any more.
     unsafe { *word = change(*word) };
     theap::collect();
 }
 
 fn free(block: usize) {
-    // SAFETY: a live block, as far as the mistake wants.
+    // SAFETY: the block is live, except where the mistake is that it is not.
     unsafe { raw::free(block as *mut u8) };
 }
 
@@ -159,11 +162,11 @@ fn twice(size: usize) {
 fn wrong_size(size: usize, said: usize) {
     let block = raw::alloc(size);
     println!("{block:?}");
-    // SAFETY: a live block; the size is the mistake.
+    // SAFETY: the block is live; the size is wrong, which is the mistake.
     unsafe { raw::free_sized(block, said) };
 }
 
-/// Says what is freed wrongly, frees it and lets the drain find it.
+/// Prints the address of a wrong free, frees it, and lets the drain find it.
 fn wrong_free(address: usize) {
     println!("{address:#x}");
     free(address);
@@ -177,11 +180,11 @@ fn scenario() {
     let mut mistakes = MISTAKES.iter().chain(LINKS);
     let (_, _, mistake) = mistakes.find(|(name, ..)| *name == role).unwrap();
     mistake();
-    // A block that another thread freed is checked when it comes home.
+    // The heap checks a block that another thread freed only when the span's owner takes it back.
     theap::collect();
 }
 
-/// That each mistake ends the process with its line, under this front.
+/// Asserts that each mistake ends the process with its line, under this front.
 fn all_end(front: &str, mistakes: &[(&str, &str, fn())]) {
     for (name, text, _) in mistakes {
         let output = child::run(name, &[("THEAP_FRONT", front)]);

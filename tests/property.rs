@@ -35,7 +35,7 @@ fn aligns() -> impl Strategy<Value = usize> {
 
 fn ops() -> impl Strategy<Value = Op> {
     let layout = (sizes(), aligns()).prop_map(|(size, align)| {
-        // An empty block is the C functions' business, which know no alignment.
+        // Only the C functions give out empty blocks, and they take no alignment.
         Layout::from_size_align(size, if size == 0 { 1 } else { align }).unwrap()
     });
     let freeing = prop_oneof![
@@ -80,9 +80,9 @@ proptest! {
     }
 }
 
-/// A fault that `one_thread` once found: a block that was made smaller in place went into the
-/// magazine of its size when it was freed with the size, and an aligned allocation of that class
-/// took it.
+/// `one_thread` once found this fault: a block that had been made smaller in place went into the
+/// magazine of its new size when it was freed with that size, and an aligned allocation of that
+/// class took it.
 #[test]
 fn a_block_made_smaller_is_not_taken_for_an_aligned_one() {
     // SAFETY: every block is live until it is freed, with the size that was last asked for.

@@ -1,6 +1,6 @@
 //! Real programs on theap as the global allocator: a search of many files by ripgrep's engine,
-//! parallel compression, a large JSON document. Each result is compared with one that is got in
-//! another way.
+//! parallel compression, a large JSON document. Each test compares the result with one that it gets
+//! in another way.
 
 use flate2::Compression;
 use flate2::read::{DeflateDecoder, DeflateEncoder};
@@ -25,7 +25,7 @@ const WORDS: [&str; 12] = [
     "node", "heap",
 ];
 
-/// Text that looks random, one of these for each seed.
+/// A text that looks random; the same seed gives the same text.
 fn text(seed: usize, words: usize) -> String {
     let mut state = seed as u64;
     let mut text = String::new();
@@ -39,7 +39,7 @@ fn text(seed: usize, words: usize) -> String {
     text
 }
 
-/// A directory that goes when the test ends.
+/// A directory of text files, which is removed when the value is dropped.
 struct Tree(PathBuf);
 
 impl Tree {
@@ -64,7 +64,7 @@ impl Drop for Tree {
     }
 }
 
-/// File, line number and line of a match.
+/// The file, the line's number and the line of a match.
 type Match = (PathBuf, u64, String);
 
 /// The lines that ripgrep would print.
@@ -92,7 +92,7 @@ fn search(root: &Path, pattern: &str) -> BTreeSet<Match> {
     found.into_inner().unwrap()
 }
 
-/// The lines that have both words, one right after the other, file by file.
+/// The lines in which the second word follows the first, found by reading one file after the other.
 fn search_naively(directory: &Path, words: [&str; 2], found: &mut BTreeSet<Match>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -160,7 +160,7 @@ fn a_large_json_document_survives_the_round_trip() {
     (0..4usize).into_par_iter().for_each(|round| {
         let mut read: Value = serde_json::from_str(&written).unwrap();
         assert!(read == document && serde_json::to_string(&read).unwrap() == written);
-        // Half of it is dropped by this thread, the rest by whoever ends the loop.
+        // This thread drops half of the document, and the thread that ends the loop drops the rest.
         read.as_array_mut()
             .unwrap()
             .retain(|row| row["id"].as_u64().unwrap() as usize % 2 == round % 2);

@@ -1,4 +1,5 @@
-//! Memory that stays where it is: 1 GiB pages and locking. Each scenario in a process of its own.
+//! Memory that stays where it is: pages of 1 GiB, and locked memory. Each scenario runs in a
+//! process of its own.
 #![allow(unsafe_code)] // Calls the allocator directly, sets limits and forks.
 
 mod child;
@@ -12,7 +13,7 @@ const GIB: u64 = 1 << 30;
 fn filled(bytes: usize) -> *mut u8 {
     let block = raw::alloc(bytes);
     assert!(!block.is_null());
-    // SAFETY: a new block of that size.
+    // SAFETY: the block is new and has that size.
     unsafe { block.write_bytes(0xA5, bytes) };
     block
 }
@@ -24,7 +25,8 @@ fn status(name: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// Small blocks, a run of less than a page, and one that needs `more` pages.
+/// Allocates small blocks, a run of less than a page, and a run that needs `more` pages beside
+/// that.
 fn gigantic(more: usize) {
     let small: Vec<_> = (0..1000).map(|_| filled(1000)).collect();
     assert_eq!(theap::stats().mapped_hugetlb_1g, GIB);
@@ -32,7 +34,7 @@ fn gigantic(more: usize) {
     let huge = filled((more << 30) - (424 << 20));
     println!("mapped {}", theap::stats().mapped_hugetlb_1g / GIB);
     for block in small.into_iter().chain([large, huge]) {
-        // SAFETY: live blocks.
+        // SAFETY: the blocks are live.
         unsafe { raw::free(block) };
     }
     theap::purge();
@@ -44,10 +46,10 @@ fn gigantic(more: usize) {
     );
 }
 
-/// The child of a fork writes all over a heap whose page the pool cannot copy.
+/// Forks a child that writes all over a heap whose page the pool may not be able to copy.
 fn gigantic_fork() {
     let block = filled(100 << 20);
-    // SAFETY: the child only writes and ends.
+    // SAFETY: the child only writes to its copy of the block, and ends.
     unsafe {
         let child = libc::fork();
         block.write_bytes(if child == 0 { 1 } else { 2 }, 100 << 20);
@@ -65,20 +67,20 @@ fn gigantic_fork() {
 fn locked() {
     let block = filled(64 << 20);
     println!("locked {}", status("VmLck:") >> 10);
-    // SAFETY: a live block.
+    // SAFETY: the block is live.
     unsafe { raw::free(block) };
     println!("given back {}", theap::purge() >> 20);
     filled(64 << 20);
     println!("locked again {}", status("VmLck:") >> 10);
 }
 
-/// As `locked`, by a user who may lock 1 MiB.
+/// Does the work of `locked` as a user who may lock 1 MiB.
 fn limited() {
     let limit = libc::rlimit {
         rlim_cur: 1 << 20,
         rlim_max: 1 << 20,
     };
-    // SAFETY: takes no memory of ours but the limit.
+    // SAFETY: the calls change this process's limits and user; they only read `limit`.
     unsafe {
         assert_eq!(libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit), 0);
         assert_eq!(libc::setgid(65534), 0);
@@ -101,7 +103,7 @@ fn scenario() {
     }
 }
 
-/// The output of a scenario: stdout, stderr.
+/// Runs a scenario and returns what it wrote to standard output and to standard error.
 fn run(scenario: &str, variables: &[(&str, &str)]) -> (String, String) {
     let output = child::run(scenario, variables);
     let (out, err) = (child::text(&output.stdout), child::text(&output.stderr));
@@ -191,7 +193,7 @@ fn memory_is_locked_where_allowed() {
 
 #[test]
 fn a_limit_on_locking_is_said_once() {
-    // SAFETY: has no precondition.
+    // SAFETY: the call has no precondition.
     if unsafe { libc::geteuid() } != 0 {
         return eprintln!("skipped: only root can become a user with a limit of its own");
     }

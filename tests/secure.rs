@@ -1,7 +1,7 @@
-//! A program that gained rights when it was executed reads no `THEAP_*` variable: a set-uid copy of
-//! this test, owned by another user, says so. Needs root and a file system that honours set-uid;
-//! says aloud when it is skipped.
-#![allow(unsafe_code)] // getauxval and an allocation.
+//! A program that gained rights when it was executed reads no `THEAP_*` variable. The test runs a
+//! set-uid copy of itself that another user owns. It needs root, and a file system that honours
+//! set-uid; without them it says that it is skipped.
+#![allow(unsafe_code)] // Calls getauxval and the allocator.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::Command;
@@ -13,16 +13,16 @@ const NOBODY: u32 = 65534;
 #[test]
 #[ignore = "the other test runs it, in a process of its own"]
 fn scenario() {
-    // SAFETY: getauxval only reads.
+    // SAFETY: the call has no precondition.
     let secure = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
     println!("secure: {secure}");
     let block = raw::alloc(100);
-    // SAFETY: a live block.
+    // SAFETY: the block is live.
     unsafe { raw::free(block) };
 }
 
-/// Runs a copy of this test with every option set to nonsense: whether it was secure, and what it
-/// said.
+/// Runs a copy of this test with every option set to nonsense. Returns whether the copy was secure,
+/// and what it wrote to standard error.
 fn run(set_uid: bool) -> Option<(bool, String)> {
     let copy = env::temp_dir().join(format!("theap-secure-{}-{set_uid}", std::process::id()));
     fs::copy(env::current_exe().unwrap(), &copy).unwrap();

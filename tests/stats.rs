@@ -1,4 +1,4 @@
-//! The figures agree with each other and with what was done, in every format.
+//! The figures agree with each other and with the work that a test did, in every format.
 #![allow(unsafe_code)] // Frees what it allocates through `theap::raw`.
 
 use prometheus_parse::{Sample, Scrape, Value};
@@ -6,11 +6,12 @@ use serde_json::Value as Json;
 use std::sync::Mutex;
 use theap::{Stats, raw};
 
-/// Tests of this process share one heap; each wants to know what it did itself.
+/// Lets the tests of this process run one at a time: they share one heap, and each reads the
+/// figures of its own work.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn class(stats: &Stats, size: u64) -> theap::ClassStats {
-    // Before the first allocation there are none.
+    // There are no classes before the first allocation.
     let found = stats.classes.iter().find(|c| c.size == size);
     found.copied().unwrap_or_default()
 }
@@ -25,12 +26,12 @@ fn after_some_work() -> Stats {
     let blocks: Vec<_> = (0..5000).map(|i| raw::alloc(1 + i % 3000)).collect();
     let run = raw::alloc(5 << 20);
     for block in blocks {
-        // SAFETY: live, and freed once.
+        // SAFETY: the block is live, and freed once.
         unsafe { raw::free(block) };
     }
     theap::collect();
     let stats = theap::stats();
-    // SAFETY: as above.
+    // SAFETY: the run is live, and freed once.
     unsafe { raw::free(run) };
     stats
 }
@@ -68,7 +69,7 @@ fn a_class_counts_what_happens_to_it() {
     let held = class(&theap::stats(), SIZE as u64);
     assert!(held.spans > before.spans && held.span_bytes >= (100 * SIZE) as u64);
     for block in blocks {
-        // SAFETY: live, and freed once.
+        // SAFETY: the block is live, and freed once.
         unsafe { raw::free(block) };
     }
     theap::collect();
@@ -126,7 +127,7 @@ fn prometheus_reads_the_metrics() {
         samples.into_iter().map(number).sum()
     };
     for (name, count) in stats.totals.list() {
-        // What falls again is no counter to Prometheus, which takes a fall for a restart.
+        // A figure that can fall is no counter to Prometheus, which takes a fall for a restart.
         let (metric, kind) = match name {
             "spans_kept" => ("theap_spans_kept".to_owned(), "gauge"),
             _ => (format!("theap_{name}_total"), "counter"),

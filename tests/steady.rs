@@ -1,6 +1,6 @@
-//! The proof of steady state: after a warm-up two threads allocate, free and hand blocks to each
-//! other under a filter that kills the process on any system call, and not one page fault happens.
-//! Each in a process of its own.
+//! The proof of the steady state: after a warm-up two threads allocate, free and hand blocks to
+//! each other under a filter that kills the process on any system call, and not one page fault
+//! happens. Each scenario runs in a process of its own.
 #![allow(unsafe_code)] // Calls the allocator directly, and getrusage.
 
 mod child;
@@ -14,12 +14,13 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use theap::raw;
 
-/// Operations of both threads together, an allocation or a free each.
+/// The operations of both threads together: an allocation or a free is one.
 const OPERATIONS: usize = 50_000_000;
 const STEADY: &str = "operations 50000000 faults 0 refusals 0";
 const SLOTS: usize = 8192;
 
-/// Kills the process at any system call of this thread from here on, but exit and write.
+/// From now on the kernel kills the process if this thread makes any system call other than exit
+/// and write.
 fn forbid_system_calls() {
     let filter = SeccompFilter::new(
         [libc::SYS_exit, libc::SYS_exit_group, libc::SYS_write]
@@ -32,14 +33,14 @@ fn forbid_system_calls() {
     .unwrap();
     let program: BpfProgram = filter.try_into().unwrap();
     seccompiler::apply_filter(&program).unwrap();
-    // The allocator under test is not this program's: what std frees here is System's.
+    // theap is not the global allocator of this program, so System frees what std drops here.
     std::mem::forget(program);
 }
 
 /// Page faults of the process so far.
 fn faults() -> i64 {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: the structure is written to; zeroes are valid.
+    // SAFETY: zero is a valid `rusage`, which is live and writable.
     let usage = unsafe {
         assert_eq!(libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()), 0);
         usage.assume_init()
@@ -47,7 +48,7 @@ fn faults() -> i64 {
     usage.ru_minflt + usage.ru_majflt
 }
 
-/// A thread's blocks, and the ways to and from the other thread.
+/// The blocks of a thread, and the rings to and from the other thread.
 struct Worker {
     slots: Vec<usize>,
     random: u64,
@@ -67,7 +68,7 @@ impl Worker {
         let mut done = 0;
         while done < operations {
             if let Ok(block) = self.from.pop() {
-                // SAFETY: the other thread gave the block away.
+                // SAFETY: the block is live, and the other thread gave it away.
                 unsafe { raw::free(block as *mut u8) };
                 done += 1;
             }
@@ -77,12 +78,12 @@ impl Worker {
             if block == 0 {
                 let block = raw::alloc(16 + random as usize % 1009);
                 assert!(!block.is_null());
-                // SAFETY: a new block.
+                // SAFETY: the block is new and has at least 16 bytes.
                 unsafe { block.write(1) };
                 self.slots[slot] = block as usize;
                 done += 1;
             } else if random & 1 << 32 == 0 || self.to.push(block).is_err() {
-                // SAFETY: this thread's block.
+                // SAFETY: the block is live, and only this thread has it.
                 unsafe { raw::free(block as *mut u8) };
                 done += 1;
             }
@@ -90,7 +91,7 @@ impl Worker {
     }
 }
 
-/// Waits without a system call.
+/// Waits until the counter has the value, without a system call.
 fn wait_for(counter: &AtomicUsize, value: usize) {
     while counter.load(Ordering::Acquire) < value {
         std::hint::spin_loop();
@@ -126,7 +127,7 @@ fn steady(seal: bool) {
                 wait_for(go, 1);
                 worker.run(OPERATIONS / 2);
                 done.fetch_add(1, Ordering::AcqRel);
-                // Ending the thread takes system calls that the filter forbids.
+                // The thread must not end: that takes system calls that the filter forbids.
                 loop {
                     std::hint::spin_loop();
                 }
@@ -155,7 +156,7 @@ fn steady(seal: bool) {
     });
 }
 
-/// A thread has blocks of a class prepared, and another one takes all that is free besides.
+/// One thread prepares blocks of a class, and another one takes all other memory that is free.
 fn prepared_class() {
     const BLOCKS: usize = 200_000;
     let (ready, go, done) = (
@@ -174,7 +175,7 @@ fn prepared_class() {
             for _ in 0..BLOCKS {
                 let block = raw::alloc(300);
                 assert!(!block.is_null());
-                // SAFETY: a new block.
+                // SAFETY: the block is new and has 300 bytes.
                 unsafe { block.write_bytes(1, 300) };
             }
             done.fetch_add(1, Ordering::AcqRel);
@@ -213,7 +214,7 @@ fn scenario() {
         Some("class") => prepared_class(),
         Some("caught") => {
             forbid_system_calls();
-            // SAFETY: has no precondition.
+            // SAFETY: the call has no precondition.
             unsafe { libc::getppid() };
         }
         role => panic!("no such scenario: {role:?}"),

@@ -27,7 +27,7 @@ fn tokens(text: &str) -> Vec<TokenTree> {
     tokens.into_iter().collect()
 }
 
-/// Functions that are too long or take too much, also in macros.
+/// Finds functions that are too long or have too many arguments, also in macros.
 fn functions(tokens: &[TokenTree], problems: &mut Problems) {
     for (at, token) in tokens.iter().enumerate() {
         if let TokenTree::Group(group) = token {
@@ -44,7 +44,7 @@ fn functions(tokens: &[TokenTree], problems: &mut Problems) {
     }
 }
 
-/// One function, from its `fn`.
+/// Checks one function, whose tokens begin with its `fn`.
 fn function(name: &str, tokens: &[TokenTree], problems: &mut Problems) {
     let first = tokens[0].span().start().line;
     let outside = outside_of_angles(tokens);
@@ -77,7 +77,7 @@ fn arguments_of(list: TokenStream) -> usize {
     commas.count() + usize::from(!list.is_empty() && !last)
 }
 
-/// The indices of tokens that stand in no `<…>`.
+/// The indices of the tokens that stand in no `<…>`.
 fn outside_of_angles(tokens: &[TokenTree]) -> Vec<usize> {
     let mut depth = 0_usize;
     let mut outside = Vec::new();
@@ -94,7 +94,7 @@ fn outside_of_angles(tokens: &[TokenTree]) -> Vec<usize> {
     outside
 }
 
-/// `unsafe` without the permission, and the permission without `unsafe`.
+/// Finds `unsafe` without the permission, and the permission without `unsafe`.
 fn permission(tokens: &[TokenTree]) -> Option<(usize, String)> {
     let (used, allowed) = (unsafe_word(tokens), unsafe_allowed(tokens));
     match (used, allowed) {
@@ -135,7 +135,7 @@ fn unsafe_allowed(tokens: &[TokenTree]) -> Option<usize> {
     })
 }
 
-/// The text with blanks for what stands in quotes, so that every `//` in it begins a comment.
+/// The text with blanks in place of literals, so that every `//` in it begins a comment.
 fn without_literals(text: &str) -> Vec<Vec<char>> {
     let mut lines: Vec<Vec<char>> = text.lines().map(|line| line.chars().collect()).collect();
     blank(&tokens(text), &mut lines);
@@ -170,7 +170,7 @@ fn blank(tokens: &[TokenTree], lines: &mut [Vec<char>]) {
     }
 }
 
-/// Comments of Rust that are too wide.
+/// Finds comments of Rust that are too wide.
 fn comments(text: &str) -> Problems {
     let code = without_literals(text);
     let starts = code.iter().map(|line| {
@@ -180,7 +180,7 @@ fn comments(text: &str) -> Problems {
     wide_comments(text, starts, '/')
 }
 
-/// Comments of shell scripts and of TOML that are too wide.
+/// Finds comments of shell scripts and of TOML that are too wide.
 fn hash_comments(text: &str) -> Problems {
     let starts = text.lines().map(|line| {
         let chars: Vec<_> = line.chars().collect();
@@ -195,7 +195,8 @@ fn hash_comments(text: &str) -> Problems {
     wide_comments(text, starts, '#')
 }
 
-/// Lines with a comment from this column on that are too wide.
+/// Finds lines that are too wide and have a comment, which begins at the column that `starts` has
+/// for the line.
 fn wide_comments(text: &str, starts: impl Iterator<Item = Option<usize>>, sign: char) -> Problems {
     let lines = text.lines().zip(starts).enumerate();
     lines
@@ -209,7 +210,7 @@ fn wide_comments(text: &str, starts: impl Iterator<Item = Option<usize>>, sign: 
         .collect()
 }
 
-/// Lines of a document that are too wide.
+/// Finds lines of a document that are too wide.
 fn document(text: &str) -> Problems {
     let mut problems = Vec::new();
     let mut fenced = false;
@@ -224,7 +225,7 @@ fn document(text: &str) -> Problems {
     problems
 }
 
-/// A row of a table, the target of a link, or a single word.
+/// Whether the line is a row of a table, the target of a link, or a single word.
 fn is_unbreakable(line: &str) -> bool {
     let line = line.trim();
     let link = line.starts_with('[') && line.contains("]: ");
@@ -303,7 +304,7 @@ fn documents_are_narrow() {
     check(&["md"], &[], document);
 }
 
-/// The checks on made-up texts.
+/// Tests of the checks on texts that are made up.
 mod made_up {
     use super::*;
 

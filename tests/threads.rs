@@ -1,7 +1,7 @@
-//! Many threads on the heap: hand-over, churn, destructors that run after the heap of their thread
-//! is retired, and a thread that only frees. theap is the global allocator, so the channels and the
+//! Many threads on the heap: they hand blocks over, come and go, run destructors after the heap of
+//! their thread is retired, or only free. theap is the global allocator, so the channels and the
 //! threads themselves live on it too.
-#![allow(unsafe_code)] // Keys of the C library, and a function that runs before main.
+#![allow(unsafe_code)] // Uses keys of the C library, and a function that runs before main.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -15,17 +15,19 @@ use theap::Theap;
 #[global_allocator]
 static HEAP: Theap = Theap::new();
 
-/// Threads of this file's tests, which may begin during another test, and wait for their turn.
+/// The tests of this file. Each has a thread, which may begin during another test and waits for its
+/// turn.
 const TESTS: usize = 4;
 
-/// The tests look at numbers of the whole process, so they run one at a time.
+/// Lets the tests run one at a time, because they read figures of the whole process.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The bytes that may be mapped later on beyond those after a while: without the shared pool a heap
-/// takes a SuperSlab of its own for each class, and chance decides late which classes it sees.
+/// The bytes by which the mapped memory may still grow after the first quarter of a test. Without
+/// the shared pool a heap takes a SuperSlab of its own for each class, and chance decides late
+/// which classes it sees.
 const LATE: u64 = if cfg!(feature = "shared-pool") {
     8 << 20
 } else {
@@ -37,14 +39,14 @@ fn mapped() -> u64 {
     stats.mapped()
 }
 
-/// A block that knows what it should contain.
+/// A block that knows its content.
 struct Parcel {
     words: Vec<u64>,
     seed: u64,
 }
 
 impl Parcel {
-    /// Mostly small, some of several KiB, few a run of their own.
+    /// Makes a parcel: most are small, some have several KiB, and a few are runs.
     fn new(seed: u64) -> Self {
         let words = match seed % 1000 {
             0 => 40_000,
@@ -134,8 +136,8 @@ fn thousands_of_threads_come_and_go() {
         live.push_back(thread::spawn(move || {
             let mut dice = Dice(number);
             let mine: Vec<_> = (0..60).map(|_| Parcel::new(dice.next())).collect();
-            // Half of the blocks end in other threads, many of them after their own thread has
-            // ended.
+            // Other threads free half of the blocks, many of them after the thread that allocated
+            // them has ended.
             let taken: Vec<Parcel> = {
                 let mut shelf = shelf.lock().unwrap();
                 let surplus = shelf.len().saturating_sub(1000);
@@ -163,11 +165,11 @@ fn thousands_of_threads_come_and_go() {
     );
 }
 
-/// Key of the C library that is older than the heap's own, so that its destructor runs first; and
-/// what the heap had reserved when it was created.
+/// A key of the C library that is older than the heap's own key, so that its destructor runs first.
 static EARLY: AtomicU32 = AtomicU32::new(0);
+/// The bytes of addresses that the heap had reserved when that key was created.
 static RESERVED_EARLY: AtomicU64 = AtomicU64::new(u64::MAX);
-/// Destructors that ran.
+/// The number of destructors that have run.
 static DESTROYED: AtomicUsize = AtomicUsize::new(0);
 
 /// Runs before main, and so before the first allocation.
@@ -183,13 +185,15 @@ static BEFORE_MAIN: extern "C" fn() = {
 
 fn create_key() -> libc::pthread_key_t {
     let mut key = 0;
-    // SAFETY: the key is written to a local; the destructor takes what `set_key` sets.
+    // SAFETY: the call writes the key to a local variable; the destructor gets the values that
+    // `set_key` sets.
     let created = unsafe { libc::pthread_key_create(&mut key, Some(destroy)) };
     assert_eq!(created, 0);
     key
 }
 
-/// Sets the thread's value of a key: parcels that `destroy` frees, as often as `rounds` says.
+/// Gives a key of this thread parcels as its value. `destroy` frees them and sets the key anew,
+/// until it has run `rounds` times.
 fn set_key(key: libc::pthread_key_t, rounds: u32) {
     let legacy = Box::new(Legacy {
         key,
@@ -198,7 +202,7 @@ fn set_key(key: libc::pthread_key_t, rounds: u32) {
             .map(|k| Parcel::new(u64::from(rounds) * 100 + k))
             .collect(),
     });
-    // SAFETY: the key exists; its destructor takes the box.
+    // SAFETY: the key exists, and its destructor takes the box.
     let set = unsafe { libc::pthread_setspecific(key, Box::into_raw(legacy).cast()) };
     assert_eq!(set, 0);
 }
@@ -210,7 +214,7 @@ struct Legacy {
 }
 
 unsafe extern "C" fn destroy(value: *mut c_void) {
-    // SAFETY: what `set_key` made; the library calls this once for each value.
+    // SAFETY: the value is a box that `set_key` made, and the C library passes each value once.
     let legacy = unsafe { Box::from_raw(value.cast::<Legacy>()) };
     legacy.parcels.iter().for_each(Parcel::check);
     DESTROYED.fetch_add(1, Ordering::Relaxed);
@@ -252,8 +256,8 @@ fn destructors_free_and_allocate_after_the_heap_is_retired() {
             .map(|_| {
                 thread::spawn(move || {
                     LOCAL.with_borrow_mut(|local| local.0 = (0..50).map(Parcel::new).collect());
-                    // Three rounds of destructors: in the last one that the library runs, the
-                    // heap's own must still come after the last allocation.
+                    // This makes three rounds of destructors. In the last round that the C library
+                    // runs, the heap's own destructor must still come after the last allocation.
                     set_key(early, 3);
                     set_key(late, 3);
                 })

@@ -1,6 +1,6 @@
-//! The warmer as a program sees it: which thread it is, that it takes the page faults and system
-//! calls of growth, that it ends when the heap is sealed, and that forks do not meet it in the
-//! middle of something. Each in a process of its own.
+//! The warmer as a program sees it: it is the thread that the options describe, it takes the page
+//! faults and system calls of growth, it ends when the heap is sealed, and a fork waits until it
+//! has finished its step. Each scenario runs in a process of its own.
 #![allow(unsafe_code)] // Calls the allocator directly, getrusage and fork.
 
 mod child;
@@ -17,7 +17,7 @@ use theap::raw;
 const MIB: usize = 1 << 20;
 const SLOT: usize = 64 << 10;
 
-/// The warmer's directory below /proc.
+/// The directories below /proc of the threads that have the warmer's name.
 fn warmers() -> Vec<PathBuf> {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
     tasks
@@ -28,7 +28,7 @@ fn warmers() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Waits until the condition holds, at most 10 s.
+/// Waits until the condition holds, for at most 10 s.
 fn until(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
@@ -46,28 +46,29 @@ fn stock_is_there() -> bool {
     stats.stock > 0 && stats.stock >= stats.stock_target
 }
 
-/// Allocates and touches: whole slots, so that every one is a step of growth.
+/// Allocates whole slots and touches every page of them, so that each allocation is a step of
+/// growth.
 fn use_up(bytes: usize) {
     for _ in 0..bytes / SLOT {
         let block = raw::alloc(SLOT);
         assert!(!block.is_null());
         for page in (0..SLOT).step_by(4096) {
-            // SAFETY: inside the new block.
+            // SAFETY: the page lies within the new block.
             unsafe { block.add(page).write(1) };
         }
     }
 }
 
-/// Starts the warmer, and waits for its stock.
+/// Starts the warmer, and waits until its stock is there.
 fn begin() {
     use_up(4 * MIB);
     until("the stock comes to be", stock_is_there);
 }
 
-/// Page faults and voluntary waits of this thread so far.
+/// The page faults of this thread so far.
 fn faults() -> i64 {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: the structure is written to; zeroes are valid.
+    // SAFETY: zero is a valid `rusage`, which is live and writable.
     let usage = unsafe {
         assert_eq!(libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()), 0);
         usage.assume_init()
@@ -95,11 +96,11 @@ fn thread_is_as_told() {
     );
 }
 
-/// Growth from the stock: no fault, and no system call (the filter of `steady.rs` in small: the
-/// thread would die).
+/// Growth from the stock takes no fault and no system call: a filter like that of `steady.rs` would
+/// kill the process.
 fn growth_is_free() {
     begin();
-    // What the thread itself touches for the first time: its counters, this code.
+    // The thread touches its own counters and this code for the first time here.
     use_up(MIB);
     faults();
     until("the stock comes back", stock_is_there);
@@ -109,7 +110,8 @@ fn growth_is_free() {
     tell_and_end(faults() - before);
 }
 
-/// Kills the process at any system call of this thread but those that the end of the test needs.
+/// From now on the kernel kills the process if this thread makes a system call that the end of the
+/// test does not need.
 fn forbid_system_calls() {
     use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
     let allowed = [libc::SYS_exit_group, libc::SYS_write, libc::SYS_getrusage];
@@ -133,7 +135,8 @@ fn tell_and_end(faults: i64) -> ! {
         stats.totals.stage_grow,
         stats.totals.stage_prepared > 0
     );
-    // SAFETY: writes the line, and ends without exit handlers, which the filter would forbid.
+    // SAFETY: the call writes the line. The exit runs no handlers, whose system calls the filter
+    // would forbid.
     unsafe {
         libc::write(1, line.as_ptr().cast(), line.len());
         libc::_exit(0)
@@ -154,8 +157,8 @@ fn sealing_ends_it() {
     assert_eq!(theap::stats().refusals, 1);
 }
 
-/// Up to two hundred forks while another thread grows and the warmer works; each child grows and
-/// starts one.
+/// Forks up to two hundred times while another thread makes the heap grow and the warmer works. The
+/// heap of each child grows and starts a warmer.
 fn forks() {
     begin();
     let stop = AtomicBool::new(false);
@@ -165,7 +168,7 @@ fn forks() {
             while !stop.load(Ordering::Relaxed) {
                 let blocks: Vec<_> = (0..512).map(|_| raw::alloc(SLOT)).collect();
                 for block in blocks {
-                    // SAFETY: a block of this thread.
+                    // SAFETY: the block is live, and this thread allocated it.
                     unsafe {
                         block.write(1);
                         raw::free(block);
@@ -179,12 +182,12 @@ fn forks() {
             }
         });
         let (start, mut forks) = (Instant::now(), 0);
-        // On a busy machine a fork may wait long for the step of a thread that runs only where
-        // nobody else wants to.
+        // On a busy machine a fork may wait long, because the warmer runs only when no other thread
+        // wants the CPU.
         while forks < 200 && start.elapsed() < Duration::from_secs(8) {
             forks += 1;
-            // SAFETY: the child uses theap, which is made for it, and std only where it takes no
-            // lock.
+            // SAFETY: the child uses theap, whose fork handlers make it usable there, and std only
+            // where that takes no lock.
             match unsafe { libc::fork() } {
                 -1 => panic!("fork"),
                 0 => {
@@ -192,12 +195,12 @@ fn forks() {
                     while theap::stats().warmer_starts == starts {
                         use_up(MIB);
                     }
-                    // SAFETY: ends the child.
+                    // SAFETY: the call ends the child and does not run the parent's exit handlers.
                     unsafe { libc::_exit(0) }
                 }
                 pid => {
                     let mut status = 0;
-                    // SAFETY: the status is written to.
+                    // SAFETY: `status` is live and writable.
                     assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
                     assert_eq!(status, 0, "the child died: {status:#x}");
                 }
@@ -209,12 +212,12 @@ fn forks() {
     assert_eq!(theap::stats().warmer_starts, 1);
 }
 
-/// Memory that a burst leaves free goes back after the decay, but for the stock.
+/// Memory that a burst leaves free goes back to the system after the decay, except for the stock.
 fn shrinks() {
     begin();
     let blocks: Vec<_> = (0..200).map(|_| raw::alloc(MIB)).collect();
     for block in blocks {
-        // SAFETY: a block of this thread, of this size.
+        // SAFETY: the block is live, and has this size.
         unsafe {
             block.write_bytes(1, MIB);
             raw::free(block);
@@ -231,7 +234,7 @@ fn shrinks() {
 }
 
 fn small_pages_are_collapsed() {
-    // The first SuperSlab, on small pages, is filled up.
+    // This fills the first SuperSlab, which is on small pages.
     begin();
     until("the first SuperSlab is collapsed", || {
         theap::stats().mapped_small == 0
@@ -244,7 +247,8 @@ fn without_a_thread() {
         rlim_cur: 0,
         rlim_max: 0,
     };
-    // SAFETY: no precondition. The limit counts for unprivileged users alone.
+    // SAFETY: the calls have no precondition. The process changes its user because the limit counts
+    // only for users without privileges.
     unsafe {
         assert_eq!(libc::setrlimit(libc::RLIMIT_NPROC, &none), 0);
         assert_eq!(libc::setresuid(65534, 65534, 65534), 0);
@@ -272,7 +276,8 @@ fn scenario() {
     }
 }
 
-/// Runs a scenario with the warmer and these variables; what it wrote.
+/// Runs a scenario with the warmer and these variables. Returns what it wrote to standard output
+/// and to standard error.
 fn run(scenario: &str, variables: &[(&str, &str)]) -> (String, String) {
     let variables = [&[("THEAP_PREFAULT", "ahead")], variables].concat();
     let output = child::run(scenario, &variables);

@@ -73,8 +73,8 @@ fn rows_are_measured_under_the_preloaded_library() {
     measured_again_and_shown(&scratch, json_option);
 }
 
-/// Measures more rows into the file of a report: rows that it has stay, others are added, and a
-/// document gets all of them.
+/// Measures more rows into the file of a report: the rows that the file has stay, others are added,
+/// and a document gets all of them.
 fn measured_again_and_shown(scratch: &TempDir, json: &str) {
     let before: Value = serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
     let rows = ["--rows", "btree,apart/1", "--json", json, "--resume"];
@@ -117,7 +117,7 @@ fn measured_again_and_shown(scratch: &TempDir, json: &str) {
     assert!(said(&output).contains("is no report"), "{}", said(&output));
 }
 
-/// A library that loads, but is not where malloc comes from.
+/// A library that loads, but does not provide malloc.
 #[test]
 fn a_library_without_malloc_gets_no_figure() {
     let scratch = tempfile::tempdir().unwrap();
@@ -144,7 +144,7 @@ fn a_library_without_malloc_gets_no_figure() {
 fn documents_need_an_extension() {
     let scratch = tempfile::tempdir().unwrap();
     let docs = scratch.path().join("report");
-    // Rows that are not there would be refused next.
+    // The command would refuse the unknown row after this check.
     let output = bench(
         &scratch,
         &["--rows", "no-such", "--docs", docs.to_str().unwrap()],

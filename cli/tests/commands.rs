@@ -115,8 +115,8 @@ fn a_program_is_measured_on_both_sides() {
     }
 }
 
-/// Hugetlb pages of the host while it lives; nothing if they cannot be had. Other tests that want
-/// them wait.
+/// Hugetlb pages of the host while the value lives; `None` if the test cannot have them. Other
+/// tests that want them wait.
 struct Hugepages {
     before: String,
     _lock: fs::File,
@@ -176,7 +176,7 @@ fn a_side_that_fell_back_to_small_pages_is_refused() {
                 .output()
                 .unwrap()
         };
-        // Whatever else runs on theap here may hold pages of the pool for a moment.
+        // Another program on theap may hold pages of the pool for a moment.
         let mut output = run();
         for _ in 0..20 {
             if output.status.success() == (mebibytes == "20")
@@ -313,7 +313,7 @@ fn descendants_and_signals_are_part_of_a_run() {
         "trap : USR1; kill -USR1 $$; head -c 30000000 /dev/zero | tail -c 30000000 >/dev/null";
     let output = compare(&scratch, &options, &["sh", "-c", script]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    // tail keeps what it may have to write.
+    // tail keeps the lines that it may have to write.
     for allocator in ["system", "theap"] {
         let peak = median(&records(&json), allocator, "peak_rss");
         assert!((30e6..90e6).contains(&peak), "{allocator} {peak}");

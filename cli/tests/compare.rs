@@ -123,8 +123,8 @@ fn expected_metrics() -> BTreeSet<[String; 3]> {
 
 /// Every distribution counts the operations of both rounds, and its quantiles and curve rise.
 fn check_latencies(latencies: &[Value]) {
-    // On each side of three workloads one each, of growth and its twin two, of pinned-service's
-    // three.
+    // On each side three workloads have one distribution each, growth and its twin have two each,
+    // and pinned-service has three.
     assert_eq!(latencies.len(), 26);
     for latency in latencies {
         if latency["workload"] == "pinned-service" && latency["what"] != "idle" {
@@ -173,7 +173,7 @@ fn the_page_is_well_formed_and_has_one_curve_a_side() {
             .count()
     };
     let latencies = figures("latency-");
-    assert_eq!(latencies.len(), 6); // two of growth, three of pinned-service
+    assert_eq!(latencies.len(), 6); // growth has two distributions, and pinned-service has three.
     for figure in latencies.into_iter().chain(figures("memory-")) {
         assert_eq!(count(figure, "polyline"), 3, "a side a curve");
         let texts = figure
@@ -193,7 +193,7 @@ fn the_page_is_well_formed_and_has_one_curve_a_side() {
 
 const HTML: &str = "http://www.w3.org/1999/xhtml";
 
-/// Whether an element of a chart is a side's: neither text colour nor grid.
+/// Whether an element of a chart belongs to a side, and not to the text or the grid.
 fn coloured(node: roxmltree::Node) -> bool {
     ["fill", "stroke"].into_iter().any(|name| {
         let paint = node.attribute(name).unwrap_or("none");

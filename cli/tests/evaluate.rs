@@ -62,7 +62,7 @@ fn the_report_keeps_prose_and_gets_new_tables() {
     );
     let calls = row(&second, "System calls 16-1024");
     let theap = heads.iter().position(|head| *head == "theap").unwrap();
-    // A step of growth may fall into the run.
+    // A step of growth may come during the run.
     let count: f64 = calls[theap].parse().unwrap();
     assert!(count < 20.0, "hardly any in steady state: {calls:?}");
     let printed = String::from_utf8_lossy(&output.get_output().stdout).into_owned();

@@ -1,4 +1,4 @@
-//! `theap soak`: a short one, with a seed.
+//! `theap soak`, for a short time and with a given seed.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -58,7 +58,7 @@ fn a_life_that_goes_wrong_ends_the_others() {
         std::thread::sleep(Duration::from_millis(1));
         lives = children(soak.id());
     }
-    // The last one: the soak waits for the first.
+    // The test takes the last life, because the soak waits for the first.
     kill(Pid::from_raw(lives[2]), Signal::SIGKILL).unwrap();
     let mut said = String::new();
     soak.stderr
@@ -81,7 +81,7 @@ fn a_life_that_takes_too_long_is_killed() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    // Hung as soon as it has begun, for longer than it may take.
+    // The test stops the life, as soon as it has begun, for longer than the life may take.
     let tasks = format!("/proc/{}/task", life.id());
     while fs::read_dir(&tasks).unwrap().count() < 2 {
         assert_eq!(life.try_wait().unwrap(), None);

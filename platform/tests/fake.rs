@@ -1,4 +1,4 @@
-//! The fake: what it injects, and that it injects nothing else.
+//! The fake injects the failures that a test orders, and no others.
 #![cfg(feature = "fake")]
 #![allow(unsafe_code, missing_docs)] // The contract's functions are unsafe.
 
@@ -13,7 +13,7 @@ fn fake() -> (&'static Fake, Os) {
 fn without_orders_it_changes_nothing() {
     let (fake, os) = fake();
     let addr = os.reserve(4 * HUGE, HUGE).unwrap();
-    // SAFETY: reserved above; the memory is used only here.
+    // SAFETY: the range was reserved above, and only this test uses the memory.
     unsafe {
         os.commit(addr, PAGE).unwrap();
         os.map(addr + HUGE, 2 * HUGE, PageMode::Small, None)
@@ -37,7 +37,7 @@ fn without_orders_it_changes_nothing() {
 fn the_nth_call_fails_once() {
     let (fake, os) = fake();
     let addr = os.reserve(HUGE, HUGE).unwrap();
-    // SAFETY: reserved above.
+    // SAFETY: the range was reserved above.
     let commit = || unsafe { os.commit(addr, PAGE) };
     fake.fail_nth(1);
     assert_eq!(
@@ -61,7 +61,7 @@ fn one_kind_of_call_fails() {
     fake.fail_with(Error::Lost);
     fake.fail_nth(1);
     let addr = os.reserve(4 * HUGE, HUGE).unwrap();
-    // SAFETY: reserved above.
+    // SAFETY: the range was reserved above.
     unsafe {
         os.map(addr, HUGE, PageMode::Small, None).unwrap();
         os.purge(addr, HUGE).unwrap();
@@ -80,7 +80,7 @@ fn a_mode_is_refused() {
     let addr = os.reserve(HUGE, HUGE).unwrap();
     fake.refuse(PageMode::Hugetlb);
     fake.refuse(PageMode::Thp);
-    // SAFETY: reserved above, and still so after a refusal.
+    // SAFETY: the range was reserved above, and a refusal leaves it so.
     unsafe {
         let map = |mode| os.map(addr, HUGE, mode, None);
         assert_eq!(map(PageMode::Hugetlb), Err(Error::NoHugepages));
@@ -96,7 +96,8 @@ fn a_binding_fails_or_is_recorded() {
     assert_eq!(os.topology().nodes(), 2);
     assert_eq!(os.topology().kernel_node(1), NodeId(9));
     let addr = os.reserve(4 * HUGE, HUGE).unwrap();
-    // SAFETY: reserved above. No machine has a node 9 in use for this: it is only recorded.
+    // SAFETY: the range was reserved above. The fake only records the node 9, which no machine
+    // needs to have.
     unsafe {
         fake.fail_only(Call::Bind);
         fake.fail_nth(0);
@@ -111,7 +112,7 @@ fn a_binding_fails_or_is_recorded() {
     assert_eq!(fake.bound(addr + 2 * HUGE - 1), Some(NodeId(9)));
     assert_eq!(fake.bound(addr + 2 * HUGE), None);
     assert_eq!(os.node_of(addr), Ok(NodeId(9)));
-    // SAFETY: mapped above, unused.
+    // SAFETY: the range was mapped above, and nobody uses it.
     unsafe { os.unmap(addr, HUGE, PageMode::Small) }.unwrap();
     assert_eq!(
         (fake.bound(addr), fake.bound(addr + HUGE)),

@@ -72,14 +72,14 @@ fn hugetlb() {
     let addr = OS.reserve(16 * HUGE, HUGE).unwrap();
 
     assert!(pool.set(0));
-    // SAFETY: reserved above.
+    // SAFETY: the range was reserved above.
     assert_eq!(unsafe { map(addr, 1) }, Err(Error::NoHugepages));
     assert!(maps::reserved(addr, 16 * HUGE));
 
     if !pool.set(8) {
         return eprintln!("skipped: the kernel finds no hugepages");
     }
-    // SAFETY: reserved above, and again after each round.
+    // SAFETY: the range is reserved: it was so at first, and each round leaves it so.
     unsafe {
         mapped_memory_is_huge_and_zero(addr);
         a_pool_too_small_takes_nothing(addr);
@@ -101,12 +101,12 @@ unsafe fn mapped_memory_is_huge_and_zero(addr: usize) {
         assert!(mapping.flag("ht"));
         assert_eq!(mapping.kib("Private_Hugetlb"), (4 * HUGE) >> 10);
         assert!(maps::reserved(addr, HUGE) && maps::reserved(addr + 5 * HUGE, 11 * HUGE));
-        // SAFETY: mapped above, and used by nobody else.
+        // SAFETY: the range was mapped above, and nobody else uses it.
         let bytes = unsafe { std::slice::from_raw_parts_mut((addr + HUGE) as *mut u8, 4 * HUGE) };
         assert!(bytes.iter().all(|&byte| byte == 0));
         bytes.fill(round);
         assert_eq!(OS.node_of(addr + HUGE), Ok(OS.topology().kernel_node(0)));
-        // SAFETY: mapped above, `bytes` is not used again.
+        // SAFETY: the range was mapped above, and `bytes` is not used again.
         unsafe { OS.unmap(addr + HUGE, 4 * HUGE, PageMode::Hugetlb) }.unwrap();
         assert_eq!(free_pages(), 8, "given back");
         assert!(maps::reserved(addr, 16 * HUGE));
@@ -125,7 +125,8 @@ unsafe fn a_pool_too_small_takes_nothing(addr: usize) {
 /// # Safety
 /// The 16 hugepages at `addr` are reserved, and only this test uses them.
 unsafe fn a_pool_used_up_by_earlier_maps_is_refused(addr: usize) {
-    // SAFETY: the ranges are reserved (`# Safety`), and nobody uses what is mapped.
+    // SAFETY: the ranges are reserved (`# Safety`), and nobody uses the memory that is mapped
+    // there.
     unsafe {
         map(addr, 6).unwrap();
         assert_eq!(map(addr + 6 * HUGE, 3), Err(Error::NoHugepages));

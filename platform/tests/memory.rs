@@ -10,8 +10,8 @@ use theap_platform::{Error, HUGE, NodeId, Os, PAGE, PageMode};
 
 const OS: Os = Os::LINUX;
 
-/// A reservation of this test, given back at its end. There is a reserved hugepage on either side,
-/// as the kernel would merge what neighbouring tests map.
+/// A reservation of one test, which is given back when the value is dropped. A reserved hugepage on
+/// either side keeps the kernel from merging it with the mappings of other tests.
 struct Range {
     addr: usize,
     len: usize,
@@ -25,22 +25,22 @@ impl Range {
         }
     }
 
-    /// Only for what is committed or mapped.
+    /// The bytes of a range that is committed or mapped.
     fn bytes(&mut self, from: usize, len: usize) -> &mut [u8] {
         assert!(from + len <= self.len);
-        // SAFETY: the tests are single users of their range and keep no two slices at once.
+        // SAFETY: each test is the single user of its range and keeps no two slices at once.
         unsafe { slice::from_raw_parts_mut((self.addr + from) as *mut u8, len) }
     }
 }
 
 impl Drop for Range {
     fn drop(&mut self) {
-        // SAFETY: the reservation is ours, whatever is mapped in it.
+        // SAFETY: the reservation is this value's, whatever is mapped in it.
         unsafe { OS.unreserve(self.addr - HUGE, self.len + 2 * HUGE) };
     }
 }
 
-/// Resident memory in KiB, of all mappings together.
+/// The resident memory of all mappings together, in KiB.
 fn rss_kib(addr: usize, len: usize) -> usize {
     maps::within(addr, len).iter().map(|m| m.kib("Rss")).sum()
 }
@@ -57,7 +57,7 @@ fn reserve_is_aligned_and_without_access() {
         let addr = OS.reserve(len, align).unwrap();
         assert_eq!(addr % align, 0);
         assert!(maps::reserved(addr, len));
-        // SAFETY: reserved above, unused.
+        // SAFETY: the range was reserved above, and nobody uses it.
         unsafe { OS.unreserve(addr, len) };
     }
 }
@@ -65,11 +65,11 @@ fn reserve_is_aligned_and_without_access() {
 #[test]
 fn reserve_trims_what_it_took_for_alignment() {
     let size = || maps::all().iter().map(|m| m.range.len()).sum::<usize>();
-    // Other tests run meanwhile, so only a leak of the gigabyte's order is told.
+    // Other tests run meanwhile, so the figure shows only a leak of the gigabyte's order.
     let before = size();
     let addr = OS.reserve(PAGE, 64 << 30).unwrap();
     assert!(size() < before + (32 << 30));
-    // SAFETY: reserved above, unused.
+    // SAFETY: the range was reserved above, and nobody uses it.
     unsafe { OS.unreserve(addr, PAGE) };
 }
 
@@ -101,12 +101,12 @@ fn a_large_reservation_costs_no_memory() {
 #[test]
 fn committed_memory_is_zero_and_lazy() {
     let mut range = Range::new(4 * HUGE);
-    // SAFETY: reserved above.
+    // SAFETY: the range was reserved above.
     unsafe { OS.commit(range.addr + PAGE, 16 * PAGE) }.unwrap();
     assert_eq!(rss_kib(range.addr, range.len), 0);
     assert!(is_zero(range.bytes(PAGE, 16 * PAGE)));
     range.bytes(PAGE, 1)[0] = 7;
-    // SAFETY: committing twice is allowed.
+    // SAFETY: a range may be committed twice.
     unsafe { OS.commit(range.addr + PAGE, 16 * PAGE) }.unwrap();
     assert_eq!(range.bytes(PAGE, 1)[0], 7);
     assert!(maps::reserved(range.addr, PAGE));
@@ -119,7 +119,7 @@ fn committed_memory_is_zero_and_lazy() {
 #[test]
 fn small_pages_stay_small() {
     let mut range = Range::new(2 * HUGE);
-    // SAFETY: reserved above.
+    // SAFETY: the range was reserved above.
     unsafe { OS.map(range.addr, HUGE, PageMode::Small, None) }.unwrap();
     assert!(is_zero(range.bytes(0, HUGE)));
     range.bytes(0, HUGE).fill(1);
@@ -134,7 +134,7 @@ fn small_pages_stay_small() {
 #[test]
 fn thp_memory_is_huge_at_first_touch() {
     let mut range = Range::new(2 * HUGE);
-    // SAFETY: reserved above.
+    // SAFETY: the range was reserved above.
     match unsafe { OS.map(range.addr, HUGE, PageMode::Thp, None) } {
         Err(Error::Unsupported) => return eprintln!("skipped: no THP in this kernel"),
         other => other.unwrap(),
@@ -154,7 +154,7 @@ fn neighbours_become_one_mapping() {
     for mode in [PageMode::Small, PageMode::Thp] {
         let mut range = Range::new(64 * HUGE);
         for i in 0..32 {
-            // SAFETY: reserved above.
+            // SAFETY: the range was reserved above.
             unsafe { OS.map(range.addr + i * HUGE, HUGE, mode, None) }.unwrap();
             range.bytes(i * HUGE, 1)[0] = 1;
         }
@@ -166,16 +166,16 @@ fn neighbours_become_one_mapping() {
 #[test]
 fn populate_provides_all_pages_and_keeps_contents() {
     let mut range = Range::new(HUGE);
-    // SAFETY: reserved above.
+    // SAFETY: the range was reserved above.
     unsafe { OS.map(range.addr, HUGE, PageMode::Small, None) }.unwrap();
     range.bytes(PAGE, 1)[0] = 9;
-    // SAFETY: mapped above.
+    // SAFETY: the range was mapped above.
     unsafe { OS.populate(range.addr, HUGE) }.unwrap();
     assert_eq!(rss_kib(range.addr, HUGE), HUGE >> 10);
     assert_eq!(range.bytes(PAGE, 1)[0], 9);
-    // SAFETY: mapped above.
+    // SAFETY: the range was mapped above.
     unsafe { OS.unmap(range.addr, HUGE, PageMode::Small) }.unwrap();
-    // SAFETY: reserved memory has no access; the kernel tells and touches nothing.
+    // SAFETY: the kernel only tells the state of reserved memory, which nobody accesses.
     assert!(unsafe { OS.populate(range.addr, HUGE) }.is_err());
 }
 
@@ -183,10 +183,10 @@ fn populate_provides_all_pages_and_keeps_contents() {
 fn purged_memory_is_zero_again_and_stays_mapped() {
     for mode in [PageMode::Small, PageMode::Thp] {
         let mut range = Range::new(HUGE);
-        // SAFETY: reserved above.
+        // SAFETY: the range was reserved above.
         unsafe { OS.map(range.addr, HUGE, mode, None) }.unwrap();
         range.bytes(0, HUGE).fill(1);
-        // SAFETY: mapped above, no reference is kept.
+        // SAFETY: the range was mapped above, and nobody has a reference to it.
         unsafe { OS.purge(range.addr, HUGE) }.unwrap();
         assert_eq!(rss_kib(range.addr, HUGE), 0);
         assert!(is_zero(range.bytes(0, HUGE)));
@@ -197,11 +197,11 @@ fn purged_memory_is_zero_again_and_stays_mapped() {
 fn unmapped_memory_is_given_back_and_reserved() {
     let mut range = Range::new(4 * HUGE);
     for mode in [PageMode::Small, PageMode::Thp, PageMode::Small] {
-        // SAFETY: reserved above, or again by the last round.
+        // SAFETY: the range was reserved above, or again by the last round.
         unsafe { OS.map(range.addr + HUGE, 2 * HUGE, mode, None) }.unwrap();
         assert!(is_zero(range.bytes(HUGE, 2 * HUGE)));
         range.bytes(HUGE, 2 * HUGE).fill(1);
-        // SAFETY: mapped above, no reference is kept.
+        // SAFETY: the range was mapped above, and nobody has a reference to it.
         unsafe { OS.unmap(range.addr + HUGE, 2 * HUGE, mode) }.unwrap();
         assert_eq!(rss_kib(range.addr, range.len), 0);
         assert!(maps::reserved(range.addr, range.len));
@@ -212,12 +212,12 @@ fn unmapped_memory_is_given_back_and_reserved() {
 fn moved_pages_take_their_contents_and_leave_zero() {
     for mode in [PageMode::Small, PageMode::Thp] {
         let mut range = Range::new(8 * HUGE);
-        // SAFETY: reserved above.
+        // SAFETY: the range was reserved above.
         unsafe { OS.map(range.addr, 8 * HUGE, mode, None) }.unwrap();
         let (from, to, len) = (HUGE, 5 * HUGE, 2 * HUGE);
         range.bytes(0, 8 * HUGE).fill(3);
         range.bytes(from, len).fill(1);
-        // SAFETY: both are mapped, apart and unused.
+        // SAFETY: both ranges are mapped, apart, and unused.
         unsafe { OS.move_pages(range.addr + from, range.addr + to, len) }.unwrap();
         assert!(range.bytes(to, len).iter().all(|&byte| byte == 1));
         assert!(is_zero(range.bytes(from, len)));
@@ -231,10 +231,10 @@ fn moved_pages_take_their_contents_and_leave_zero() {
 #[test]
 fn a_failed_move_leaves_no_hole() {
     let range = Range::new(2 * HUGE);
-    // SAFETY: reserved above.
+    // SAFETY: the range was reserved above.
     unsafe { OS.map(range.addr, HUGE, PageMode::Small, None) }.unwrap();
-    // SAFETY: nothing can be mapped at the source, so the kernel refuses, be it after it has
-    // cleared the target.
+    // SAFETY: nothing is mapped at the source, so the kernel refuses, perhaps after it has cleared
+    // the target.
     let error = unsafe { OS.move_pages(PAGE, range.addr, HUGE) }.unwrap_err();
     assert_ne!(error, Error::Unsupported);
     let parts = maps::within(range.addr, HUGE);
@@ -249,7 +249,7 @@ fn a_failed_move_leaves_no_hole() {
 fn bound_memory_lies_on_its_node() {
     let mut range = Range::new(2 * HUGE);
     let node = OS.topology().kernel_node(0);
-    // SAFETY: reserved above.
+    // SAFETY: the range was reserved above.
     match unsafe { OS.map(range.addr, 2 * HUGE, PageMode::Small, Some(node)) } {
         Err(Error::Other(errno)) => {
             assert!(maps::reserved(range.addr, 2 * HUGE));
@@ -265,12 +265,12 @@ fn bound_memory_lies_on_its_node() {
 fn a_refused_binding_leaves_the_range_reserved() {
     let range = Range::new(HUGE);
     for mode in [PageMode::Small, PageMode::Thp] {
-        // SAFETY: reserved above. No machine has a node of this number.
+        // SAFETY: the range was reserved above. No machine has a node of this number.
         let mapped = unsafe { OS.map(range.addr, HUGE, mode, Some(NodeId(255))) };
         assert!(matches!(mapped, Err(Error::Other(_))), "{mapped:?}");
         assert!(maps::reserved(range.addr, HUGE));
     }
-    // SAFETY: still reserved.
+    // SAFETY: the range is still reserved.
     unsafe { OS.map(range.addr, HUGE, PageMode::Small, None) }.unwrap();
 }
 

@@ -1,4 +1,5 @@
-//! The rest of the contract on the real system: process, threads, topology, messages.
+//! The parts of the contract that concern the process, threads, topology and messages, on the real
+//! system.
 //!
 //! Where a case needs a process of its own, the test starts its own executable again with `ROLE`
 //! set.
@@ -15,8 +16,8 @@ use theap_platform::{
 const OS: Os = Os::LINUX;
 const ROLE: &str = "THEAP_TEST_ROLE";
 
-/// In the parent: runs `test` of this executable in a child and gives its output. In the child:
-/// `None`.
+/// In the parent, runs `test` of this executable in a child and returns the child's output. In the
+/// child the answer is `None`.
 fn in_child(test: &str) -> Option<Output> {
     if std::env::var_os(ROLE).is_some() {
         return None;
@@ -89,7 +90,7 @@ fn a_limit_on_addresses_is_an_error() {
             rlim_cur: 1 << 30,
             rlim_max: 1 << 30,
         };
-        // SAFETY: this process is the test's own.
+        // SAFETY: this process is a child that only this test uses.
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
         assert_eq!(OS.reserve(64 << 30, HUGE), Err(Error::NoMemory));
         OS.reserve(64 << 20, HUGE).unwrap();
@@ -98,7 +99,7 @@ fn a_limit_on_addresses_is_an_error() {
     assert_success(&output);
 }
 
-/// A process with as many mappings as it may have gets errors, and keeps its reservation.
+/// A process that has as many mappings as it may have gets errors, and keeps its reservation.
 #[test]
 fn too_many_mappings_is_an_error() {
     let Some(output) = in_child("too_many_mappings_is_an_error") else {
@@ -106,11 +107,12 @@ fn too_many_mappings_is_an_error() {
         let limit: usize = limit.trim().parse().unwrap();
         let addr = OS.reserve(4 * HUGE + 2 * limit * PAGE, HUGE).unwrap();
         let pages = addr + 4 * HUGE;
-        // SAFETY: every second page of our reservation.
+        // SAFETY: the pages are every second one of our reservation, which is reserved or
+        // committed.
         let refused =
             (0..limit).find(|i| unsafe { OS.commit(pages + 2 * i * PAGE, PAGE) }.is_err());
         let refused = refused.expect("the limit is reached");
-        // SAFETY: still reserved.
+        // SAFETY: the range is still reserved.
         unsafe {
             assert_eq!(
                 OS.commit(pages + 2 * refused * PAGE, PAGE),
@@ -120,7 +122,7 @@ fn too_many_mappings_is_an_error() {
                 OS.map(addr + HUGE, HUGE, PageMode::Small, None),
                 Err(Error::NoMemory)
             );
-            // Room for a few more mappings again.
+            // This makes room for a few more mappings.
             OS.unreserve(pages + 2 * (refused - 8) * PAGE, 16 * PAGE);
             OS.map(addr + HUGE, HUGE, PageMode::Small, None).unwrap();
             *((addr + HUGE) as *mut u8) = 1;
@@ -134,7 +136,7 @@ fn too_many_mappings_is_an_error() {
 fn locked_memory_is_purged_too() {
     let Some(output) = in_child("locked_memory_is_purged_too") else {
         let addr = OS.reserve(HUGE, HUGE).unwrap();
-        // SAFETY: reserved above; the memory is used only here.
+        // SAFETY: this test reserved the range, and uses the memory only here.
         unsafe {
             OS.map(addr, HUGE, PageMode::Small, None).unwrap();
             *(addr as *mut u8) = 1;
@@ -196,7 +198,7 @@ fn the_topology_has_every_cpu() {
 #[test]
 fn pages_are_found_where_they_are() {
     let addr = OS.reserve(HUGE, HUGE).unwrap();
-    // SAFETY: reserved above, and used only here.
+    // SAFETY: this test reserved the range, and uses the memory only here.
     unsafe {
         OS.map(addr, HUGE, PageMode::Small, None).unwrap();
         ((addr + 3 * PAGE) as *mut u8).write(1);
@@ -245,7 +247,7 @@ static EXITS: AtomicUsize = AtomicUsize::new(0);
 
 unsafe extern "C" fn on_exit(value: *mut c_void) {
     if EXITS.fetch_add(value as usize, SeqCst) % 1000 < 2 {
-        // Code that frees after this hook arms again: the hook must come back.
+        // Code that frees after this hook arms it again, so the hook must run again.
         // SAFETY: the hook takes any value.
         unsafe { thread_exit::arm(on_exit, value) }.unwrap();
     }
@@ -262,7 +264,8 @@ fn the_exit_hook_runs_and_arms_again() {
     for thread in threads {
         thread.join().unwrap();
     }
-    // Each ran the hook as often as it may: it found 0 in the last digits and armed again.
+    // Each thread ran the hook as often as the C library allows: the last call found 0 in the low
+    // digits and armed the hook again.
     let runs = EXITS.swap(0, SeqCst);
     assert!(runs.is_multiple_of(8000) && runs >= 16_000, "{runs}");
     std::thread::spawn(arm(1)).join().unwrap();
@@ -294,11 +297,11 @@ fn fork_runs_the_hooks() {
         let pid = unsafe { libc::fork() };
         if pid == 0 {
             let code = if counts() == [1, 0, 1] { 0 } else { 1 };
-            // SAFETY: ends the child at once.
+            // SAFETY: the call ends the child at once.
             unsafe { libc::_exit(code) };
         }
         let mut status = -1;
-        // SAFETY: waits for our child.
+        // SAFETY: the call waits for our child, and `status` is live and writable.
         assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
         assert_eq!(status, 0);
         assert_eq!(counts(), [1, 1, 0]);

@@ -1,5 +1,6 @@
-//! At the limit of mappings (vm.max_map_count) calls are refused, and no addresses are lost. A
-//! process of its own, as it uses up what the whole process may have.
+//! At the limit of mappings (vm.max_map_count) the kernel refuses calls, and no addresses are lost.
+//! The test is a process of its own, because it uses up the mappings that the whole process may
+//! have.
 #![allow(unsafe_code, missing_docs)] // The contract's functions are unsafe.
 
 #[path = "../../tests/hugepages/mod.rs"]
@@ -14,7 +15,8 @@ use theap_platform::{Error, HUGE, Os, PAGE, PageMode};
 
 const OS: Os = Os::LINUX;
 
-/// Pages of which every other one has other rights, until the kernel makes no more mappings.
+/// Pages of which every other one has other rights: they take mappings until the kernel makes no
+/// more.
 struct Filling {
     start: usize,
     pages: usize,
@@ -25,7 +27,8 @@ impl Filling {
 
     fn all() -> Self {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        // SAFETY: the kernel chooses the place; then pages of this mapping.
+        // SAFETY: the kernel chooses the place of the mapping, and the other calls change only its
+        // pages.
         unsafe {
             let start = mmap_anonymous(null_mut(), Self::MOST * PAGE, ProtFlags::READ, flags);
             let start = start.unwrap().expose_provenance();
@@ -41,11 +44,11 @@ impl Filling {
         }
     }
 
-    /// So many mappings may be made again.
+    /// Gives this many mappings back to the process.
     fn give_back(&mut self, count: usize) {
         let first = self.pages.saturating_sub(count);
         let at = with_exposed_provenance_mut(self.start + first * PAGE);
-        // SAFETY: pages of this mapping.
+        // SAFETY: the pages belong to this mapping.
         unsafe { mprotect(at, (self.pages - first) * PAGE, MprotectFlags::READ) }.unwrap();
         self.pages = first;
     }
@@ -61,7 +64,7 @@ fn at_the_limit_of_mappings_nothing_is_lost() {
         PageMode::Thp
     };
     let (from, to) = (addr + 8 * HUGE, addr + 12 * HUGE);
-    // SAFETY: all within the reservation, each range as the call before left it.
+    // SAFETY: each range lies within the reservation, in the state that the call before left.
     unsafe {
         OS.map(from, HUGE, PageMode::Small, None).unwrap();
         OS.map(to, HUGE, PageMode::Small, None).unwrap();
@@ -69,11 +72,12 @@ fn at_the_limit_of_mappings_nothing_is_lost() {
         text.fill(7);
         let mut filling = Filling::all();
         let (mut refused, mut stayed) = (0, 0);
-        // From the limit downwards: calls that need one mapping more, two, three, ...
+        // The test goes down from the limit, to calls that need one mapping more, two, three, and
+        // so on.
         for _ in 0..12 {
             match OS.map(addr + HUGE, HUGE, mode, None) {
                 Ok(()) => OS.unmap(addr + HUGE, HUGE, mode).unwrap_or_else(|error| {
-                    // Giving back needs mappings too.
+                    // Giving the range back needs mappings too.
                     assert_ne!(error, Error::Lost);
                     filling.give_back(4);
                     OS.unmap(addr + HUGE, HUGE, mode).unwrap();

@@ -124,7 +124,7 @@ fn every_c_function_in_every_page_mode() {
     }
 }
 
-/// A program with the header, linked with the flags of pkg-config.
+/// Compiles a program with the header, and links it with the flags of pkg-config.
 #[test]
 fn linked_by_pkg_config() {
     let flags = text(
@@ -191,7 +191,8 @@ fn replaced_operators() {
     }
 }
 
-/// A failing new in a library that brought the C++ runtime along, and in a process that has none.
+/// A failing new works in a library that brought the C++ runtime along, and in a process without
+/// one.
 #[test]
 fn operators_in_c_programs() {
     let plugin = compile("plugin.cpp", "plugin.so", &["-shared", "-fPIC"]);

@@ -1,5 +1,5 @@
-//! Control groups of this machine, for tests that let a process meet a limit of its group.
-#![allow(unsafe_code)] // unshare, mount, and what a child does before it is another program.
+//! Control groups of this machine: a test can run a process in a group with a limit.
+#![allow(unsafe_code)] // The file unshares, mounts, and acts in a child between fork and exec.
 
 use std::ffi::{CStr, CString};
 use std::fs;
@@ -7,16 +7,16 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A group of its own. Removed at the end.
+/// A control group of its own, which is removed when the value is dropped.
 pub struct Group {
     path: PathBuf,
 }
 
 #[allow(dead_code, reason = "no test uses all of it")]
 impl Group {
-    /// A new group of a controller with a limit: its file of version 1, its file of version 2, and
-    /// the value. `None`, and a line that says so, where there is no such controller or it may not
-    /// be used.
+    /// Makes a group of a controller with a limit. `limits` has the names of the limit's file in
+    /// version 1 and in version 2 of control groups, and `value` goes into it. Where there is no
+    /// such controller, or the test may not use it, the answer is `None` and a line says so.
     pub fn new(controller: &str, limits: [&str; 2], value: &str) -> Option<Self> {
         let made = mounted(controller)
             .or_else(|| mount(controller))
@@ -36,11 +36,11 @@ impl Group {
         limits.into_iter().any(set).then_some(group)
     }
 
-    /// The command's process is in the group from its start.
+    /// Puts the command's process into the group from its start.
     pub fn hold(&self, command: &mut Command) {
         let processes = self.path.join("cgroup.procs");
-        // SAFETY: opens, writes and closes a file, in a forked child; a short path is copied to the
-        // stack.
+        // SAFETY: the closure only opens, writes and closes a file, and copies a short path to the
+        // stack: it is async-signal-safe, as the forked child needs.
         unsafe { command.pre_exec(move || fs::write(&processes, "0")) };
     }
 
@@ -62,7 +62,7 @@ impl Drop for Group {
     }
 }
 
-/// Where a controller is mounted, in version 1 or 2.
+/// The directory where a controller is mounted, in version 1 or 2 of control groups.
 fn mounted(controller: &str) -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
     mounts.lines().find_map(|line| {
@@ -84,14 +84,15 @@ fn mounted(controller: &str) -> Option<PathBuf> {
     })
 }
 
-/// Mounts a controller that nobody has mounted, where only this thread and its children see it.
+/// Mounts a controller that nobody has mounted, in a namespace that only this thread and its
+/// children see.
 fn mount(controller: &str) -> Option<PathBuf> {
     let root = std::env::temp_dir().join(format!("theap-{controller}"));
     fs::create_dir_all(&root).ok()?;
     let options = CString::new(controller).unwrap();
     let at = CString::new(root.to_str().unwrap()).unwrap();
     let change = |from: &CStr, to: &CStr, kind: &CStr, flags, options: &CStr| {
-        // SAFETY: strings that live during the call; in a namespace of this thread's own.
+        // SAFETY: the strings live during the call, which acts in this thread's own namespace.
         let done = unsafe {
             libc::mount(
                 from.as_ptr(),
@@ -103,7 +104,7 @@ fn mount(controller: &str) -> Option<PathBuf> {
         };
         done == 0
     };
-    // SAFETY: no precondition; it concerns this thread alone.
+    // SAFETY: the call has no precondition; it concerns this thread alone.
     let done = unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0
         && change(c"none", c"/", c"", libc::MS_REC | libc::MS_PRIVATE, c"")
         && change(c"none", &at, c"cgroup", 0, &options);

@@ -1,8 +1,9 @@
-//! Scenarios: what a test does in a process of its own, because it sets limits, asks for the
-//! process's figures, or ends by a signal.
+//! Scenarios: a scenario is the part of a test that runs in a process of its own, because it sets
+//! limits, reads the process's figures, or ends by a signal.
 //!
-//! The test binary runs itself again with the one ignored test `scenario`, which asks [`role`] what
-//! to do. What a scenario writes to stderr is the parent's to compare; libtest writes to stdout.
+//! The test binary runs itself again with the one ignored test `scenario`, which asks [`role`] for
+//! the name of the scenario. The parent compares what the scenario writes to standard error;
+//! libtest writes to standard output.
 
 use std::env;
 use std::process::{Command, Output};
@@ -14,13 +15,13 @@ pub fn role() -> Option<String> {
     env::var(ROLE).ok()
 }
 
-/// Runs a scenario with no `THEAP_*` variables but these.
+/// Runs a scenario with these `THEAP_*` variables and no others.
 #[allow(dead_code, reason = "some tests prepare the command")]
 pub fn run(scenario: &str, variables: &[(&str, &str)]) -> Output {
     command(scenario, variables).output().unwrap()
 }
 
-/// The scenario that `run` runs.
+/// The command that `run` runs.
 pub fn command(scenario: &str, variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args([

@@ -1,8 +1,9 @@
-//! The machine's pools of hugetlb pages, for tests that need one in a certain state.
+//! The machine's pools of hugetlb pages, for tests that need a pool in a certain state.
 
 use std::fs::{self, File};
 
-/// A pool, which nobody else who takes it changes meanwhile. Put back as it was at the end.
+/// A pool that belongs to one test at a time. When the value is dropped, the pool gets its old size
+/// back.
 pub struct Pool {
     directory: &'static str,
     before: String,
@@ -11,12 +12,13 @@ pub struct Pool {
 
 #[allow(dead_code, reason = "no test uses all of it")]
 impl Pool {
-    /// The pool of 2 MiB pages. `None`, and a line that says so, if it may not be changed here.
+    /// Takes the pool of 2 MiB pages. If the test may not change it, the answer is `None` and a
+    /// line says so.
     pub fn take() -> Option<Self> {
         Self::at("/sys/kernel/mm/hugepages/hugepages-2048kB")
     }
 
-    /// The pool of 1 GiB pages.
+    /// Takes the pool of 1 GiB pages, like [`Pool::take`].
     pub fn take_1g() -> Option<Self> {
         Self::at("/sys/kernel/mm/hugepages/hugepages-1048576kB")
     }
@@ -42,8 +44,8 @@ impl Pool {
         })
     }
 
-    /// Makes the pool hold this many free pages. False, and a line that says so, if the kernel
-    /// finds no such number.
+    /// Makes the pool have this many free pages. If the kernel does not find as many, the answer is
+    /// false and a line says so.
     pub fn set(&self, pages: usize) -> bool {
         fs::write(self.file("nr_hugepages"), pages.to_string()).unwrap();
         let found = self.free();
@@ -56,13 +58,13 @@ impl Pool {
         found == pages
     }
 
-    /// Pages that nobody uses.
+    /// The number of pages that nobody uses.
     pub fn free(&self) -> usize {
         let free = fs::read_to_string(self.file("free_hugepages")).unwrap();
         free.trim().parse().unwrap()
     }
 
-    /// Whether so many become free; another process's heap may hold some for a moment.
+    /// Whether this many pages become free: another process's heap may hold some for a moment.
     pub fn returns_to(&self, pages: usize) -> bool {
         (0..100).any(|_| {
             let back = self.free() == pages;

@@ -1,12 +1,12 @@
-//! Models of the lock-free protocols, run by loom over the product's own source. Each runs two or
-//! three threads through every interleaving that the C11 memory model allows, without a bound on
-//! preemptions. What threads hand each other are loom's cells, so a missing happens-before is an
-//! error and not a matter of luck.
+//! Models of the lock-free protocols, which loom runs over the product's own source. Each model
+//! runs two or three threads through every interleaving that the C11 memory model allows, without a
+//! bound on preemptions. The data that threads hand to each other are loom's cells, so a missing
+//! happens-before is an error and not a matter of luck.
 //!
-//! A model that cannot fail shows nothing: `weakened` has accesses that are made weaker one at a
-//! time, each with the model that notices.
+//! A model that cannot fail shows nothing: `weakened` has a table of accesses, makes them weaker
+//! one at a time, and runs the model that must notice.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test --release --test loom`
+//! The command is `RUSTFLAGS="--cfg loom" cargo test --release --test loom`.
 #![cfg(loom)]
 #![allow(unsafe_code)] // Loom's cells: they check what the protocols promise, exclusive access.
 
@@ -21,12 +21,12 @@ use loom::thread::JoinHandle;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Runs a model and says how many interleavings it had.
+/// Runs a model and prints the number of its interleavings.
 fn explore(model: impl Fn() + Send + Sync + 'static) {
     let runs = Arc::new(AtomicU64::new(0));
     let count = runs.clone();
     let mut builder = loom::model::Builder::new();
-    // A look at the whole board is many accesses.
+    // Reading the whole board takes many accesses.
     builder.max_branches = 20_000;
     builder.check(move || {
         count.fetch_add(1, Ordering::Relaxed);

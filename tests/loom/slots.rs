@@ -1,4 +1,4 @@
-//! Slots of a SuperSlab, and the bitmaps by which they are found.
+//! Slots of a SuperSlab, and the bitmaps in which threads find SuperSlabs with free slots.
 
 use crate::{explore, join};
 use loom::cell::UnsafeCell;
@@ -9,7 +9,8 @@ use theap::pool::supers::avail::{Avail, Bitmap, LEVELS};
 use theap::pool::supers::slot_word::{SlotWord, Slots, Taken};
 use theap::sync::AtomicU64;
 
-/// A SuperSlab's slots: whoever has one writes it.
+/// A SuperSlab and its slots. A thread that has a slot writes to it, so loom reports two threads
+/// that have the same slot.
 struct Super {
     word: SlotWord,
     slots: [UnsafeCell<()>; 32],
@@ -130,8 +131,9 @@ pub fn one_room_is_never_forgotten() {
     releases_against_a_withdrawal::<1>();
 }
 
-/// A SuperSlab of the second word, which is found by the summary. With one releaser the taker has
-/// already found nothing.
+/// Threads release slots of a SuperSlab while another withdraws it from the bitmap. The SuperSlab's
+/// bit is in the second word, which the summary leads to. With one releaser the taker has found no
+/// slot before the model begins.
 fn releases_against_a_withdrawal<const RELEASERS: usize>() {
     const ONE: usize = 1;
     const SUPER: usize = 64;
@@ -142,7 +144,7 @@ fn releases_against_a_withdrawal<const RELEASERS: usize>() {
             bits: zeros(2 * LEVELS),
             summary: zeros(LEVELS),
         });
-        // A stale hint from earlier times.
+        // This bit is an old hint: the SuperSlab has no free slot any more.
         room.avail().levels[ONE].set(SUPER);
         let releasers: [_; RELEASERS] = core::array::from_fn(|slot| {
             let room = room.clone();

@@ -1,5 +1,5 @@
-//! Spans: remote frees against disowning, collection, release and reuse; the partial list; heaps
-//! that are used again.
+//! Spans: remote frees against disowning, collection, release and reuse; the partial list; and a
+//! new thread's use of an ended thread's heap.
 
 use crate::{explore, join};
 use loom::cell::UnsafeCell;
@@ -13,8 +13,8 @@ use theap::sync::{AtomicU64, Ordering};
 const ME: u64 = FIRST_HEAP;
 const OTHER: u64 = FIRST_HEAP + 1;
 
-/// One span with the pool's list. `free` is the owner's plain data: loom reports any two threads
-/// that meet there.
+/// One span and the pool's partial list. `free` is plain data of the owner: loom reports two
+/// threads that access it at the same time.
 struct World {
     shake: Handshake,
     remote: AtomicU64,
@@ -76,15 +76,15 @@ impl World {
         bits
     }
 
-    /// The blocks are the calling thread's.
+    /// Writes to these blocks, which the calling thread has.
     fn write(&self, bits: u64) {
         (0..2)
             .filter(|i| bits >> i & 1 == 1)
             .for_each(|i| self.blocks[i].with_mut(|_| ()));
     }
 
-    /// Does what `Heap::has_blocks` does with a full span: true if a block came home, else nobody
-    /// owns the span.
+    /// Does what `Heap::has_blocks` does with a full span: the answer is true if a block came home,
+    /// and false if nobody owns the span now.
     fn has_blocks(&self, me: u64) -> bool {
         loop {
             if self.collect() {
@@ -104,7 +104,7 @@ impl World {
         found
     }
 
-    /// Whoever holds the span at the end, it is not lost, and listed exactly if it is the pool's.
+    /// Asserts that the span is not lost, and that it is listed if and only if the pool owns it.
     fn check(&self) {
         let owner = self.shake.owner();
         assert!(
@@ -127,7 +127,7 @@ impl World {
     }
 }
 
-/// Another thread that frees the first block.
+/// Starts another thread that frees the first block.
 fn freer(world: &Arc<World>) -> JoinHandle<()> {
     let world = world.clone();
     thread::spawn(move || {
@@ -146,7 +146,7 @@ pub fn remote_frees_against_disowning() {
             })
         });
         if !world.has_blocks(ME) && world.take_from_pool(ME) {
-            // Another free may still be on its way to the span.
+            // The other free may not have reached the span yet.
             world.has_blocks(ME);
         }
         let _ = join(freers);
@@ -195,8 +195,8 @@ pub fn remote_free_against_release_and_reuse() {
         let freer = freer(&world);
         world.collect();
         if world.take_all() == 1 {
-            // The span's only block is home: release it, and use the slots for a span that is full
-            // at once. The freer may still be between its two steps.
+            // The span's only block is home. The thread releases the span and uses its slots at
+            // once for a new span, which is full. The freer may still be between its two steps.
             world.shake.release();
             assert_eq!(world.shake.owner(), FREE);
             world.shake.claim(ME);
@@ -259,9 +259,9 @@ pub fn partial_list_has_one_taker_for_each_span() {
     });
 }
 
-/// A heap that waits for a new thread: its memory goes with the lock on the ids (`pool/heaps.rs`),
-/// its spans with the owner word. The new thread has the old one's id, and with it what
-/// `last_owner` promises.
+/// The heap of an ended thread waits for a new thread, which gets the heap's memory by the lock on
+/// the ids (`pool/heaps.rs`) and its spans by the owner word. The new thread has the old thread's
+/// id, and with it the right that `last_owner` promises.
 #[test]
 pub fn a_recycled_heap_takes_its_spans_back() {
     explore(|| {
@@ -282,7 +282,8 @@ pub fn a_recycled_heap_takes_its_spans_back() {
                 }
             })
         };
-        // The thread ends: the span is full and nobody's, or what came home is given to the pool.
+        // The thread ends: its span is full and owned by nobody, or a block came home and the pool
+        // gets the span.
         if world.has_blocks(ME) {
             world.shake.give_to_pool();
             world.pool.lock().unwrap().push(SpanId(0), &*world);

@@ -7,7 +7,7 @@ use loom::thread;
 use theap::geometry::SpanId;
 use theap::pool::spans::stash::Stash;
 
-/// A stash, and what is known of its spans: that belongs to whoever has a span.
+/// A stash, and a cell for each of its spans, which belongs to the thread that has the span.
 struct Stashed {
     stash: Stash,
     metas: [UnsafeCell<()>; 2],

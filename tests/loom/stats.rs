@@ -1,4 +1,4 @@
-//! The figures that other threads, and other processes, read: the ring of events, and the board.
+//! The figures that other threads and other processes read: the ring of events, and the board.
 
 use crate::explore;
 use loom::cell::UnsafeCell;
@@ -10,8 +10,8 @@ use theap::stats::board::{Board, Header, HeapBoard, NodeBoard, Unreadable};
 use theap::stats::ring::{RECORDS, Ring};
 use theap::sync::Ordering;
 
-/// A reader while the ring is overwritten: what it gets is whole, in order, and with what it lost
-/// makes up all.
+/// A reader reads the ring while a writer overwrites it. Each record that it gets is whole, the
+/// records are in order, and the read and the lost ones together are all that were written.
 #[test]
 pub fn ring_overwritten_while_it_is_read() {
     const WRITTEN: u64 = RECORDS as u64 + 1;
@@ -45,7 +45,7 @@ pub fn ring_overwritten_while_it_is_read() {
     );
 }
 
-/// A board with a node and room for a heap, laid out as `Places` says.
+/// A board with one node and room for one heap, laid out as `Places` says.
 #[repr(C)]
 struct Page {
     header: Header,
@@ -57,11 +57,11 @@ struct Page {
 struct Aligned(HeapBoard);
 
 impl Page {
-    /// A page of zeros, in its place.
+    /// Makes a page of zeros.
     fn new() -> Box<Self> {
         let mut page = Box::<Self>::new_uninit();
         let at = page.as_mut_ptr();
-        // SAFETY: the three parts are all of it.
+        // SAFETY: the three parts are all of the page, and each is written here.
         unsafe {
             (&raw mut (*at).header).write(Header::new());
             (&raw mut (*at).node).write(NodeBoard::new());
@@ -73,14 +73,14 @@ impl Page {
 
 struct Shared {
     page: Box<Page>,
-    /// The heap's place, which is made accessible before the heap counts.
+    /// The place of the heap's figures, which becomes accessible before the board counts the heap.
     place: UnsafeCell<()>,
 }
 
 impl Shared {
     /// The figures that a reader gets; `None` before there is a board.
     fn look(&self) -> Option<Stats> {
-        // SAFETY: the page lives as long as the look and is nothing but atomics.
+        // SAFETY: the page lives longer than `board`, and is nothing but atomics.
         let board = unsafe { Board::at((&raw const *self.page).cast(), size_of::<Page>()) };
         let stats = match board {
             Err(Unreadable::NotABoard) => return None,
@@ -94,11 +94,10 @@ impl Shared {
     }
 }
 
-/// Words of the stack of a thread that looks: [`Stats`] are large, and a panic has to find room
-/// too.
+/// Words of the stack of a reading thread: [`Stats`] are large, and a panic needs room too.
 const STACK: usize = 1 << 16;
 
-/// A reader while the board is opened, a heap is made, and its thread and another one count.
+/// A reader reads the board while the writer opens it, makes a heap, and counts.
 #[test]
 pub fn board_read_while_it_is_written() {
     explore(|| {

@@ -1,5 +1,5 @@
-//! The threads that may map a SuperSlab, and how a SuperSlab that the warmer has prepared gets into
-//! the hands of threads that look for slots.
+//! The threads that may map a SuperSlab, and the way of a SuperSlab that the warmer has prepared to
+//! the threads that look for slots.
 
 use crate::explore;
 use loom::cell::UnsafeCell;
@@ -11,9 +11,9 @@ use theap::pool::supers::avail::{Avail, Bitmap, LEVELS, level_for};
 use theap::pool::supers::slot_word::{SlotWord, Slots};
 use theap::sync::{AtomicU8, AtomicU64, Ordering};
 
-/// SuperSlabs of a part.
+/// The SuperSlabs of a node.
 const SUPERS: usize = 2;
-/// Any page mode.
+/// The number of a page mode, whichever it is.
 const MODE: u8 = 3;
 
 fn claims(supers: usize) -> Arc<Claims<'static>> {
@@ -21,8 +21,8 @@ fn claims(supers: usize) -> Arc<Claims<'static>> {
     Arc::new(Claims::new(bytes))
 }
 
-/// Two who map meet: nobody gets what the other has, and the holes are counted right, also where a
-/// step is given up while the other passes by.
+/// Two threads claim SuperSlabs at the same time: no SuperSlab is claimed twice, and the count of
+/// holes is right, also when one thread gives its step up while the other goes on.
 #[test]
 pub fn claims_of_superslabs() {
     for claimed_first in [1, 2] {
@@ -32,7 +32,7 @@ pub fn claims_of_superslabs() {
                 let claims = claims.clone();
                 thread::spawn(move || {
                     if let Some((first, len)) = claims.claim_ahead(claimed_first) {
-                        // The system refuses.
+                        // The system refuses to map the step.
                         claims.give_up(first, len);
                     }
                 })
@@ -64,16 +64,16 @@ pub fn one_hole_has_one_taker() {
     });
 }
 
-/// A node: its claims, its SuperSlabs, and how they are found. `memory` is whether the pages are
-/// there, which only changes in the hands of who has the whole SuperSlab; whoever has a slot reads
-/// it.
+/// A node: its claims, its SuperSlabs, and the bitmaps in which threads find them. `memory` says
+/// whether a SuperSlab has its pages. A thread changes it only while it has the whole SuperSlab,
+/// and a thread that has a slot reads it.
 struct Node {
     claims: Arc<Claims<'static>>,
     words: [SlotWord; SUPERS],
     memory: [UnsafeCell<bool>; SUPERS],
     bits: Vec<AtomicU64>,
-    /// The error that a thread found. `check` panics with it when all threads have ended: loom
-    /// aborts otherwise.
+    /// The error that a thread found. `check` panics with it when all threads have ended, because
+    /// loom aborts if a thread panics earlier.
     wrong: std::sync::Mutex<Option<&'static str>>,
 }
 
@@ -161,7 +161,7 @@ impl Node {
         })
     }
 
-    /// Nothing is in two states, and nothing is lost.
+    /// Asserts that each SuperSlab is in one state, and that none is lost.
     fn check(&self, in_use: u32) {
         assert_eq!(*self.wrong.lock().unwrap(), None);
         let mapped = |i| self.claims.byte(i).load(Ordering::Relaxed) == MODE | POPULATED;
@@ -178,8 +178,8 @@ impl Node {
     }
 }
 
-/// The warmer prepares a SuperSlab while a thread needs slots, led there by a hint from earlier
-/// times: it gets a prepared one or none, and the stock is found.
+/// The warmer prepares a SuperSlab while an old hint leads a thread to it that needs a slot. The
+/// thread gets a slot of the prepared SuperSlab or none, and later the stock is found.
 #[test]
 pub fn stock_is_taken_once_it_is_prepared() {
     explore(|| {
@@ -196,8 +196,8 @@ pub fn stock_is_taken_once_it_is_prepared() {
     });
 }
 
-/// The warmer gives back what is in stock, below a SuperSlab in use, while a thread takes it, or
-/// maps the hole anew.
+/// The warmer gives back the SuperSlab in stock, which lies below one in use, while a thread takes
+/// a slot of it, or maps the hole anew.
 #[test]
 pub fn stock_is_given_back_or_taken() {
     explore(|| {
@@ -215,8 +215,8 @@ pub fn stock_is_given_back_or_taken() {
     });
 }
 
-/// A slot comes back while the warmer looks for something to give back, and another thread needs
-/// one.
+/// A thread releases a slot while the warmer looks for memory to give back. Then another thread
+/// needs a slot.
 #[test]
 pub fn stock_comes_back_and_goes() {
     explore(|| {
@@ -238,8 +238,8 @@ pub fn stock_comes_back_and_goes() {
     });
 }
 
-/// `warm_up` has touched a SuperSlab and says so while another thread unmaps it: a mark never
-/// brings a byte back.
+/// `warm_up` has touched a SuperSlab and marks it while another thread unmaps it: the mark must not
+/// bring the byte back.
 #[test]
 pub fn a_mark_raises_nothing() {
     explore(|| {

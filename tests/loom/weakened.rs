@@ -1,10 +1,12 @@
-//! One access after another made weaker than the source has it, and the model that notices.
+//! Makes one access after another weaker than it is in the source, and runs the model that must
+//! notice.
 
 use crate::{slots::*, spans::*, stash::*, stats::*, stock::*};
 use theap::sync::{Weakening, weaken};
 
-/// An access: its file, the function, and the first line after that with this text; what is done to
-/// it; the model that must fail then.
+/// An access: its file, the function, and a text in its line, which is the first line of the
+/// function with this text. Then the way in which it is made weaker, and the model that must fail
+/// then.
 type Weakened = (&'static str, &'static str, &'static str, Weakening, fn());
 
 const OWNERSHIP: &str = "src/pool/metadata/ownership.rs";
@@ -77,7 +79,7 @@ fn weakened_accesses_are_caught() {
     assert!(missed.is_empty(), "no model notices {missed:#?}");
 }
 
-/// A thread of its own, since what is weakened is so until it ends.
+/// Starts a thread of its own, because the access stays weaker until the thread ends.
 fn thread_that(run: impl FnOnce() + Send + 'static) -> std::thread::JoinHandle<()> {
     std::thread::Builder::new()
         .name("weakened".to_owned())

@@ -1,5 +1,5 @@
-//! The work of the processes that the tests start. Each ends by a panic if memory is not where it
-//! should be.
+//! The work of the processes that the tests start. A case panics if memory is not where it should
+//! be.
 
 use super::kernel::{Replug, cpus, list, nodes, nodes_of, pin, plug, pluggable, without_memory};
 use std::sync::mpsc::channel;
@@ -8,16 +8,16 @@ use theap::raw;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
-/// Slow paths after which a moved thread has been followed, with a margin.
+/// The number of slow paths after which theap has followed a thread that moved, with a margin.
 const FOLLOWED: usize = 64;
 
 struct Block(*mut u8, usize);
 
-// SAFETY: a block of memory, owned by whoever has this.
+// SAFETY: the value is the only owner of its block, and any thread may use and free a block.
 unsafe impl Send for Block {}
 
 impl Block {
-    /// A block, every page of it touched.
+    /// Allocates a block and writes to every page of it.
     fn new(size: usize) -> Self {
         let start = raw::alloc(size);
         assert!(!start.is_null(), "{size} bytes");
@@ -31,12 +31,12 @@ impl Block {
     }
 
     fn free(self) {
-        // SAFETY: live, and not used any more.
+        // SAFETY: the block is live, and this was its last use.
         unsafe { raw::free(self.0) };
     }
 }
 
-/// Blocks of all kinds, some MiB together.
+/// Blocks of all kinds, which have some MiB together.
 fn some_blocks() -> Vec<Block> {
     let sizes = [(100, 2000), (10 * KIB, 100), (300 * KIB, 10), (5 * MIB, 1)];
     sizes
@@ -56,7 +56,7 @@ fn assert_on(blocks: &[Block], node: usize) {
     }
 }
 
-/// theap's own account: node, and bytes bound, resident, strayed.
+/// theap's own account: each node with the bytes that are bound to it, resident, and strayed.
 fn placement() -> Vec<(usize, u64, u64, u64)> {
     let placement = theap::placement().unwrap();
     let row = |row: &theap::NodePlacement| (row.node.into(), row.bound, row.resident, row.strayed);
@@ -100,11 +100,11 @@ pub fn interleave() {
     let homes = nodes();
     let cpu = cpus(homes[0])[0];
     let (run, blocks) = on_cpu(cpu, || (Block::new(24 * MIB), some_blocks()));
-    // 24 MiB at the start of a SuperSlab: each 2 MiB on the next node.
+    // The run begins with a SuperSlab, and each 2 MiB of it lie on the next node.
     assert_eq!(run.0 as usize % (2 * MIB), 0);
     let mut before = None;
     for at in (0..run.1).step_by(2 * MIB) {
-        // SAFETY: within the run.
+        // SAFETY: the address lies within the run.
         let on = nodes_of(unsafe { run.0.add(at) }, 2 * MIB);
         assert!(
             on.iter().all(|node| *node == on[0]) && before != Some(on[0]),
@@ -124,8 +124,8 @@ pub fn interleave() {
         bound.clone().max().unwrap() - bound.min().unwrap() <= 2 * MIB as u64,
         "{rows:?}"
     );
-    // Small blocks of one thread lie on all nodes after a while; whoever frees them keeps them at
-    // hand.
+    // The small blocks of one thread lie on all nodes after a while. A thread that frees them,
+    // wherever it runs, caches them.
     let mut seen: Vec<_> = blocks.iter().flat_map(Block::lies_on).collect();
     seen.sort_unstable();
     seen.dedup();
@@ -137,7 +137,8 @@ pub fn interleave() {
 }
 
 pub fn off() {
-    // The kernel's own rule: the node of whoever touches first. One part serves everybody.
+    // The kernel's own rule holds: memory comes from the node of the thread that touches it first.
+    // One part of the heap serves all threads.
     let homes = nodes();
     let all: Vec<Vec<_>> = homes
         .iter()
@@ -180,13 +181,15 @@ pub fn moves() {
         let before = some_blocks();
         assert_on(&before, here);
         pin(second);
-        // Whatever it takes while it is being noticed; every one is a slow path.
+        // theap notices the move during these allocations, each of which is a slow path, and they
+        // may come from either node.
         let passing: Vec<_> = (0..FOLLOWED).map(|_| Block::new(300 * KIB)).collect();
         let after = some_blocks();
         assert_on(&after, there);
         assert_on(&before, here);
         assert_eq!(theap::stats().totals.node_moves, 1);
-        // Freed from here, they go home, and serve a thread that is there.
+        // This thread frees these blocks from the other node: they go home, and serve a thread that
+        // runs there.
         before.into_iter().chain(passing).for_each(Block::free);
         theap::collect();
         let mapped_before = mapped(here);
@@ -197,7 +200,7 @@ pub fn moves() {
             mapped_before,
             "what went home serves its node"
         );
-        // None of it stayed with this thread.
+        // This thread has kept none of them.
         assert_on(&some_blocks(), there);
         send.send((again, after)).unwrap();
     };
@@ -248,7 +251,8 @@ pub fn homeless() {
     );
 }
 
-/// The node that `ONLY_NODE` names is the only one that may be used.
+/// Asserts that all memory is on the node that `ONLY_NODE` names, which is the only one that the
+/// process may use.
 pub fn only_one_node() {
     let only: usize = env::var("ONLY_NODE").unwrap().parse().unwrap();
     for node in nodes() {
@@ -265,8 +269,8 @@ pub fn only_one_node() {
 
 pub fn replugged() {
     let (node, cpu) = pluggable();
-    // Spans of this node wait in the CPU's stash: they ran full, and one block of each came back
-    // from elsewhere.
+    // Spans of this node wait in the CPU's stash: they were full, and then another thread freed one
+    // block of each.
     let blocks = on_cpu(cpu, || {
         (0..640).map(|_| Block::new(KIB)).collect::<Vec<_>>()
     });
@@ -277,7 +281,7 @@ pub fn replugged() {
     on_cpu(cpu, move || {
         half.into_iter().for_each(|(_, block)| block.free())
     });
-    // A thread that is pinned to the CPU outlives it.
+    // A thread that is pinned to the CPU lives on while the CPU is offline.
     let (go, gone) = channel();
     let (ready, running) = channel();
     let survivor = thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! The kernel's nodes, CPUs and pages: asked for, and changed.
+//! The nodes, CPUs and pages of the kernel: functions that ask for them and that change them.
 
 use std::path::PathBuf;
 use std::{fs, io, mem, ptr};
@@ -17,7 +17,7 @@ pub fn list(path: &str) -> Vec<usize> {
         .collect()
 }
 
-/// Nodes with memory.
+/// The nodes that have memory.
 pub fn nodes() -> Vec<usize> {
     list("/sys/devices/system/node/has_memory")
 }
@@ -38,12 +38,13 @@ pub fn pin(cpu: usize) {
     }
 }
 
-/// The node of each touched page of a range, by the kernel.
+/// The nodes of the touched pages of a range, as the kernel tells them.
 pub fn nodes_of(start: *const u8, len: usize) -> Vec<usize> {
     let first = start as usize & !(PAGE - 1);
     let pages: Vec<usize> = (first..start as usize + len).step_by(PAGE).collect();
     let mut status = vec![-1i32; pages.len()];
-    // SAFETY: nothing is moved without a list of targets; the status has room for every page.
+    // SAFETY: without a list of targets the kernel moves nothing, and `status` has room for every
+    // page.
     let asked = unsafe {
         libc::syscall(
             libc::SYS_move_pages,
@@ -62,7 +63,7 @@ pub fn nodes_of(start: *const u8, len: usize) -> Vec<usize> {
         .collect()
 }
 
-/// Pages of a node's hugetlb pool, as before when dropped.
+/// Pages of a node's hugetlb pool. When the value is dropped, the pool gets its old size back.
 pub struct Pool(PathBuf, String);
 
 impl Pool {
@@ -93,7 +94,8 @@ pub fn without_memory() -> Vec<usize> {
         .collect()
 }
 
-/// A control group whose processes may use the memory of one node. Removed when dropped.
+/// A control group whose processes may use the memory of one node. It is removed when the value is
+/// dropped.
 pub struct CpuSet(pub PathBuf);
 
 impl CpuSet {
@@ -113,13 +115,13 @@ impl Drop for CpuSet {
     }
 }
 
-/// Takes a CPU offline, or online again.
+/// Takes a CPU offline, or brings it online again.
 pub fn plug(cpu: usize, on: bool) {
     let file = format!("/sys/devices/system/cpu/cpu{cpu}/online");
     fs::write(file, if on { "1" } else { "0" }).unwrap();
 }
 
-/// Plugs a CPU in again, whatever happens.
+/// Brings a CPU online again when the value is dropped, also after a panic.
 pub struct Replug(pub usize);
 
 impl Drop for Replug {

@@ -1,10 +1,10 @@
-//! Several NUMA nodes of a real kernel: where memory lies is asked of the kernel, page by page, and
-//! compared with what theap says. Each case is a process of its own, as options and nodes are read
-//! once.
+//! Several NUMA nodes of a real kernel. The tests ask the kernel, page by page, where memory lies,
+//! and compare that with theap's own account. Each case is a process of its own, because a process
+//! reads options and nodes once.
 //!
-//! `tests/numa-vm.sh` boots a machine for this: two nodes with memory and one without, CPU numbers
-//! with gaps, a CPU to unplug. Elsewhere tests that find no second node, or that would change the
-//! machine, say that they are skipped.
+//! `tests/numa-vm.sh` boots a machine for these tests: two nodes with memory and one without, CPU
+//! numbers with gaps, a CPU to unplug. On another machine a test that finds no second node, or that
+//! would change the machine, says that it is skipped.
 #![allow(unsafe_code)] // Calls the allocator directly, and the kernel.
 
 mod cases;
@@ -16,12 +16,12 @@ use kernel::{CpuSet, Pool, Replug, cpus, nodes, plug, pluggable, without_memory}
 use std::os::unix::process::CommandExt;
 use std::{env, fs, io};
 
-/// Whether these tests have a machine of their own, in which nothing may be skipped.
+/// Whether these tests have a machine of their own, on which they may not skip anything.
 fn own_machine() -> bool {
     env::var_os("NUMA_VM").is_some()
 }
 
-/// Says that a test is skipped unless there are nodes to tell apart.
+/// Whether fewer than two nodes have memory and CPUs; if so, says that the test is skipped.
 fn one_node() -> bool {
     let homes = nodes().into_iter().filter(|&node| !cpus(node).is_empty());
     let one = homes.count() < 2;
@@ -32,8 +32,8 @@ fn one_node() -> bool {
     one
 }
 
-/// Says that a test is skipped unless it may change the machine: hugetlb pools, CPUs, control
-/// groups.
+/// Whether the test may not change the machine (hugetlb pools, CPUs, control groups); if so, says
+/// that the test is skipped.
 fn not_our_own() -> bool {
     if !own_machine() {
         eprintln!("skipped: changes the machine; tests/numa-vm.sh boots one for it");
@@ -41,19 +41,19 @@ fn not_our_own() -> bool {
     !own_machine()
 }
 
-/// Runs a case in a process of its own, and its assertions with it.
+/// Runs a case in a process of its own, which must succeed.
 fn case(name: &str, variables: &[(&str, &str)]) {
     prepared_case(name, variables, || Ok(()));
 }
 
-/// As `case`, with something done in the process before the program starts.
+/// Runs a case like `case`; `prepare` runs in the new process before the program starts.
 fn prepared_case(
     name: &str,
     variables: &[(&str, &str)],
     prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
 ) {
     let mut command = child::command(name, variables);
-    // SAFETY: what is prepared are system calls alone.
+    // SAFETY: the callers' closures only make system calls, so they are async-signal-safe.
     let output = unsafe { command.pre_exec(prepare) }.output().unwrap();
     let said = child::text(&output.stdout) + &child::text(&output.stderr);
     assert!(output.status.success(), "{name} {variables:?}\n{said}");
@@ -208,7 +208,7 @@ fn cpus_come_and_go() {
     );
 }
 
-/// Not a test: what the processes that the tests start do.
+/// The work of the processes that the tests start. It is no test of its own.
 #[test]
 #[ignore = "run by the other tests"]
 fn scenario() {

@@ -1,4 +1,4 @@
-//! Operations from bytes: what a fuzzer changes. Any bytes are a sequence.
+//! Decodes bytes, which a fuzzer changes, to operations. Any bytes are a sequence of operations.
 
 use super::{Freeing, Op};
 use std::alloc::Layout;
@@ -6,9 +6,9 @@ use theap::Front;
 
 const KIB: usize = 1 << 10;
 
-/// The sequence that the bytes stand for. An operation is a byte (its low two bits are the thread,
-/// the others the kind) and up to four bytes of what it needs; half an operation at the end is left
-/// out.
+/// The sequence that the bytes stand for. An operation begins with a byte: the low two bits choose
+/// the thread, the others the kind. Up to four bytes with the numbers of the operation follow. An
+/// operation that the end of the bytes cuts off is left out.
 pub fn decode(bytes: &[u8]) -> impl Iterator<Item = (usize, Op)> {
     let mut rest = bytes.iter().copied();
     core::iter::from_fn(move || {
@@ -45,8 +45,8 @@ fn op(kind: u8, rest: &mut impl Iterator<Item = u8>) -> Option<Op> {
     })
 }
 
-/// Half of all sizes are tiny; the others go up to 32 MiB, with the edges of classes, slots and
-/// SuperSlabs.
+/// The size that a number stands for. Half of all numbers are tiny sizes; the others go up to 32
+/// MiB and include the edges of classes, slots and SuperSlabs.
 fn size(code: usize) -> usize {
     let low = code & 0x1FFF;
     match code >> 13 {
@@ -60,7 +60,7 @@ fn size(code: usize) -> usize {
 
 fn layout(code: usize, align: usize) -> Layout {
     let size = size(code);
-    // An empty block is the C functions' business, which know no alignment.
+    // Only the C functions give out empty blocks, and they take no alignment.
     let align = if size == 0 { 1 } else { 1 << (align % 23) };
     Layout::from_size_align(size, align).unwrap()
 }

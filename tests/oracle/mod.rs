@@ -1,14 +1,14 @@
-//! Sequences of operations on the process's heap against an oracle that knows every live block: for
-//! the property tests, the fuzz targets, and the replay of their corpus.
+//! Sequences of operations on the process's heap against an oracle that knows every live block. The
+//! property tests, the fuzz targets and the replay of their corpus use it.
 //!
-//! The oracle keeps blocks in an ordered map by address. Whatever is done, by whichever thread,
-//! live blocks are disjoint up to their usable size, aligned, the heap's own, and keep their
-//! contents, also across reallocation; zeroed ones are zero. Null is an answer only while the heap
-//! is sealed or starved. In debug builds the heap is asked after each step whether it is valid; at
-//! the end every block is freed and no slot may be in use.
+//! The oracle keeps blocks in an ordered map by address. After every operation, in whichever
+//! thread, live blocks are disjoint up to their usable size, aligned, and the heap's own. They keep
+//! their contents, also across reallocation, and zeroed blocks are zero. The heap may answer null
+//! only while it is sealed or starved. In debug builds the oracle asks the heap after each step
+//! whether it is valid. At the end every block is freed and no slot may be in use.
 //!
-//! Each operation names one of [`HANDS`] threads and is waited for, so a sequence is the same each
-//! time.
+//! Each operation names one of [`HANDS`] threads, and the oracle waits for it, so a sequence runs
+//! the same way each time.
 #![allow(unsafe_code)] // Calls the allocator directly, and setrlimit.
 
 use std::alloc::{GlobalAlloc, Layout};
@@ -22,23 +22,25 @@ mod decode;
 pub use decode::decode;
 
 pub static HEAP: Theap = Theap::with(Config::new().messages(false));
-/// Blocks live at once, in bytes: bounds the memory of a run, not what it finds.
+/// The most bytes that are live at once. This limits the memory of a run, not the faults that it
+/// can find.
 const LIVE: usize = 256 << 20;
-/// Threads: the caller and others, which come to be when they are named and end with [`Op::Exit`].
+/// The number of threads: the caller and others, which start when an operation names them and end
+/// with [`Op::Exit`].
 pub const HANDS: usize = 3;
 
 /// The call that frees a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freeing {
-    /// By `dealloc`, with its layout.
+    /// `dealloc` with the block's layout.
     Layout,
-    /// As C does.
+    /// The C function `free`.
     Pointer,
-    /// As C++ does, with the size, where the alignment allows it.
+    /// C++'s `delete` with the size, where the alignment allows it.
     Sized,
 }
 
-/// An operation; `which` is one of the live blocks, modulo their number.
+/// An operation. `which` chooses a live block by its place, modulo the number of live blocks.
 #[derive(Clone, Debug)]
 pub enum Op {
     Alloc {
@@ -56,20 +58,20 @@ pub enum Op {
     },
     Collect,
     Purge,
-    /// From now on, or no longer, without system calls.
+    /// The heap is sealed or unsealed.
     Seal(bool),
-    /// From now on, or no longer, the system gives no memory to the heap.
+    /// From now on the system gives the heap no memory, or it gives memory again.
     Starve(bool),
-    /// The thread ends; with the caller nothing happens.
+    /// The thread ends. For the caller's thread this does nothing.
     Exit,
-    /// From now on this front serves.
+    /// Makes this the front that serves.
     Front(Front),
 }
 
-/// An order to another thread, which answers when it has done it.
+/// An order to another thread, which answers when it has carried the order out.
 type Task = Box<dyn FnOnce() + Send>;
 
-/// A thread that does what it is told.
+/// A thread that carries out orders.
 struct Hand {
     tasks: Sender<Task>,
     done: Receiver<()>,
@@ -99,7 +101,7 @@ impl Hand {
     }
 }
 
-/// A live block and the seed of what was written to it.
+/// A live block, and the seed of the bytes that were written to it.
 #[derive(Clone, Copy, Debug)]
 struct Block {
     address: usize,
@@ -107,8 +109,8 @@ struct Block {
     seed: u64,
 }
 
-/// Where contents are written and compared: everywhere below 4 KiB, else in 1024 places and the
-/// last byte.
+/// The places where contents are written and compared: all bytes below 4 KiB, else 1024 places and
+/// the last byte.
 fn probes(size: usize) -> impl Iterator<Item = usize> {
     let step = if size < 4096 { 1 } else { size / 1024 };
     (0..size).step_by(step).chain(size.checked_sub(1))
@@ -121,7 +123,7 @@ fn pattern(seed: u64, at: usize) -> u8 {
 impl Block {
     fn fill(&self) {
         for at in probes(self.layout.size()) {
-            // SAFETY: within a live block.
+            // SAFETY: the byte lies within a live block.
             unsafe {
                 (self.address as *mut u8)
                     .add(at)
@@ -133,7 +135,7 @@ impl Block {
     /// Compares the first `len` bytes.
     fn check(&self, len: usize) {
         for at in probes(self.layout.size()).filter(|&at| at < len) {
-            // SAFETY: within a live block.
+            // SAFETY: the byte lies within a live block.
             let found = unsafe { (self.address as *const u8).add(at).read() };
             assert_eq!(found, pattern(self.seed, at), "byte {at} of {self:?}");
         }
@@ -142,7 +144,7 @@ impl Block {
     fn free(&self, how: Freeing) {
         self.check(self.layout.size());
         let block = self.address as *mut u8;
-        // SAFETY: a live block of this layout, forgotten by the oracle.
+        // SAFETY: the block is live and has this layout, and the oracle has forgotten it.
         unsafe {
             match how {
                 Freeing::Pointer => theap::raw::free(block),
@@ -156,7 +158,7 @@ impl Block {
     }
 }
 
-/// All live blocks: the address and the end of what is usable.
+/// The live blocks by address, each with the end of its usable bytes, and the state of the run.
 #[derive(Default)]
 pub struct Oracle {
     live: BTreeMap<usize, (usize, Block)>,
@@ -167,10 +169,10 @@ pub struct Oracle {
     starved: bool,
 }
 
-/// Runs a sequence from an empty heap to an empty heap: each operation with the thread that does
-/// it.
+/// Runs a sequence, which begins and ends with an empty heap. Each operation runs in the thread
+/// that it names.
 pub fn run(ops: impl IntoIterator<Item = (usize, Op)>) {
-    // Sequences act on the process's one heap.
+    // Sequences take turns, because they act on the process's one heap.
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut oracle = Oracle::default();
@@ -220,7 +222,7 @@ impl Oracle {
         }
     }
 
-    /// Asks a thread; its answer.
+    /// Has a thread carry out `what`, and returns the answer.
     fn ask<T: Send + 'static>(
         &mut self,
         hand: usize,
@@ -246,7 +248,7 @@ impl Oracle {
 
     fn is_valid(&self, after: &Op) {
         #[cfg(debug_assertions)]
-        // SAFETY: the sequences take turns, and the other threads of this one wait.
+        // SAFETY: sequences take turns, and the other threads of this one wait.
         if let Err(wrong) = unsafe { theap::is_valid() } {
             panic!("{wrong} after {after:?}");
         }
@@ -258,7 +260,7 @@ impl Oracle {
         self.live.values().nth(index).map(|&(_, block)| block)
     }
 
-    /// Whether an allocation succeeded; it may fail only where the heap gets nothing from the
+    /// Whether an allocation succeeded. It may fail only while the heap gets nothing from the
     /// system.
     fn got(&self, address: usize, what: impl std::fmt::Debug) -> bool {
         assert!(
@@ -273,14 +275,14 @@ impl Oracle {
             (0, _) => theap::raw::alloc(0) as usize,
             // SAFETY: the layout has a size.
             (_, true) => unsafe { HEAP.alloc_zeroed(layout) as usize },
-            // SAFETY: as above.
+            // SAFETY: the layout has a size.
             (_, false) => unsafe { HEAP.alloc(layout) as usize },
         });
         if !self.got(address, layout) {
             return;
         }
         if zeroed {
-            // SAFETY: a live block of this size.
+            // SAFETY: the block is live and has this size.
             let bytes = unsafe { slice::from_raw_parts(address as *const u8, layout.size()) };
             let clean = bytes
                 .chunks(4096)
@@ -293,8 +295,8 @@ impl Oracle {
     fn realloc(&mut self, hand: usize, block: Block, size: usize, as_c: bool) {
         self.forget(block);
         let layout = Layout::from_size_align(size, block.layout.align()).unwrap();
-        // SAFETY: a live block of this layout; the new size is not zero, nor is the old one for the
-        // trait.
+        // SAFETY: the block is live and has this layout. The new size is not 0, and the old one is
+        // not 0 where the trait's function gets it.
         let moved = self.ask(hand, move || unsafe {
             let old = block.address as *mut u8;
             if layout.align() <= 16 && (as_c || block.layout.size() == 0) {
@@ -314,7 +316,7 @@ impl Oracle {
         self.adopt(moved, layout);
     }
 
-    /// Notes a new block, after comparing it with its neighbours, and fills it.
+    /// Compares a new block with its neighbours, notes it, and fills it.
     fn adopt(&mut self, address: usize, layout: Layout) {
         self.seed += 1;
         let block = Block {
@@ -350,7 +352,7 @@ impl Oracle {
         self.live.remove(&block.address);
     }
 
-    /// Frees everything, ends the threads, and finds that no slot is in use.
+    /// Frees everything, ends the threads, and asserts that no slot is in use.
     fn end(mut self) {
         theap::unseal();
         theap::set_front(Front::Theap);
@@ -369,8 +371,8 @@ impl Oracle {
     }
 }
 
-/// RLIMIT_DATA of the process at 0, while it lives: the kernel makes no memory writable. What the C
-/// library has for the test's own needs it has.
+/// Sets RLIMIT_DATA of the process to 0 while the value lives: the kernel then makes no more memory
+/// writable. The test itself gets along with the memory that the C library has already.
 struct Limit(libc::rlimit);
 
 impl Limit {
@@ -379,7 +381,7 @@ impl Limit {
             rlim_cur: 0,
             rlim_max: 0,
         };
-        // SAFETY: the structures are valid.
+        // SAFETY: the calls read and write structures that are live.
         unsafe {
             assert_eq!(libc::getrlimit(libc::RLIMIT_DATA, &mut before), 0);
             let none = libc::rlimit {
@@ -394,7 +396,7 @@ impl Limit {
 
 impl Drop for Limit {
     fn drop(&mut self) {
-        // SAFETY: as above.
+        // SAFETY: the call only reads a structure that is live.
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_DATA, &self.0) }, 0);
     }
 }

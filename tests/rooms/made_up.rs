@@ -1,14 +1,14 @@
-//! The checks on crates that are made up: what is wrong is reported by its files, and what is right
-//! is not.
+//! Tests of the checks on crates that are made up: a check names the files of a fault, and finds
+//! none in a crate that keeps the rules.
 
 use super::{Crate, circles, upward};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Floors of the crates here.
+/// The floors of the crates in this file.
 const FLOORS: &[&[&str]] = &[&["base"], &["pool"], &["front"], &["lib"]];
 
-/// A crate of these files, in a directory of this name.
+/// Writes a crate of these files into a directory of this name.
 fn made(name: &str, files: &[(&str, &str)]) -> PathBuf {
     let root = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join("layers")
@@ -22,7 +22,7 @@ fn made(name: &str, files: &[(&str, &str)]) -> PathBuf {
     root
 }
 
-/// All that both checks say of a crate.
+/// The messages of both checks about a crate.
 fn problems(name: &str, files: &[(&str, &str)]) -> Vec<String> {
     let root = made(name, files);
     let whole = Crate::read(&root, &root.join("lib.rs"));
@@ -32,7 +32,7 @@ fn problems(name: &str, files: &[(&str, &str)]) -> Vec<String> {
     found
 }
 
-/// Asserts that there is one problem, and that it names all these.
+/// Asserts that there is one problem, and that its message has all these words.
 fn one_problem(name: &str, files: &[(&str, &str)], words: &[&str]) {
     let found = problems(name, files);
     assert_eq!(found.len(), 1, "{found:?}");
@@ -74,7 +74,7 @@ fn an_import_upwards_is_reported() {
         "fn f() { assert!(crate::front::g()); }",
         "macro_rules! m { () => { $crate::front::g() } }",
         "cfg_if! { if #[cfg(miri)] { use crate::front::*; } else { } }",
-        // By the name that the root exports.
+        // The root exports this name.
         "use crate::Front;",
         "type T = <crate::front::Front as Clone>::Owned;",
     ];
@@ -92,7 +92,7 @@ fn an_import_upwards_is_reported() {
 
 #[test]
 fn a_circle_is_reported() {
-    // No floor forbids it: both rooms stand on one.
+    // Both rooms stand on one floor, so no floor forbids the imports.
     let root = made(
         "circle",
         &[
@@ -138,7 +138,7 @@ fn a_directory_within_a_room_is_a_room() {
     );
 }
 
-/// `pool` and `base` name each other only by way of names that `pool` hands on.
+/// `pool` and `base` name each other only through names that `pool` re-exports.
 #[test]
 fn a_reexport_is_followed_to_the_definition() {
     let handed_on = (
@@ -153,8 +153,8 @@ fn a_reexport_is_followed_to_the_definition() {
     let graph = Crate::read(&root, &root.join("lib.rs")).graph(&[]);
     let names: Vec<_> = graph["base"].keys().collect();
     assert_eq!(names, ["front"]);
-    // A name of another crate leads to no room, and one that is not found to the module that should
-    // have it.
+    // A name of another crate leads to no room. A name that is found nowhere leads to the module in
+    // which it should be.
     let files = [
         ("lib.rs", "mod base; pub use std::io::Error; mod made;"),
         ("base.rs", "use crate::Error; use crate::made::by_a_macro;"),
@@ -185,7 +185,7 @@ fn tests_may_name_what_they_test() {
         &[LIB, ("base.rs", tests), POOL, SPAN, FRONT, more, deeper],
     );
     assert!(found.is_empty(), "{found:?}");
-    // What comes behind a test counts again.
+    // The code after a test counts again.
     let after = (
         "base.rs",
         "#[cfg(test)] mod tests { }\n#[cfg(not(test))] use crate::front::Front;",

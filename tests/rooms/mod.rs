@@ -1,7 +1,7 @@
-//! The rooms of a crate, and which of them names which. A room is a directory of modules, or a
+//! The rooms of a crate, and the imports between them. A room is a directory of modules, or a
 //! single module beside the crate's root; the root is a room of its own. A path is followed through
-//! `pub use` to the file that defines the name. A method, and a macro that is called by its bare
-//! name, leave no path and are not seen.
+//! `pub use` to the file that defines the name. The checks do not see the use of a method, or of a
+//! macro by its bare name, because these leave no path.
 //!
 //! ```text
 //! root file -> modules (scan) -> each path resolved: file names file -> room names room
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 struct Module {
     path: Segments,
     file: PathBuf,
-    /// Compiled for tests alone.
+    /// Whether the module is compiled for tests alone.
     tests: bool,
     parent: usize,
     children: BTreeMap<String, usize>,
@@ -30,7 +30,7 @@ struct Module {
 #[derive(Clone, Copy)]
 enum Target {
     Module(usize),
-    /// Something in this module.
+    /// An item of this module.
     Item(usize),
     OtherCrate,
 }
@@ -40,7 +40,7 @@ pub struct Crate {
     modules: Vec<Module>,
 }
 
-/// One file names another, of another room.
+/// A place where a file names another file that belongs to another room.
 pub struct Import {
     file: PathBuf,
     line: usize,
@@ -55,7 +55,7 @@ impl std::fmt::Display for Import {
     }
 }
 
-/// Which room names which, and where.
+/// The rooms, each with the rooms that it names and the places where it does.
 pub type Graph = BTreeMap<String, BTreeMap<String, Vec<Import>>>;
 
 impl Crate {
@@ -75,7 +75,7 @@ impl Crate {
         whole
     }
 
-    /// Adds a module and what it declares; `directory` has the files of its children.
+    /// Adds a module and the modules that it declares; `directory` has the files of its children.
     fn add(
         &mut self,
         parent: usize,
@@ -108,7 +108,8 @@ impl Crate {
         } = &self.modules[parent];
         let (mut path, tests) = (path.clone(), *tests || child.tests);
         path.push(child.name.clone());
-        // Declared once for each of several configurations; the name means the first of them.
+        // A module may be declared once for each of several configurations; the name means the
+        // first.
         let known = self.modules[parent].children.get(&child.name).copied();
         if let (Some(known), None) = (known, &child.body) {
             self.modules[known].tests &= tests;
@@ -127,7 +128,7 @@ impl Crate {
                 let alone = directory.join(format!("{}.rs", child.name));
                 let nested = inside.join("mod.rs");
                 let Some(file) = [alone, nested].into_iter().find(|file| file.exists()) else {
-                    // The argument of a macro, which writes the module itself.
+                    // The name is the argument of a macro, which writes the module itself.
                     self.modules[parent].scope.defined.insert(child.name);
                     return;
                 };
@@ -142,7 +143,7 @@ impl Crate {
             .or_insert(index);
     }
 
-    /// All files, with those of tests.
+    /// The files of all modules, those of tests included.
     pub fn files(&self) -> BTreeSet<PathBuf> {
         self.modules.iter().map(|one| one.file.clone()).collect()
     }
@@ -159,8 +160,8 @@ impl Crate {
         };
         let room = |mut index: usize| {
             let mut module = &self.modules[index];
-            // What stands beside the root is a room in any case; within a file it belongs to the
-            // file.
+            // A module beside the root is a room in any case, unless it is inline: then it belongs
+            // to the file that it stands in.
             while !is_room(module) && (module.path.len() > 1 || self.is_inline(index)) && index > 0
             {
                 index = module.parent;
@@ -183,7 +184,7 @@ impl Crate {
         self.modules[index].file == self.modules[self.modules[index].parent].file
     }
 
-    /// The rooms' imports; tests are left out.
+    /// The imports between rooms, without those of tests.
     pub fn graph(&self, known: &[&str]) -> Graph {
         let rooms = self.rooms(known);
         let mut graph = Graph::new();
@@ -215,7 +216,7 @@ impl Crate {
         graph
     }
 
-    /// Where a path leads that stands in this module.
+    /// The end of a path that stands in this module.
     fn resolve(&self, from: usize, path: &[String], depth: usize) -> Target {
         let Some((first, rest)) = path.split_first().filter(|_| depth < 32) else {
             return Target::OtherCrate;
@@ -234,8 +235,8 @@ impl Crate {
         };
         rest.iter().fold(start, |target, name| match target {
             Target::Module(at) if name == "super" => Target::Module(self.modules[at].parent),
-            // A name that is not seen here, by a macro perhaps, is taken for the deepest module's
-            // own.
+            // A name that is found nowhere, perhaps because a macro defines it, counts as an item
+            // of the deepest module that was found.
             Target::Module(at) => self.member(at, name, depth).unwrap_or(Target::Item(at)),
             other => other,
         })
@@ -306,12 +307,12 @@ pub fn circles(graph: &Graph) -> Vec<String> {
     found
 }
 
-/// Each names the other, through others maybe.
+/// Whether each room names the other, directly or by way of others.
 fn connected(graph: &Graph, one: &str, other: &str) -> bool {
     way(graph, one, other).is_some() && way(graph, other, one).is_some()
 }
 
-/// The shortest way of at least one step.
+/// The shortest way from one room to another, of at least one step.
 fn way<'a>(graph: &'a Graph, from: &'a str, to: &str) -> Option<Vec<&'a str>> {
     let mut before: BTreeMap<&str, &str> = BTreeMap::new();
     let mut queue = VecDeque::from([from]);
@@ -335,8 +336,9 @@ fn way<'a>(graph: &'a Graph, from: &'a str, to: &str) -> Option<Vec<&'a str>> {
     None
 }
 
-/// Messages about imports that run upwards, rooms that have no floor, and floors' names that no
-/// room has. The lowest floor comes first; rooms of one floor may name each other.
+/// Messages about imports that run upwards, about rooms that have no floor, and about names of
+/// floors that belong to no room. `floors` begins with the lowest; rooms of one floor may name each
+/// other.
 pub fn upward(graph: &Graph, floors: &[&[&str]]) -> Vec<String> {
     let floor = |room: &str| floors.iter().position(|rooms| rooms.contains(&room));
     let mut found = Vec::new();

@@ -1,40 +1,41 @@
-//! The modules of one source file: those that it declares, the names that it imports and
-//! defines, and every path of two or more segments that its code has. It is read as a tree of
-//! tokens, so that comments, strings and documentation count for nothing, and the arguments of
-//! macros count as the code around them does.
+//! Scans a source file for its modules, and for each module for the modules that it declares, the
+//! names that it imports and defines, and every path of two or more segments in its code. The file
+//! is read as a tree of tokens, so comments, strings and documentation count for nothing, and the
+//! arguments of macros count like the code around them.
 //!
-//! What is compiled for tests alone (`#[cfg(test)]`, `#[test]`) is left out; a module of it is
-//! declared as a test.
+//! Code that is compiled for tests alone (`#[cfg(test)]`, `#[test]`) is left out, but its modules
+//! are noted as tests.
 
 use crate::source::tokens::{is_group, is_path, is_punct, word};
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Segments of a path as the code has them, `crate`, `self` and `super` among them.
+/// The segments of a path as the code has them; `crate`, `self` and `super` may be among them.
 pub type Segments = Vec<String>;
 
-/// A module: a file, or a `mod name { … }` in one.
+/// The contents of a module: of a file, or of a `mod name { … }` in a file.
 #[derive(Default)]
 pub struct Scope {
     pub modules: Vec<Declared>,
-    /// The paths behind the names that `use` brings.
+    /// The path behind each name that `use` imports.
     pub imports: BTreeMap<String, Segments>,
-    /// As `imports`, by a `use` inside a function: other modules do not see them.
+    /// The path behind each name that a `use` inside a function imports; other modules do not see
+    /// them.
     pub inner: BTreeMap<String, Segments>,
-    /// The modules of which `use` brings all names.
+    /// The modules from which `use` imports all names.
     pub globs: Vec<Segments>,
-    /// Items defined here.
+    /// The names of the items that the module defines.
     pub defined: BTreeSet<String>,
-    /// Every path in the code, with its line.
+    /// Every path in the code, with the number of its line.
     pub named: Vec<(Segments, usize)>,
-    /// The whole file is `#![cfg(test)]`.
+    /// Whether the whole file is `#![cfg(test)]`.
     pub tests: bool,
 }
 
 /// A module as its parent declares it.
 pub struct Declared {
     pub name: String,
-    /// For tests alone.
+    /// Whether the module is compiled for tests alone.
     pub tests: bool,
     /// The argument of `#[path]`.
     pub path: Option<String>,
@@ -50,16 +51,16 @@ pub fn scan(text: &str) -> Result<Scope, String> {
     Ok(scope)
 }
 
-/// Words after which the name of an item stands.
+/// The words after which the name of an item stands.
 const ITEMS: [&str; 9] = [
     "fn", "struct", "enum", "union", "trait", "type", "const", "static", "mod",
 ];
 
 struct Walk<'a> {
     scope: &'a mut Scope,
-    /// The tokens are a module's items, not a function's body or the like.
+    /// Whether the tokens are items of a module, and not the body of a function or the like.
     items: bool,
-    /// They are in the braces of a macro.
+    /// Whether the tokens are in the braces of a macro.
     in_macro: bool,
 }
 
@@ -91,7 +92,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Takes what stands at the front, after the tokens `behind`; returns the number of tokens.
+    /// Takes the item or the path at the front, after the tokens `behind`. Returns the number of
+    /// tokens that it took.
     fn step(
         &mut self,
         here: &[TokenTree],
@@ -104,7 +106,7 @@ impl<'a> Walk<'a> {
                 1
             }
             TokenTree::Ident(_) => match word(here, 0).as_str() {
-                // pub(in some::path)
+                // This is `pub(in some::path)`.
                 "pub" if is_group(here, 1, Delimiter::Parenthesis) => 2,
                 "use" if !is_punct(here, 1, '<') => self.import(here),
                 "mod" if self.items => self.module(here, false, path.take()),
@@ -117,8 +119,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A body keeps to itself what it imports; the braces of a macro at the level of items
-    /// (`cfg_if!`) do not.
+    /// Takes a group in brackets. Imports in a body hold only there; imports in the braces of a
+    /// macro at the level of items (`cfg_if!`) hold for the module.
     fn group(&mut self, group: &Group, behind: &[TokenTree]) {
         let of_macro = is_punct(behind, behind.len().wrapping_sub(1), '!');
         let branch = match behind.last() {
@@ -149,7 +151,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// `mod name;` or `mod name { … }`.
+    /// Takes `mod name;` or `mod name { … }`.
     fn module(&mut self, here: &[TokenTree], tests: bool, path: Option<String>) -> usize {
         let body = match here.get(2) {
             Some(TokenTree::Group(group)) => {
@@ -168,8 +170,7 @@ impl<'a> Walk<'a> {
         3
     }
 
-    /// An item for tests alone: nothing of it counts, but a module is declared. Returns the number
-    /// of tokens.
+    /// Skips an item for tests alone, but notes a module. Returns the number of tokens.
     fn test_item(&mut self, here: &[TokenTree]) -> usize {
         let (mut at, mut path) = (0, None);
         while let Some((attribute, length)) = attribute(&here[at..]) {
@@ -184,8 +185,8 @@ impl<'a> Walk<'a> {
         if self.items && word(here, at) == "mod" {
             return at + self.module(&here[at..], true, path);
         }
-        // A field, or a value of a struct, ends at a comma; an item, a statement or an arm also at
-        // a body.
+        // A field, and a value of a struct, end at a comma. An item, a statement and an arm of a
+        // match end there or at a body.
         let field = is_punct(here, at + 1, ':') && !is_path(here, at + 1);
         while at < here.len() {
             let end = match &here[at] {
@@ -202,20 +203,20 @@ impl<'a> Walk<'a> {
         at
     }
 
-    /// `use tree;`
+    /// Takes `use tree;`.
     fn import(&mut self, here: &[TokenTree]) -> usize {
         let end = (1..here.len())
             .find(|&at| is_punct(here, at, ';'))
             .unwrap_or(here.len());
         let tree = &here[1..end];
-        // `use ::name`: another crate's.
+        // In `use ::name` the name is another crate's.
         if !is_path(tree, 0) {
             self.import_tree(tree, &[]);
         }
         end + 1
     }
 
-    /// One tree, `a::b::{c, d as e, f::*}`, below a prefix.
+    /// Takes one tree, `a::b::{c, d as e, f::*}`, below a prefix.
     fn import_tree(&mut self, tree: &[TokenTree], prefix: &[String]) {
         let Some(first) = tree.first() else { return };
         let line = first.span().start().line;
@@ -253,10 +254,10 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A path in the code, `a::b`; single names are a matter of the imports. Returns the number of
-    /// tokens.
+    /// Takes a path in the code, `a::b`. Single names need no note: the imports have them. Returns
+    /// the number of tokens.
     fn path(&mut self, here: &[TokenTree], behind: &[TokenTree]) -> usize {
-        // A name behind a `::` is the rest of a path, or begins at another crate.
+        // A name behind a `::` is the rest of a path, or begins with another crate.
         let rest = is_path(behind, behind.len().wrapping_sub(2));
         let mut segments = vec![word(here, 0)];
         let mut at = 1;
@@ -303,7 +304,7 @@ fn attribute(here: &[TokenTree]) -> Option<(Attribute, usize)> {
     Some((attribute, at + 1))
 }
 
-/// `test`, or `all(…)` with it.
+/// Whether the condition of `cfg` is `test`, or `all(…)` with `test` in it.
 fn for_tests(condition: TokenStream) -> bool {
     let tokens: Vec<_> = condition.into_iter().collect();
     match (word(&tokens, 0).as_str(), tokens.get(1)) {

@@ -109,7 +109,7 @@ fn transparent_hugepages() {
         .without(&[&format!("{THP}/hugepages-2048kB")]);
     expect(tree, id, "note", "never", &allow);
 
-    // Neither a pool nor these: not one hugepage.
+    // The host has neither a pool nor these pages: there is not one hugepage.
     let dry = |tree: Tree| tree.with(&[(&format!("{POOL}/free_hugepages"), "0")]);
     let tree = Tree::fit().with(&[(&enabled, "always madvise [never]")]);
     let report = expect(dry(tree), id, "missing", "never", &allow);

@@ -19,7 +19,7 @@ fn overcommit_and_mappings() {
         "/proc/sys/vm/overcommit_memory has 3",
         "",
     );
-    // Less than a quarter of the memory, and less than nothing.
+    // The values are less than a quarter of the memory, and less than nothing.
     for (limit, found) in [
         ("5242879", "2 (never), 4.0 GiB left"),
         ("9", "2 (never), 0 bytes left"),
@@ -97,7 +97,7 @@ fn control_groups_of_version_2() {
         "1 GiB of the host's 16 GiB",
         &lift,
     );
-    // A limit beyond the memory is none.
+    // A limit beyond the memory counts as none.
     one(
         &memory,
         "68719476736",
@@ -106,7 +106,7 @@ fn control_groups_of_version_2() {
         "no limit",
         "",
     );
-    // The tightest counts, wherever it is.
+    // The tightest limit counts, wherever it is.
     let above = "/sys/fs/cgroup/system.slice/memory.max";
     let tree = Tree::fit().with(&[(&memory, gib), (above, "536870912")]);
     let lift = format!("echo max > {above}");

@@ -28,7 +28,7 @@ fn nodes() {
 #[test]
 fn nodes_without_memory_or_cpus() {
     let pool = format!("{NODE}/node1/hugepages/hugepages-2048kB");
-    // Without memory: the threads of its CPUs live elsewhere, and nobody asks for its pool.
+    // Node 1 has no memory: the threads of its CPUs live elsewhere, and nobody asks for its pool.
     let bare = (
         "/sys/devices/system/node/node1/meminfo",
         "Node 1 MemTotal: 0 kB\nNode 1 MemFree: 0 kB",
@@ -43,7 +43,7 @@ fn nodes_without_memory_or_cpus() {
         "pin to CPUs of other nodes than 1",
     );
     assert_eq!(report.not_good(), ["numa.nodes"]);
-    // Without CPUs: its memory is for all.
+    // Node 1 has no CPUs: its memory is for all.
     let tree = Tree::two_nodes().with(&[(&format!("{NODE}/node1/cpulist"), "")]);
     let found = "node 0: 16 GiB, CPUs 0-7; node 1: 16 GiB, no CPUs";
     expect(tree, "numa.nodes", "good", found, "");

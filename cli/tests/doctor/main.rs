@@ -11,7 +11,7 @@ use tree::{Report, Tree, doctor};
 
 const NODE: &str = "/sys/devices/system/node";
 
-/// Holds one finding to a verdict, and what it found and its remedy to what they must begin with.
+/// Asserts the verdict of one finding, and the beginnings of its text and of its remedy.
 #[track_caller]
 fn expect(tree: Tree, id: &str, verdict: &str, found: &str, fix: &str) -> Report {
     let report = tree.examine();

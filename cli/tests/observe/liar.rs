@@ -52,7 +52,7 @@ fn fifo() -> Option<File> {
     Some(open.unwrap())
 }
 
-/// The beginning of what a real process publishes, and the length of the whole.
+/// The beginning of the file that a real process publishes, and the length of the whole.
 fn real() -> (Vec<u8>, u64) {
     let running = Running::start(&[]);
     let file = File::open(published_by(&running.pid)).unwrap();
@@ -62,7 +62,7 @@ fn real() -> (Vec<u8>, u64) {
     (bytes, len)
 }
 
-/// One test, as all of it is this one process's appearance.
+/// One test has all cases, because the files are those of this one process.
 #[test]
 fn a_liar_is_refused() {
     let sealed = SealFlag::F_SEAL_SHRINK;
@@ -92,13 +92,13 @@ fn a_liar_is_refused() {
             });
         }
     }
-    // There would be room for these, and more than a reader has.
+    // The file has room for these counts, which are more than a reader accepts.
     for (at, lie) in [(48, 65_537), (56, 1025)] {
         published(&changed(at, lie), 1 << 30, sealed, |pid| {
             refused(pid, "cut off")
         });
     }
-    // Opened first, it is the first that a reader meets.
+    // The test opens this file first, so a reader meets it first.
     if let Some(_fifo) = fifo() {
         published(&real, len, sealed, |pid| {
             let output = crate::stats(pid, "text");
@@ -107,7 +107,7 @@ fn a_liar_is_refused() {
     } else {
         eprintln!("skipped: a FIFO of that name needs root");
     }
-    // Any number is a number.
+    // Any bits are a number.
     let mut wild = real.clone();
     wild[64..].fill(0xFF);
     published(&wild, len, sealed, |pid| {

@@ -1,5 +1,5 @@
-//! `theap stats`, `theap top` and `theap trace` on running processes: what they show, and what they
-//! make of a process that shows nothing, has ended, or lies.
+//! `theap stats`, `theap top` and `theap trace` on running processes. They show the figures of a
+//! process, and refuse one that shows nothing, has ended, or lies.
 
 mod liar;
 mod top;
@@ -33,7 +33,7 @@ fn program() -> &'static str {
     })
 }
 
-/// A run of the program; it ends with its input.
+/// A run of the program, which ends when its input ends.
 struct Running {
     child: Child,
     input: Option<ChildStdin>,
@@ -75,7 +75,7 @@ impl Running {
         line.trim_end().to_owned()
     }
 
-    /// Lets it work, until it has done so.
+    /// Has the program work, and waits until it has done so.
     fn work(&mut self) {
         self.input.as_mut().unwrap().write_all(b".").unwrap();
         assert_eq!(self.line(), "done");
@@ -123,7 +123,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("output is UTF-8")
 }
 
-/// Fails unless the process is refused with one line that says this.
+/// Fails unless the command refuses the process with one line that has this text.
 fn refused(pid: &str, complaint: &str) {
     let output = stats(pid, "text");
     let said = text(&output.stderr);
@@ -178,7 +178,8 @@ fn a_forked_child_counts_for_itself() {
         )
     };
     let before = refills(&parent);
-    // Parent and child share the input; a line reaches either, so ask until the child has worked.
+    // Parent and child share the input, and a line reaches either of them: the test asks until the
+    // child has worked.
     let worked = refills(&running.pid);
     assert_eq!(worked.1, before.1, "the child has what the parent had");
     let input = running.input.as_mut().unwrap();

@@ -50,7 +50,7 @@ impl Screen {
         }
     }
 
-    /// Looks until the screen shows what is wanted.
+    /// Reads the output until the screen shows the text.
     fn wait(&mut self, what: &str, wanted: impl Fn(&str) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !wanted(&self.screen.screen().contents()) {
@@ -62,7 +62,7 @@ impl Screen {
         }
     }
 
-    /// Waits for the end; what is shown then.
+    /// Waits for the end, and returns the screen as it is then.
     fn end(mut self) -> String {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {

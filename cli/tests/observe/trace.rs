@@ -42,7 +42,7 @@ fn trace(pid: &str, options: &[&str]) -> Child {
     tracer
 }
 
-/// The first line that a tracer writes on standard error, as soon as it is there. The rest is left
+/// The first line that a tracer writes to standard error, as soon as it is there. The rest stays
 /// unread.
 fn first_line(tracer: &mut Child) -> String {
     let mut said = String::new();
@@ -51,7 +51,7 @@ fn first_line(tracer: &mut Child) -> String {
     said
 }
 
-/// The events of a file in the Chrome trace format, each checked.
+/// The events of a file in the Chrome trace format, each of which is checked.
 fn events(path: &Path, pid: &str) -> Vec<Json> {
     let file: Json = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
     let mut found = Vec::new();
@@ -167,7 +167,7 @@ fn a_command_keeps_its_exit_code() {
         .output()
         .unwrap();
     assert_eq!(ended.status.code(), Some(7), "{ended:?}");
-    // Whether or not there was time to look at it.
+    // The test does not depend on whether there was time to read events.
     let ended = theap()
         .args(["trace", "--quiet", "--", "sh", "-c", "exit 7"])
         .output()

@@ -11,7 +11,7 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// A size such as `Rss` or `AnonHugePages`, in KiB.
+    /// The value of a size such as `Rss` or `AnonHugePages`, in KiB.
     pub fn kib(&self, field: &str) -> usize {
         self.text(field).split(' ').next().unwrap().parse().unwrap()
     }
