@@ -59,9 +59,9 @@ impl Os {
         system::map::reserve(len, align)
     }
 
-    /// Chooses an address, a multiple of `align`, behind which `len` bytes of addresses are free as a
-    /// rule: at random, in a part of the address space where the kernel itself maps nothing while it
-    /// has room elsewhere. Nothing is reserved. `None` where there is no such part.
+    /// Chooses an address, a multiple of `align`, behind which `len` bytes of addresses are free as
+    /// a rule: at random, in a part of the address space where the kernel itself maps nothing while
+    /// it has room elsewhere. Nothing is reserved. `None` where there is no such part.
     pub fn distant_place(self, len: usize, align: usize) -> Option<usize> {
         system::map::distant_place(len, align)
     }

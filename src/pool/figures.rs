@@ -190,8 +190,8 @@ impl Figures {
         let count = BOARDS_AT_ONCE.min(self.max_heaps - index);
         let at = self.heap_place(index) as usize;
         let bytes = count * size_of::<HeapBoard>();
-        // SAFETY: the places of the heaps are a part of the board, which is the heap's. A board that
-        // was to be published was reserved as a whole.
+        // SAFETY: the places of the heaps are a part of the board, which is the heap's. A board
+        // that was to be published was reserved as a whole.
         unsafe {
             if self.policy.config().publish {
                 self.policy.os().commit(at, bytes)?;

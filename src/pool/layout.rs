@@ -78,6 +78,16 @@ impl Shape {
     fn max_heaps(&self) -> usize {
         self.supers().clamp(256, MAX_HEAPS)
     }
+
+    /// The board, if it begins at this address.
+    fn board_at(&self, address: usize) -> Extent {
+        Extent {
+            address,
+            nodes: self.nodes,
+            max_heaps: self.max_heaps(),
+            rings: Extent::rings_for(self.max_heaps(), self.publish),
+        }
+    }
 }
 
 /// Offsets of everything in the metadata.
@@ -101,7 +111,6 @@ pub struct Layout {
     heads: usize,
     shared: usize,
     board: usize,
-    rings: usize,
     dense: usize,
     heaps: usize,
     metas: usize,
@@ -114,7 +123,6 @@ impl Layout {
         let (nodes, supers, slots) = (shape.nodes, shape.supers(), shape.len / SLOT);
         let max_heaps = shape.max_heaps();
         let metas_len = Metadata::len(supers);
-        let rings = Extent::rings_for(max_heaps, shape.publish);
         let mut carver = Carver { at: 0 };
         carver.values::<Arena>(1);
         let policy = carver.values::<Policy>(1);
@@ -137,13 +145,8 @@ impl Layout {
         let kinds = carver.take(slots, PAGE);
         let heads = carver.take(slots, PAGE);
         let shared = carver.take(shape.heap_bytes, PAGE);
-        let mut extent = Extent {
-            address: 0,
-            nodes,
-            max_heaps,
-            rings,
-        };
-        extent.address = carver.take(extent.len(), PAGE);
+        let extent = shape.board_at(0);
+        let board = carver.take(extent.len(), PAGE);
         let heaps = carver.take(max_heaps * shape.heap_bytes, PAGE);
         Self {
             shape,
@@ -164,9 +167,8 @@ impl Layout {
             kinds,
             heads,
             shared,
-            board: extent.address,
-            rings,
-            dense: extent.address + extent.open_from_start(),
+            board,
+            dense: board + extent.open_from_start(),
             heaps,
             metas: carver.take(metas_len, HUGE),
             total: carver.take(0, PAGE),
@@ -196,12 +198,7 @@ impl Layout {
 
     /// The board of metadata at `meta`.
     pub fn board(&self, meta: usize) -> Extent {
-        Extent {
-            address: meta + self.board,
-            nodes: self.shape.nodes,
-            max_heaps: self.shape.max_heaps(),
-            rings: self.rings,
-        }
+        self.shape.board_at(meta + self.board)
     }
 }
 

@@ -249,8 +249,8 @@ impl Pages {
         let id = self.supers.id(first);
         self.ground.metadata.commit(id, count, false)?;
         let (policy, address, len) = (self.ground.policy, self.address(first), count * SUPER);
-        // SAFETY: claimed SuperSlabs, as this function's Safety section has it, are not in use. What
-        // could not be mapped is only reserved, unless it is lost.
+        // SAFETY: claimed SuperSlabs, as this function's Safety section has it, are not in use.
+        // What could not be mapped is only reserved, unless it is lost.
         unsafe {
             policy.reserve(address, len)?;
             let mapped = self.map_pages(first, count, modes);
