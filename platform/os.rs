@@ -259,6 +259,21 @@ impl Os {
         done
     }
 
+    /// Makes a mapping longer or shorter, with its contents: where it is, or at another address. What
+    /// is added reads zero. The new address, which is a multiple of [`PAGE`].
+    ///
+    /// # Errors
+    /// The mapping is as before.
+    ///
+    /// # Safety
+    /// The `old` bytes from `addr` on are one mapping (small or thp) of the caller's alone. Nobody
+    /// refers to it by its old address or beyond its new length any more.
+    pub unsafe fn remap(self, addr: usize, old: usize, new: usize) -> Result<usize, Error> {
+        inject!(self, MovePages);
+        // SAFETY: the caller promises in `# Safety` what this function asks for.
+        unsafe { system::map::remap(addr, old, new) }
+    }
+
     /// Moves the pages of `from` to `to` without copying: `to` then has the contents, and the mode
     /// and binding, of `from`; `from` stays mapped and reads zero. The old contents of `to` are
     /// gone.

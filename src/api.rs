@@ -235,10 +235,13 @@ pub fn lock_stats() -> [(&'static str, theap_platform::Contention); 3] {
     crate::pool::lock_stats()
 }
 
-/// Whether the address lies in the heap's range.
+/// Whether the address lies in the heap's range, or a run outside of it begins there.
 #[inline]
 pub fn owns(address: *const u8) -> bool {
-    existing_arena().is_some_and(|arena| arena.addresses().contains(address as usize))
+    existing_arena().is_some_and(|arena| {
+        let address = address as usize;
+        arena.addresses().contains(address) || arena.runs().bytes_at(address).is_some()
+    })
 }
 
 /// The bytes that may be used at `block`: at least as many as were asked for. 0 for null and for an

@@ -326,6 +326,16 @@ pub unsafe fn unmap(addr: usize, len: usize, mode: PageMode) -> Result<(), Error
     }
 }
 
+/// See [`crate::Os::remap`].
+///
+/// # Safety
+/// The conditions of [`crate::Os::remap`].
+pub unsafe fn remap(addr: usize, old: usize, new: usize) -> Result<usize, Error> {
+    // SAFETY: the mapping is the caller's alone (`# Safety`), and the kernel chooses its new place.
+    let moved = unsafe { mm::mremap(pointer(addr), old, new, MremapFlags::MAYMOVE) }?;
+    Ok(moved.expose_provenance())
+}
+
 /// See [`crate::Os::move_pages`].
 ///
 /// # Safety

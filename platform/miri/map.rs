@@ -132,6 +132,14 @@ pub unsafe fn unmap(addr: usize, len: usize, _mode: PageMode) -> Result<(), Erro
     unsafe { purge(addr, len) }
 }
 
+/// See [`crate::Os::remap`].
+///
+/// # Safety
+/// The conditions of [`crate::Os::remap`].
+pub unsafe fn remap(_addr: usize, _old: usize, _new: usize) -> Result<usize, Error> {
+    Err(Error::Unsupported)
+}
+
 /// See [`crate::Os::move_pages`].
 ///
 /// # Safety

@@ -7,7 +7,7 @@ use super::foreign::free_foreign;
 use super::handle::Handle;
 use super::head::Head;
 use super::life::{collect_shared, share};
-use super::runs::free_run;
+use super::runs::{count_freed, free_run};
 use super::setup::Setup;
 use crate::geometry::ClassId;
 use crate::messages::{Misuse, misuse};
@@ -33,7 +33,13 @@ pub unsafe fn free_slow(head: *mut Head, block: *mut u8, setup: &Setup) {
     };
     match arena.addresses().locate(block as usize) {
         // SAFETY: as above.
-        Location::Foreign => unsafe { free_foreign(block, setup) },
+        Location::Foreign => unsafe {
+            if arena.runs().outside().release(block as usize) {
+                count_freed(cache);
+            } else {
+                free_foreign(block, setup);
+            }
+        },
         Location::Free => misuse(arena.os(), Misuse::NotABlock, block as usize),
         // SAFETY: the table's answer for this address, and a block as this function's Safety
         // section has it.

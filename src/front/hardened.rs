@@ -55,15 +55,19 @@ enum Named {
 fn examine(arena: &Arena, block: *mut u8) -> Named {
     let address = block as usize;
     let named = match arena.addresses().locate(address) {
-        Location::Foreign => misuse(arena.os(), Misuse::Foreign, address),
         Location::Free => None,
         Location::Block(_) => BlockId::at(arena.addresses(), address).map(Named::Block),
-        Location::Run(_) => arena.addresses().run_at(address).map(|slot| {
-            // SAFETY: the tables say that a run starts there.
-            Named::Run(unsafe { arena.runs().len(slot) } * SLOT)
-        }),
+        Location::Run(_) | Location::Foreign => arena.runs().bytes_at(address).map(Named::Run),
     };
-    named.unwrap_or_else(|| misuse(arena.os(), Misuse::NotABlock, address))
+    named.unwrap_or_else(|| {
+        let is_ours = arena.addresses().contains(address);
+        let what = if is_ours {
+            Misuse::NotABlock
+        } else {
+            Misuse::Foreign
+        };
+        misuse(arena.os(), what, address)
+    })
 }
 
 /// The canary of a block.
@@ -195,7 +199,10 @@ pub unsafe fn free(block: *mut u8, setup: &Setup) {
     if block.is_null() {
         return;
     }
-    let is_ours = |arena: &&Arena| arena.addresses().contains(block as usize);
+    let is_ours = |arena: &&Arena| {
+        let address = block as usize;
+        arena.addresses().contains(address) || arena.runs().bytes_at(address).is_some()
+    };
     let Some(arena) = existing_arena().filter(is_ours) else {
         // SAFETY: a block as this function's Safety section has it, which may be the other
         // allocator's.

@@ -94,6 +94,11 @@ unsafe fn resize_run(block: *mut u8, new: usize, align: usize, setup: &Setup) ->
     if is_absurd(new, align) {
         return Some(ptr::null_mut());
     }
+    if !arena.addresses().contains(block as usize) {
+        let outside = arena.runs().outside();
+        // SAFETY: the run is the caller's, who gets the new address.
+        return unsafe { outside.resize(block as usize, new, align) };
+    }
     let slot = arena.addresses().run_at(block as usize)?;
     // SAFETY: the run is the caller's, and what is cut off is given up by the call.
     let (old, resized) = unsafe {
@@ -113,10 +118,12 @@ unsafe fn resize_run(block: *mut u8, new: usize, align: usize, setup: &Setup) ->
     if moved.is_null() {
         return Some(ptr::null_mut());
     }
-    // A run grows here (a smaller one is cut in place), so the old contents fit.
-    let whole = old / SUPER * SUPER;
-    // SAFETY: two different runs of the caller's, each at a SuperSlab's start, of at least `old`
-    // bytes.
+    // A run grows here (a smaller one is cut in place), so the old contents fit. What lies outside
+    // of the range has no SuperSlabs.
+    let is_inside = arena.addresses().contains(moved as usize);
+    let whole = if is_inside { old / SUPER * SUPER } else { 0 };
+    // SAFETY: two different runs of the caller's of at least `old` bytes, each at a SuperSlab's
+    // start where a whole one is moved.
     unsafe {
         if arena
             .runs()

@@ -70,6 +70,14 @@ pub unsafe fn free_run(arena: &Arena, run: RunPart, block: *mut u8, cache: Optio
     }
 }
 
+/// Counts a run outside of the range that this thread freed.
+pub fn count_freed(cache: Option<Handle>) {
+    if let Some(cache) = cache {
+        // SAFETY: the step writes a counter.
+        unsafe { cache.step(|cache| cache.heap.counters.runs_freed.add(1)) };
+    }
+}
+
 impl ThreadCache {
     fn alloc_run(&mut self, bytes: usize, align: usize) -> Option<(*mut u8, bool)> {
         self.follow();

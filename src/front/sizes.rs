@@ -12,8 +12,8 @@ pub fn whole_size(block: *const u8) -> usize {
         return 0;
     };
     match arena.addresses().locate(address) {
-        Location::Foreign | Location::Free => 0,
-        Location::Run(_) => arena.runs().bytes_at(address).unwrap_or(0),
+        Location::Free => 0,
+        Location::Run(_) | Location::Foreign => arena.runs().bytes_at(address).unwrap_or(0),
         Location::Block(part) => {
             let size = CLASSES[part.class.index()].size as usize;
             part.index_of(address).map_or(0, |_| size)
@@ -35,8 +35,8 @@ cfg_if::cfg_if! {
                 return;
             };
             let fits = match arena.addresses().locate(address) {
-                Location::Foreign | Location::Free => true,
-                Location::Run(_) => {
+                Location::Free => true,
+                Location::Run(_) | Location::Foreign => {
                     let bytes = arena.runs().bytes_at(address);
                     bytes.is_none_or(|bytes| bytes == size.next_multiple_of(SLOT))
                 }

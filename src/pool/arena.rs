@@ -249,7 +249,7 @@ impl Arena {
             ground,
             nodes: places.nodes(),
             spans: Spans::new(ground, places.stashes(), places.lists()),
-            runs: Runs::new(ground, places.nodes()),
+            runs: Runs::new(ground, places.nodes(), places.outside()),
             // SAFETY: the layout has room for as many heaps as there are links; heap 0 is dense.
             heaps: unsafe { Heaps::new(ground, links, shared, heaps, bytes) },
             memory,
@@ -392,6 +392,7 @@ impl Arena {
             node.lists().lock();
             node.pages().growth_lock().lock_for_fork();
         }
+        self.runs.outside().lock();
         self.figures().lock();
         let workers = self.nodes.iter().filter(|node| node.warmer().exists());
         fork::prepare(self.all_pages(), workers.count());
@@ -425,6 +426,7 @@ impl Arena {
         // SAFETY: this thread holds all locks, as this function's Safety section asks.
         unsafe {
             self.figures().unlock();
+            self.runs.outside().unlock();
             for node in self.nodes {
                 node.pages().growth_lock().force_unlock();
                 node.lists().unlock();

@@ -18,6 +18,7 @@ use super::node::Node;
 use super::pages::Pages;
 use super::pages::claims::Claims;
 use super::policy::Policy;
+use super::runs::{Entry, MOST_OUTSIDE};
 use super::spans::NodeLists;
 use super::spans::stash::Stash;
 use super::supers::Supers;
@@ -102,6 +103,7 @@ pub struct Layout {
     nodes: usize,
     stashes: usize,
     learned: usize,
+    outside: usize,
     modes: usize,
     heap_links: usize,
     meta_states: usize,
@@ -134,6 +136,7 @@ impl Layout {
         let nodes_at = carver.values::<Node>(nodes);
         let stashes = carver.values::<Stash>(shape.cpus * CLASS_COUNT);
         let learned = carver.take(shape.cpus, 64);
+        let outside = carver.values::<Entry>(MOST_OUTSIDE);
         let modes = carver.take(supers, 64);
         let heap_links = carver.take(max_heaps * 4, 64);
         let meta_states = carver.take(metas_len / HUGE, 64);
@@ -159,6 +162,7 @@ impl Layout {
             nodes: nodes_at,
             stashes,
             learned,
+            outside,
             modes,
             heap_links,
             meta_states,
@@ -322,6 +326,11 @@ impl Places {
     /// A byte for each CPU.
     pub fn learned(&self) -> &'static [CoreAtomicU8] {
         self.table(self.layout.learned, self.layout.shape.cpus)
+    }
+
+    /// The table of runs outside of the range.
+    pub fn outside(&self) -> &'static [Entry] {
+        self.table(self.layout.outside, MOST_OUTSIDE)
     }
 
     /// The stashes of all CPUs.

@@ -70,6 +70,8 @@ pub struct Header {
     pub tracing: AtomicU64,
     /// Bytes reserved for blocks.
     pub address_space: AtomicU64,
+    /// Bytes of huge runs outside of the range.
+    pub outside: AtomicU64,
     /// Growths, heaps for new threads and purges that a sealed heap refused.
     pub refusals: AtomicU64,
 }
@@ -172,6 +174,7 @@ mod zeros {
                 rings: zero(),
                 tracing: zero(),
                 address_space: zero(),
+                outside: zero(),
                 refusals: zero(),
             }
         }

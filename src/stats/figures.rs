@@ -150,8 +150,10 @@ macro_rules! figures {
 
 figures! {
     range {
-        /// Bytes of addresses reserved for blocks.
+        /// Bytes of addresses that the heap's range may have at most.
         address_space,
+        /// Bytes of huge runs that have mappings of their own, as the range has no room for them.
+        outside,
     }
     node {
         /// Bytes mapped on 4 KiB pages, touched or not.

@@ -133,6 +133,7 @@ impl Stats {
     pub(crate) fn read(board: &Board<'_>) -> Self {
         let mut stats = Self {
             address_space: board.header.address_space.load(Ordering::Relaxed),
+            outside: board.header.outside.load(Ordering::Relaxed),
             refusals: board.header.refusals.load(Ordering::Relaxed),
             // Heap 0 is no thread's.
             heaps: board.heaps.len().saturating_sub(1) as u64,

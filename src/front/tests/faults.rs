@@ -120,7 +120,8 @@ impl Life<'_> {
             return;
         };
         self.mine.push(old);
-        if self.dice.below(2) == 0 {
+        let in_range = |run: &usize| world.arena.addresses().contains(*run);
+        if self.dice.below(2) == 0 || ![old, new].iter().all(in_range) {
             world.resize(old, size + SUPER / 2);
             self.mine.push(new);
             return;

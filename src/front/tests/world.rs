@@ -92,7 +92,9 @@ impl World {
             return None;
         }
         let address = block as usize;
-        assert!(address.is_multiple_of(align) && self.arena.addresses().contains(address));
+        let is_run = || self.arena.runs().bytes_at(address).is_some();
+        assert!(self.arena.addresses().contains(address) || is_run());
+        assert!(address.is_multiple_of(align));
         let mut live = self.live();
         let below = live.range(..address + size).next_back();
         assert!(
@@ -127,7 +129,11 @@ impl World {
             assert!(size == 1 || block.read() == address as u8);
         }
         match self.arena.addresses().locate(address) {
-            Location::Foreign | Location::Free => panic!("a live block's slot is free"),
+            Location::Free => panic!("a live block's slot is free"),
+            Location::Foreign => {
+                // SAFETY: the run is the world's, which forgets it.
+                assert!(unsafe { self.arena.runs().outside().release(address) });
+            }
             Location::Run(_) => {
                 let slot = self.arena.addresses().run_at(address).expect("a run");
                 // SAFETY: the run is the world's, which forgets it.
@@ -141,7 +147,10 @@ impl World {
     }
 
     pub fn resize(&self, address: usize, size: usize) -> bool {
-        let slot = self.arena.addresses().run_at(address).expect("a run");
+        // Runs outside of the range have tests of their own.
+        let Some(slot) = self.arena.addresses().run_at(address) else {
+            return false;
+        };
         // SAFETY: the run is the world's.
         let resized = unsafe { self.arena.runs().resize(slot, size) };
         if resized {

@@ -142,7 +142,8 @@ impl Pages {
         (self.ground.policy.config().growth / SUPER).max(1)
     }
 
-    pub(super) fn say_out_of_memory(&self, bytes: usize, why: Error) {
+    /// Reports once that the node could not grow by so many bytes.
+    pub fn say_out_of_memory(&self, bytes: usize, why: Error) {
         let policy = self.ground.policy;
         if policy.first_to_say(OnceMessage::OutOfMemory) {
             messages::out_of_memory(policy.os(), bytes, why);

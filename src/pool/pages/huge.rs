@@ -3,7 +3,7 @@
 #![allow(unsafe_code)] // Maps what it has claimed.
 
 use super::Pages;
-use crate::geometry::{NodeSuper, SLOT, SLOTS, SUPER, SlotId};
+use crate::geometry::{NodeSuper, SLOTS, SUPER, SlotId};
 use crate::pool::addresses::SlotRun;
 use theap_platform::Error;
 
@@ -44,7 +44,6 @@ impl Pages {
     pub fn acquire_huge(&self, len: usize, align: usize) -> Option<Huge> {
         let shape = Shape::new(len);
         if shape.supers > self.supers.count() {
-            self.say_out_of_memory(len.saturating_mul(SLOT), Error::NoMemory);
             return None;
         }
         let _growth = self.growth.lock();
@@ -84,20 +83,15 @@ impl Pages {
 
     /// Maps a run behind the frontier.
     fn grow_huge(&self, shape: Shape, align: usize) -> Option<SlotRun> {
-        let bytes = shape.len.saturating_mul(SLOT);
         let mut i = self.aligned(self.claims.frontier(), align);
         while i.index() + shape.supers <= self.supers.count() {
             match self.map_run(i, shape) {
                 Ok(run) => return Some(run),
                 // The SuperSlab is lost, or the warmer is at work there.
                 Err(Error::Lost) => i = self.aligned(i.add(1), align),
-                Err(error) => {
-                    self.say_out_of_memory(bytes, error);
-                    return None;
-                }
+                Err(_) => return None,
             }
         }
-        self.say_out_of_memory(bytes, Error::NoMemory);
         None
     }
 

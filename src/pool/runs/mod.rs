@@ -6,6 +6,10 @@
 //! lock; they grow in place into free neighbours.
 #![allow(unsafe_code)] // Leans on who holds a run; moves and copies the contents of runs.
 
+mod outside;
+
+pub use outside::{Entry, MOST as MOST_OUTSIDE, Outside};
+
 use super::addresses::SlotRun;
 use super::ground::Ground;
 use super::metadata::SpanMeta;
@@ -18,12 +22,23 @@ use theap_platform::Error;
 pub struct Runs {
     ground: Ground,
     nodes: &'static [Node],
+    outside: Outside,
 }
 
 impl Runs {
-    /// The runs in the memory of these nodes, which are all nodes of the heap.
-    pub fn new(ground: Ground, nodes: &'static [Node]) -> Self {
-        Self { ground, nodes }
+    /// The runs in the memory of these nodes, which are all nodes of the heap, and those outside of
+    /// the range, which the zeroed table is for.
+    pub fn new(ground: Ground, nodes: &'static [Node], outside: &'static [Entry]) -> Self {
+        Self {
+            ground,
+            nodes,
+            outside: Outside::new(ground, outside),
+        }
+    }
+
+    /// The runs outside of the range.
+    pub fn outside(&self) -> &Outside {
+        &self.outside
     }
 
     fn node_of(&self, slot: SlotId) -> &'static Node {
@@ -50,6 +65,9 @@ impl Runs {
 
     /// The bytes of the run that starts at the address; `None` if none starts there.
     pub fn bytes_at(&self, address: usize) -> Option<usize> {
+        if !self.ground.addresses.contains(address) {
+            return self.outside.bytes_at(address);
+        }
         let slot = self.ground.addresses.run_at(address)?;
         // SAFETY: the tables say that a run starts there.
         Some(unsafe { self.len(slot) } * SLOT)
@@ -59,16 +77,27 @@ impl Runs {
     /// another one. Its first address and whether it reads zero.
     pub fn acquire(&self, node: NodeIndex, bytes: usize, align: usize) -> Option<(*mut u8, bool)> {
         let len = bytes.div_ceil(SLOT).max(1);
+        let is_huge = len > SLOTS || align > SUPER;
         let count = self.nodes.len();
         let run = (0..count).find_map(|away| {
             let node = &self.nodes[(node.index() + away) % count];
-            if len <= SLOTS && align <= SUPER {
+            if is_huge {
+                node.acquire_huge(len, align.div_ceil(SUPER))
+            } else {
                 node.acquire_slots(len, align.div_ceil(SLOT))
                     .map(|(run, _)| run)
-            } else {
-                node.acquire_huge(len, align.div_ceil(SUPER))
             }
-        })?;
+        });
+        let Some(run) = run else {
+            let outside = is_huge
+                .then(|| self.outside.acquire(bytes, align))
+                .flatten();
+            if is_huge && outside.is_none() {
+                let pages = self.nodes[node.index()].pages();
+                pages.say_out_of_memory(bytes, Error::NoMemory);
+            }
+            return outside.map(|address| (address, true));
+        };
         self.dress(&run);
         let slot = run.slot();
         self.node_of(slot).lists().count_run(0, run.len());
