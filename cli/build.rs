@@ -1,8 +1,8 @@
 //! Builds `libtheap.so` with its own profile and puts it into the program, so that one installed
 //! `theap` is enough.
 //!
-//! Nothing is put in where the library's sources are not beside these, or where `THEAP_NO_EMBED` is
-//! set, as packagers do who install the library as a file of its own.
+//! The program carries no library where the library's sources are not beside these, or where
+//! `THEAP_NO_EMBED` is set. Packagers set it when they install the library as a file of its own.
 
 use std::env;
 use std::fs;

@@ -351,7 +351,7 @@ mod tests {
         assert_eq!((nodes, cpus), (vec![2], vec![Some(2); 3]));
         let (nodes, cpus) = homes(&scanned(&ODD, &[(9, 9)]), &[0, 4, 7]);
         assert_eq!((nodes, cpus), (vec![9], vec![Some(9); 3]));
-        // As if nothing were known: no memory could be had anyway.
+        // The answer is that of an unknown topology: no memory could be had anyway.
         assert_eq!(scanned(&ODD, &[(3, 3)]).nodes(), 1);
     }
 

@@ -1,7 +1,7 @@
-//! A thousand threads at once, and many thousands one after another, on theap as the global
-//! allocator: what they took is back at the end. Optimised it is 100,000 threads, in debug builds
-//! 10,000.
-#![allow(unsafe_code)] // A look at blocks' bytes beyond a vector's length.
+//! A thousand threads at once, and many thousands one after another (100,000 in optimised builds,
+//! 10,000 in debug builds), on theap as the global allocator. The memory that they took must be
+//! free again at the end.
+#![allow(unsafe_code)] // Sets the length of vectors to bytes that were not written.
 
 mod child;
 
@@ -11,7 +11,8 @@ use std::time::Instant;
 use std::{fs, hint};
 use theap::{Config, Pages, Theap};
 
-// Small pages, since a block for each class and thread would take hugepages by the gigabyte.
+// The heap is on small pages, because a block for each class and thread would take gigabytes of
+// hugepages.
 #[global_allocator]
 static HEAP: Theap = Theap::with(Config::new().pages(Pages::Small));
 
@@ -21,16 +22,16 @@ const LATER: usize = if cfg!(debug_assertions) {
 } else {
     100_000
 };
-/// Threads of [`LATER`] that may be there at once.
+/// The threads of [`LATER`] that may run at once.
 const BATCH: usize = 50;
-/// A thread's stack: enough for what the tests do.
+/// The bytes of a thread's stack, which are enough for the tests.
 const STACK: usize = 64 << 10;
 const MIB: u64 = 1 << 20;
-/// The bytes that may be resident later on: 3 KiB for each heap ever made and the tables of the
-/// addresses that were used.
+/// The bytes by which the resident memory may grow: 3 KiB for each heap ever made, and the tables
+/// of the addresses that were used.
 const KEPT: u64 = 8 * MIB;
 
-/// The memory of the process, in bytes, when nobody does anything.
+/// The memory of the process in bytes, while no other thread does anything.
 #[derive(Debug)]
 struct Level {
     resident: u64,
@@ -62,7 +63,7 @@ fn start(body: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
         .unwrap()
 }
 
-/// A block of each class and a run, both ends written.
+/// Allocates a block of each class and a run, and writes to both ends of each.
 fn one_of_each() -> Vec<Box<[u8]>> {
     let classes = theap::stats().classes;
     let sizes = classes.iter().map(|class| class.size as usize);
@@ -72,7 +73,7 @@ fn one_of_each() -> Vec<Box<[u8]>> {
             let mut block = Vec::with_capacity(size);
             block.spare_capacity_mut()[size - 1].write(1);
             block.push(1);
-            // SAFETY: a byte that is not written yet is never read; the box keeps the capacity.
+            // SAFETY: nobody reads a byte that was not written; the vector's capacity is `size`.
             unsafe { block.set_len(size) };
             hint::black_box(block).into_boxed_slice()
         })
@@ -123,7 +124,7 @@ fn scenario() {
     if child::role().is_none() {
         return;
     }
-    // The harness and the first threads make some things once, before the count.
+    // The harness and the first threads make some things once, which must not count.
     let first = || drop(one_of_each());
     (0..BATCH).for_each(|_| start(first).join().unwrap());
     let before = Level::now();
@@ -150,7 +151,7 @@ fn scenario() {
 
 #[test]
 fn what_threads_took_is_back_when_they_are_gone() {
-    // Without the C library's cache of stacks, which has 16 KiB of each that was ever used.
+    // The C library's cache of stacks keeps 16 KiB of each stack that was ever used, so it is off.
     let tunables = [("GLIBC_TUNABLES", "glibc.pthread.stack_cache_size=0")];
     let output = child::run("levels", &tunables);
     let said = [&output.stdout, &output.stderr].map(|bytes| child::text(bytes));

@@ -1,6 +1,6 @@
-//! The cost of the heap: memory that stays after everything was freed and purged, and page faults
-//! of a first touch. Each in a process of its own that uses theap for nothing else, in every page
-//! mode that the machine serves.
+//! The cost of the heap: the memory that stays after everything was freed and purged, and the page
+//! faults of a first touch. Each scenario runs in a process of its own that uses theap for nothing
+//! else, in every page mode that the machine serves.
 #![allow(unsafe_code)] // Calls the allocator directly, and getrusage.
 
 mod child;
@@ -14,7 +14,7 @@ use theap::raw;
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-/// The sizes of a mixture, in turn: tiny, mid, large and huge.
+/// The sizes of a mixture in the order of allocation: tiny, mid, large and huge.
 const SIZES: [usize; 12] = [
     16,
     100,
@@ -43,7 +43,7 @@ fn fill(bytes: usize, blocks: &mut Vec<*mut u8>) {
             let block = raw::alloc(size);
             assert!(!block.is_null());
             for at in (0..size).step_by(4 * KIB).chain([size - 1]) {
-                // SAFETY: within the block.
+                // SAFETY: the byte lies within the block.
                 unsafe { block.add(at).write(1) };
             }
             blocks.push(block);
@@ -55,13 +55,13 @@ fn fill(bytes: usize, blocks: &mut Vec<*mut u8>) {
 fn free(blocks: &mut Vec<*mut u8>) {
     let (even, odd) = (blocks.iter().step_by(2), blocks.iter().skip(1).step_by(2));
     for &block in even.chain(odd) {
-        // SAFETY: allocated above.
+        // SAFETY: `fill` allocated the block, and it is freed once.
         unsafe { raw::free(block) };
     }
     blocks.clear();
 }
 
-/// Bytes of the process in memory, hugetlb pages not included.
+/// Resident bytes of the process, without hugetlb pages.
 fn resident() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status
@@ -76,18 +76,18 @@ fn resident() -> usize {
         * KIB
 }
 
-/// Minor faults of the process: those of its own accesses and those of the pages that it asked the
+/// Minor faults of the process: its accesses cause them, and so do the pages that it asks the
 /// kernel to populate.
 fn faults() -> i64 {
     let mut usage = MaybeUninit::<libc::rusage>::uninit();
-    // SAFETY: the kernel writes the structure.
+    // SAFETY: the kernel writes the whole structure.
     unsafe {
         assert_eq!(libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()), 0);
         usage.assume_init().ru_minflt
     }
 }
 
-/// The code of `fill` and a list for it that cause no fault of their own any more.
+/// Runs `fill` once, so that its code and the list that is returned cause no fault later.
 fn rehearsed() -> Vec<*mut u8> {
     let mut blocks = vec![ptr::dangling_mut(); 600_000];
     blocks.clear();
@@ -97,7 +97,7 @@ fn rehearsed() -> Vec<*mut u8> {
     blocks
 }
 
-/// 300 MiB come and go, twice.
+/// Allocates and frees 300 MiB, twice.
 fn give_back() {
     let mut blocks = rehearsed();
     theap::purge();
@@ -121,23 +121,23 @@ fn give_back() {
     }
 }
 
-/// 128 MiB, the first that the process touches on the heap but for the rehearsal.
+/// Touches 128 MiB on a heap that the process has touched only in the rehearsal.
 fn first_touch() {
     let mut blocks = rehearsed();
     let before = faults();
     fill(128 * MIB, &mut blocks);
     let (cost, stats) = (faults() - before, theap::stats());
     println!("{cost} faults");
-    // The hugepages of the blocks and of their metadata, and a few small pages of tables. In the
-    // mode auto the first SuperSlab is on small pages, and so is the first 2 MiB of metadata.
+    // The faults are those of the hugepages of blocks and of metadata, and of a few small pages of
+    // tables. In the mode auto the first SuperSlab and the first 2 MiB of metadata are on small
+    // pages.
     let huge = (stats.mapped_thp + stats.mapped_hugetlb) / (2 * MIB as u64);
     let small = stats.mapped_small / 4096 * 2;
     assert!(cost as u64 <= huge + small + 16, "{cost} faults; {stats:?}");
     assert!(stats.mapped_small <= 2 * MIB as u64, "{stats:?}");
 }
 
-/// As `first_touch`, on a heap that was warmed up while it had free blocks and slots of all kinds
-/// already.
+/// Touches 128 MiB on a heap that was warmed up while it had free blocks and slots of all kinds.
 fn warmed() {
     let mut blocks = rehearsed();
     // Without the shared pool every class takes whole SuperSlabs.
@@ -152,7 +152,7 @@ fn warmed() {
     assert_eq!(faults() - before, 0, "{:?}", theap::stats());
 }
 
-/// Warming up and purging in turn uses the same addresses again: there are 64 MiB of them.
+/// Warms up and purges in turn within 64 MiB of addresses, which must be used again.
 fn warmed_again() {
     for round in 0..5 {
         let warmed = theap::warm_up(16 * MIB);
@@ -177,7 +177,7 @@ fn scenario() {
     }
 }
 
-/// Runs a scenario in a page mode; it passes and writes nothing to stderr.
+/// Runs a scenario in a page mode. It must succeed and write nothing to standard error.
 fn passes(scenario: &str, pages: &str) {
     let mut variables = vec![("THEAP_PAGES", pages)];
     if scenario == "warmed again" {
@@ -193,7 +193,7 @@ fn passes(scenario: &str, pages: &str) {
     println!("{scenario}, pages {pages}:\n{stdout}");
 }
 
-/// Runs a scenario with hugetlb pages, of which there are enough.
+/// Runs a scenario with a pool that has enough hugetlb pages.
 fn passes_on_hugetlb(scenario: &str) {
     const PAGES: usize = 320;
     if let Some(pool) = hugepages::Pool::take()
@@ -205,7 +205,7 @@ fn passes_on_hugetlb(scenario: &str) {
     }
 }
 
-/// Hugepages as `madvise` asks for them.
+/// Whether the kernel gives transparent hugepages to a program that asks by `madvise`.
 fn has_thp() -> bool {
     let mode =
         fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();

@@ -3,9 +3,9 @@
 # of version 2 there: Debian's kernel under QEMU's software emulation.
 # usage: tests/numa-vm.sh [FILTER]   (a libtest filter for all of them)
 #
-# Two nodes with memory, CPUs 0 and 3 on one and 1 and 2 on the other; CPU 4 on a node without
-# memory, nearer to the second. Installs Debian packages that are missing; the kernel is only
-# unpacked, below the target directory.
+# The machine has two nodes with memory, CPUs 0 and 3 on one and 1 and 2 on the other. CPU 4 is on a
+# node without memory, nearer to the second. The script installs Debian packages that are missing;
+# it only unpacks the kernel, below the target directory.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 vm=$(realpath -m "${CARGO_TARGET_DIR:-target}")/numa-vm

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# theap's own tests with theap built under AddressSanitizer and under ThreadSanitizer.
+# Runs theap's own tests with theap built under AddressSanitizer and under ThreadSanitizer.
 # usage: tests/sanitizers.sh [address] [thread]
 #
-# Needs a nightly compiler (rustup toolchain install nightly), as stable ones have no sanitizers;
-# says so and does nothing without. With the standard library's source (rustup component add
-# rust-src --toolchain nightly) the library is built under the sanitizer, too. Without, which the
-# script says aloud, the library comes as it is, and tests/tsan.supp hides what it causes.
-# Two minutes for each sanitizer with the build.
+# The sanitizers need a nightly compiler (rustup toolchain install nightly). Without one the script
+# says so and does nothing. With the standard library's source (rustup component add rust-src
+# --toolchain nightly) the script builds the library under the sanitizer, too. Without it the script
+# says so, uses the library as it is, and suppresses the library's reports by tests/tsan.supp.
+# Each sanitizer takes two minutes with the build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_INCREMENTAL=0 PROPTEST_CASES=8 RUST_BACKTRACE=0

@@ -9,7 +9,7 @@ use super::file;
 /// A controller of control groups.
 struct Controller {
     name: &'static [u8],
-    /// Where every system with version 1 mounts it.
+    /// The directory where every system with version 1 mounts it.
     mount: &'static [u8],
     /// The controller's files in version 1.
     first: Files,

@@ -30,7 +30,7 @@ mod operators;
 mod text;
 mod theap_h;
 
-/// Says where the allocator has a bug, and ends the process.
+/// Writes to standard error where the allocator has a bug, and ends the process.
 #[cfg(panic = "abort")]
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {

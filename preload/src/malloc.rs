@@ -30,7 +30,7 @@ pub fn or_no_memory(block: *mut u8) -> *mut c_void {
     block.cast()
 }
 
-/// Allocates at least `size` bytes at a multiple of 16, also for 0 bytes a block of its own.
+/// Allocates at least `size` bytes at a multiple of 16. For 0 bytes it allocates a block too.
 #[unsafe(no_mangle)]
 pub extern "C" fn malloc(size: usize) -> *mut c_void {
     let block = raw::alloc_cached(size);

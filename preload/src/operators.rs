@@ -1,8 +1,8 @@
 //! C++'s operators new and delete, by their mangled names.
 //!
 //! A failing `new` must run the program's new-handler and throw, which only the C++ runtime can do.
-//! So this file hands it to the runtime's own operator: that calls `malloc` or `aligned_alloc` (of
-//! this library), the handler, and throws or, in the nothrow form, catches. The throwing forms are
+//! So this file calls the runtime's own operator, which calls `malloc` or `aligned_alloc` (of this
+//! library) and the handler, and throws or, in the nothrow form, catches. The throwing forms are
 //! assembly, for an exception must not pass through Rust frames: they call Rust for the block, and
 //! in the cold case jump, so that the runtime's operator returns to the program.
 //!

@@ -21,7 +21,7 @@ pub(crate) fn toggle<A: Contender, const ALIGN: usize>(
     toggle_with(a, steps, slots, |size| Aligned::take(a, size, 1))
 }
 
-/// As [`toggle`], with blocks that `take` allocates.
+/// Does the work of [`toggle`] with blocks that `take` allocates.
 #[inline(always)]
 pub(crate) fn toggle_with<A: Contender, const ALIGN: usize>(
     a: &A,

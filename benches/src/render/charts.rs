@@ -312,7 +312,7 @@ fn draw(
     Ok(svg.replace("#000000", "currentColor"))
 }
 
-/// The name of the quantile with so many nines: `p99.9` of three.
+/// The name of the quantile with this many nines: three give `p99.9`.
 fn percentile(nines: f64) -> String {
     let digits = (nines.round() as usize).saturating_sub(2);
     format!("p{:.digits$}", 100.0 - 100.0 * 10f64.powf(-nines.round()))

@@ -18,9 +18,9 @@ use crate::rounds::Record;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// As global allocators of Rust programs.
+    /// The allocators are global allocators of Rust programs.
     InProcess,
-    /// As preloaded libraries.
+    /// The allocators are preloaded libraries.
     Preloaded,
 }
 

@@ -33,20 +33,21 @@ pub enum Workload {
     /// Allocates blocks of mixed sizes until `bytes` are allocated, and writes every page: it shows
     /// the cost of page faults.
     FirstTouch,
-    /// As `FirstTouch`, after the allocator was told to have the memory ready (System has no such
-    /// call).
+    /// Does the work of `FirstTouch` after the allocator was told to have the memory ready (System
+    /// has no such call).
     FirstTouchWarm,
     /// A service whose live heap grows by `growth_rate` until `bytes` are allocated; each
     /// allocate-and-touch is timed.
     Growth,
-    /// As `Growth`, after the allocator was told to have the memory ready.
+    /// Does the work of `Growth` after the allocator was told to have the memory ready.
     GrowthWarm,
-    /// As `Growth`, with theap's warmer ahead of the growth (System has no such thing).
+    /// Does the work of `Growth` with theap's warmer ahead of the growth (System has no such
+    /// thing).
     GrowthAhead,
     /// A pinned thread that serves `requests` at a fixed rate, with blocks of mixed sizes and
     /// lifetimes, some of them handed to a second thread.
     PinnedService,
-    /// As `PinnedService`, after the allocator was told to have the memory ready.
+    /// Does the work of `PinnedService` after the allocator was told to have the memory ready.
     PinnedServiceWarm,
     /// Picks a random slot: frees its block if it holds one, else puts a new one there.
     RandomMixed,

@@ -169,8 +169,8 @@ fn control_groups_of_version_1_and_of_containers() {
             ),
         ])
     };
-    // As the host sees it, as a container does whose group is the mount's root, and one that does
-    // not see the mount's root from its own.
+    // The paths are those that the host has, those in a container whose group is the mount's root,
+    // and those of a container that does not see the mount's root from its own group.
     for (group, root, directory) in [
         ("/docker/abc", "/", "/docker/abc"),
         ("/docker/abc", "/docker/abc", ""),
