@@ -259,8 +259,8 @@ impl Os {
         done
     }
 
-    /// Makes a mapping longer or shorter, with its contents: where it is, or at another address. What
-    /// is added reads zero. The new address, which is a multiple of [`PAGE`].
+    /// Makes a mapping longer or shorter, with its contents: where it is, or at another address.
+    /// What is added reads zero. The new address, which is a multiple of [`PAGE`].
     ///
     /// # Errors
     /// The mapping is as before.

@@ -1,6 +1,6 @@
-//! Huge blocks for which the heap's range has no room: larger than the range, or more than it holds.
-//! They behave as other blocks do, in the thread that made them and elsewhere. Each test is a
-//! process of its own, as the range is small there.
+//! Huge blocks for which the heap's range has no room: larger than the range, or more than it
+//! holds. They behave as other blocks do, in the thread that made them and elsewhere. Each test is
+//! a process of its own, as the range is small there.
 #![allow(unsafe_code)] // Calls the allocator directly.
 
 mod child;
