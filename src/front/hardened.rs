@@ -25,7 +25,6 @@ use super::setup::Setup;
 use super::sizes::{check_size, whole_size};
 use super::{hit, resize as plain_resize};
 use crate::classes;
-use crate::geometry::SLOT;
 use crate::messages::{Misuse, misuse};
 use crate::pool::Location;
 use crate::pool::global::existing_arena;
