@@ -122,6 +122,10 @@ impl Outside {
     ///
     /// # Safety
     /// The run is the caller's, who uses it by the new address alone.
+    #[cfg_attr(
+        feature = "valgrind",
+        allow(dead_code, reason = "memcheck knows no moved pages")
+    )]
     pub unsafe fn resize(&self, address: usize, bytes: usize, align: usize) -> Option<*mut u8> {
         let bytes = bytes.checked_next_multiple_of(SLOT)?;
         let len = bytes.checked_next_multiple_of(SUPER)?;
