@@ -259,6 +259,18 @@ impl Os {
         done
     }
 
+    /// Maps `len` bytes (a multiple of [`PAGE`]) at a multiple of `align` (a power of two of at
+    /// least [`PAGE`]) wherever the kernel likes, on small or transparent huge pages. The range
+    /// reads zero, takes memory on first touch, and is charged against the commit limit.
+    /// [`Os::unreserve`] gives it back.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`] (addresses, commit limit, number of mappings).
+    pub fn map_anywhere(self, len: usize, align: usize, mode: PageMode) -> Result<usize, Error> {
+        inject!(self, Map);
+        system::map::map_anywhere(len, align, mode)
+    }
+
     /// Makes a mapping longer or shorter, with its contents: where it is, or at another address.
     /// What is added reads zero. The new address, which is a multiple of [`PAGE`].
     ///

@@ -33,11 +33,29 @@ pub(super) fn pointer(addr: usize) -> *mut c_void {
 
 /// See [`crate::Os::reserve`].
 pub fn reserve(len: usize, align: usize) -> Result<usize, Error> {
+    aligned(len, align, ProtFlags::empty(), RESERVED)
+}
+
+/// See [`crate::Os::map_anywhere`].
+pub fn map_anywhere(len: usize, align: usize, mode: PageMode) -> Result<usize, Error> {
+    let access = ProtFlags::READ | ProtFlags::WRITE;
+    let addr = aligned(len, align, access, MapFlags::PRIVATE)?;
+    let advice = match mode {
+        PageMode::Small => Advice::LinuxNoHugepage,
+        _ => Advice::LinuxHugepage,
+    };
+    // Advice that is refused costs speed only.
+    // SAFETY: this function made the mapping just now, and the advice keeps contents.
+    let _ = unsafe { mm::madvise(pointer(addr), len, advice) };
+    Ok(addr)
+}
+
+/// A new mapping at a multiple of `align`.
+fn aligned(len: usize, align: usize, access: ProtFlags, flags: MapFlags) -> Result<usize, Error> {
     let padded = len.checked_add(align - PAGE).ok_or(Error::NoMemory)?;
     // SAFETY: the kernel chooses the place, so this touches no existing mapping.
     let start =
-        unsafe { mm::mmap_anonymous(ptr::null_mut(), padded, ProtFlags::empty(), RESERVED) }?
-            .expose_provenance();
+        unsafe { mm::mmap_anonymous(ptr::null_mut(), padded, access, flags) }?.expose_provenance();
     let addr = start.next_multiple_of(align);
     let (head, tail) = (addr - start, start + padded - (addr + len));
     for (addr, len) in [(start, head), (addr + len, tail)] {

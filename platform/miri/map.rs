@@ -44,6 +44,11 @@ pub fn reserve_at(_addr: usize, _len: usize) -> Result<(), Error> {
     Err(Error::Unsupported)
 }
 
+/// See [`crate::Os::map_anywhere`].
+pub fn map_anywhere(len: usize, align: usize, _mode: PageMode) -> Result<usize, Error> {
+    reserve(len, align)
+}
+
 /// See [`crate::Os::unreserve`]. A part of a reservation stays allocated.
 ///
 /// # Safety

@@ -45,16 +45,17 @@ pub fn ring_overwritten_while_it_is_read() {
     );
 }
 
-/// A board with one node and room for one heap, laid out as `Places` says.
+/// A board with one node and room for two heaps, laid out as `Places` says. The first heap is no
+/// thread's, and is there from the start.
 #[repr(C)]
 struct Page {
     header: Header,
     node: NodeBoard,
-    heap: Aligned,
+    heaps: Aligned,
 }
 
 #[repr(C, align(4096))]
-struct Aligned(HeapBoard);
+struct Aligned([HeapBoard; 2]);
 
 impl Page {
     /// Makes a page of zeros.
@@ -65,7 +66,7 @@ impl Page {
         unsafe {
             (&raw mut (*at).header).write(Header::new());
             (&raw mut (*at).node).write(NodeBoard::new());
-            (&raw mut (*at).heap.0).write(HeapBoard::new());
+            (&raw mut (*at).heaps.0).write([HeapBoard::new(), HeapBoard::new()]);
             page.assume_init()
         }
     }
@@ -114,12 +115,17 @@ fn read_a_board() {
     let writer = {
         let shared = shared.clone();
         thread::spawn(move || {
-            let Page { header, node, heap } = &*shared.page;
-            header.open([1, 1, 0], 1 << 36);
-            shared.place.with_mut(|_| ());
+            let Page {
+                header,
+                node,
+                heaps,
+            } = &*shared.page;
             header.heap_made(1);
-            heap.0.counters.refills.add(1);
-            heap.0.counters.refills.add(1);
+            header.open([1, 2, 0], 1 << 36);
+            shared.place.with_mut(|_| ());
+            header.heap_made(2);
+            heaps.0[1].counters.refills.add(1);
+            heaps.0[1].counters.refills.add(1);
             node.run_slots.fetch_add(3, Ordering::Relaxed);
         })
     };

@@ -8,7 +8,7 @@ use crate::config;
 use crate::geometry::{SLOT, SUPER};
 use crate::pool::ground::Ground;
 use crate::sync::{AtomicU64, Ordering, OwnerWord};
-use theap_platform::{Error, Mutex, PAGE, PageMode, Rank};
+use theap_platform::{Mutex, PAGE, PageMode, Rank};
 
 /// The most runs outside of the range: half of the mappings that the kernel allows a process.
 pub const MOST: usize = 1 << 15;
@@ -48,7 +48,8 @@ impl Outside {
         }
     }
 
-    /// Maps a run of at least `bytes` at a multiple of `align`, which reads zero.
+    /// Maps a run of at least `bytes` at a multiple of `align`, which reads zero, on the pages that
+    /// the options ask for, but for those of hugetlb pools.
     pub fn acquire(&self, bytes: usize, align: usize) -> Option<*mut u8> {
         let policy = self.ground.policy;
         if policy.is_sealed() {
@@ -56,42 +57,20 @@ impl Outside {
         }
         let bytes = bytes.checked_next_multiple_of(SLOT)?;
         let len = bytes.checked_next_multiple_of(SUPER)?;
-        let address = policy.os().reserve(len, align.max(SUPER)).ok()?;
-        // SAFETY: reserved just now.
-        let mapped = unsafe { self.map(address, len) };
-        if mapped.is_ok() && self.insert(address, bytes) {
+        let mode = match policy.config().pages {
+            config::Pages::Small => PageMode::Small,
+            _ => PageMode::Thp,
+        };
+        let os = policy.os();
+        let address = os.map_anywhere(len, align.max(SUPER), mode).ok()?;
+        if self.insert(address, bytes) {
+            // SAFETY: mapped just now.
+            unsafe { policy.lock_memory(address, len) };
             return Some(address as *mut u8);
         }
-        if mapped != Err(Error::Lost) {
-            // SAFETY: nobody knows of it.
-            unsafe { policy.os().unreserve(address, len) };
-        }
+        // SAFETY: nobody knows of it.
+        unsafe { os.unreserve(address, len) };
         None
-    }
-
-    /// Maps a reserved range on the pages that the options ask for, but for those of hugetlb pools.
-    ///
-    /// # Errors
-    /// The system's error.
-    ///
-    /// # Safety
-    /// The range is reserved and the caller's.
-    unsafe fn map(&self, address: usize, len: usize) -> Result<(), Error> {
-        let policy = self.ground.policy;
-        let huge = match policy.config().pages {
-            config::Pages::Small => Err(Error::Unsupported),
-            // SAFETY: this function's own Safety section.
-            _ => unsafe { policy.os().map(address, len, PageMode::Thp, None) },
-        };
-        // SAFETY: what could not be mapped is still reserved, unless it is lost.
-        unsafe {
-            match huge {
-                Ok(()) | Err(Error::Lost) => huge?,
-                Err(_) => policy.os().map(address, len, PageMode::Small, None)?,
-            }
-            policy.lock_memory(address, len);
-        }
-        Ok(())
     }
 
     /// The bytes of the run that starts at the address.
