@@ -51,9 +51,8 @@ pub const SECTION: Section = Section {
 const DEFAULT_MAPPINGS: u64 = 65530;
 /// Bytes of the smallest mapping that hugetlb pages need.
 const HUGEPAGE: u64 = 2 << 20;
-/// The least bytes of addresses that theap needs: 64 MiB for blocks, and the addresses of their
-/// metadata.
-const LEAST_ADDRESSES: u64 = 88 << 20;
+/// The least bytes of addresses that theap needs: its tables, a SuperSlab, and 2 MiB of metadata.
+const LEAST_ADDRESSES: u64 = 8 << 20;
 
 fn available(host: &Host) -> Result<Answer> {
     let (available, total) = (host.memory("MemAvailable")?, host.memory("MemTotal")?);

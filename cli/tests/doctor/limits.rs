@@ -61,12 +61,12 @@ fn limits_of_the_process() {
     let tree = limits(&hard(16 << 30), none, none);
     let lift = "prlimit --pid $$ --as=unlimited";
     expect(tree, "limits.as", "note", "16 GiB", lift);
-    let tree = limits(&soft(80 << 20), none, none);
+    let tree = limits(&soft(7 << 20), none, none);
     expect(
         tree,
         "limits.as",
         "missing",
-        "80 MiB: theap needs 88 MiB",
+        "7 MiB: theap needs 8 MiB",
         "ulimit",
     );
     let tree = limits(none, &soft(1 << 30), none);

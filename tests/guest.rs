@@ -1,0 +1,249 @@
+//! theap as a guest in programs and hosts that set limits: it takes the addresses that it uses and
+//! no more, lives with mappings in its way, and serves threads that can have no heap of their own.
+//! Each test is a process of its own.
+#![allow(unsafe_code)] // Calls the allocator directly, sets limits and maps memory.
+
+mod child;
+
+use std::ffi::c_void;
+use std::sync::Barrier;
+use std::{fs, ptr, slice, thread};
+use theap::raw;
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+const SUPER: usize = 2 * MIB;
+/// Sizes of small blocks.
+const SIZES: [usize; 5] = [16, 100, 1000, 9000, 40_000];
+
+/// A figure of this process's memory in bytes.
+fn memory(field: &str) -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+    line.split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<usize>()
+        .unwrap()
+        * KIB
+}
+
+/// A block with a number in it; the heap must have one.
+fn block(size: usize, number: usize) -> *mut u8 {
+    let block = raw::alloc(size);
+    assert!(!block.is_null(), "no {size} bytes");
+    // SAFETY: a new block of at least 16 bytes.
+    unsafe { block.cast::<usize>().write(number) };
+    block
+}
+
+fn free(block: *mut u8, number: usize) {
+    // SAFETY: a live block, as `block` made it.
+    unsafe {
+        assert_eq!(block.cast::<usize>().read(), number);
+        raw::free(block);
+    }
+}
+
+/// The addresses of the process grow with the heap and fall with it.
+fn addresses() {
+    let before = memory("VmSize");
+    for blocks in [1, 100, 10_000] {
+        let all: Vec<_> = (0..blocks).map(|number| block(40_000, number)).collect();
+        let (taken, mapped) = (memory("VmSize") - before, theap::stats().mapped() as usize);
+        assert!(taken <= 2 * mapped + 64 * MIB, "{taken} bytes for {mapped}");
+        all.into_iter()
+            .enumerate()
+            .for_each(|(number, block)| free(block, number));
+    }
+}
+
+/// With few addresses left, threads start and the program maps memory, and the heap grows.
+fn few_addresses() {
+    let limit = libc::rlimit {
+        rlim_cur: (memory("VmSize") + 400 * MIB) as u64,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: the structure is read only.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
+    let first = block(100, 1);
+    let all_run = Barrier::new(100);
+    thread::scope(|scope| {
+        for number in 0..100 {
+            let all_run = &all_run;
+            let body = move || {
+                let mine = SIZES.map(|size| block(size, number));
+                all_run.wait();
+                mine.into_iter().for_each(|block| free(block, number));
+            };
+            let started = thread::Builder::new()
+                .stack_size(64 * KIB)
+                .spawn_scoped(scope, body);
+            assert!(started.is_ok(), "thread {number}");
+        }
+    });
+    // SAFETY: a mapping where the kernel likes.
+    let mapping = unsafe {
+        let (access, flags) = (libc::PROT_READ, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        libc::mmap(ptr::null_mut(), 200 * MIB, access, flags, -1, 0)
+    };
+    assert_ne!(mapping, libc::MAP_FAILED);
+    free(first, 1);
+}
+
+/// Somebody else's mapping lies where the heap would grow: the heap goes on behind it.
+fn mapping_in_the_way() {
+    let first = block(100, 1);
+    let next = (first.addr() & !(SUPER - 1)) + SUPER;
+    let wish = ptr::without_provenance_mut::<c_void>(next);
+    // SAFETY: the mapping replaces nothing.
+    let foreign = unsafe {
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+        libc::mmap(wish, SUPER, access, flags, -1, 0)
+    };
+    assert_eq!(
+        foreign, wish,
+        "the heap has not reserved what it does not use"
+    );
+    // SAFETY: the program's own mapping.
+    let foreign = unsafe { slice::from_raw_parts_mut(foreign.cast::<u8>(), SUPER) };
+    foreign.fill(0x5A);
+    let all: Vec<_> = (0..5000).map(|number| block(9000, number)).collect();
+    let run = block(9 * MIB, 7);
+    let lies_in = |block: *mut u8| (next..next + SUPER).contains(&block.addr());
+    assert!(!all.iter().any(|&block| lies_in(block)));
+    assert!(foreign.iter().all(|&byte| byte == 0x5A));
+    free(run, 7);
+    all.into_iter()
+        .enumerate()
+        .for_each(|(number, block)| free(block, number));
+    free(first, 1);
+}
+
+/// More threads at once than there are heaps, which pass blocks on to each other.
+fn many_threads() {
+    const THREADS: usize = 400;
+    let (taken, freed) = (Barrier::new(THREADS), Barrier::new(THREADS));
+    let blocks: Vec<_> = (0..THREADS)
+        .map(|_| std::sync::Mutex::new(Vec::<(usize, usize)>::new()))
+        .collect();
+    thread::scope(|scope| {
+        for number in 0..THREADS {
+            let (taken, freed, blocks) = (&taken, &freed, &blocks);
+            let body = move || {
+                let take = |size| (block(size, number).expose_provenance(), number);
+                blocks[number]
+                    .lock()
+                    .unwrap()
+                    .extend(SIZES[..4].iter().map(|&size| take(size)));
+                taken.wait();
+                let others: Vec<_> = blocks[(number + 1) % THREADS]
+                    .lock()
+                    .unwrap()
+                    .drain(..)
+                    .collect();
+                for (at, number) in others {
+                    free(ptr::with_exposed_provenance_mut(at), number);
+                }
+                freed.wait();
+                let grown = block(100, number);
+                // SAFETY: a live block; its old address is not used any more.
+                free(unsafe { raw::realloc(grown, 5000) }, number);
+            };
+            thread::Builder::new()
+                .stack_size(64 * KIB)
+                .spawn_scoped(scope, body)
+                .unwrap();
+        }
+    });
+    assert!(theap::stats().heaps < 256);
+}
+
+/// A destructor that arms itself again in each round, and allocates.
+fn late_destructors() {
+    static KEY: std::sync::OnceLock<libc::pthread_key_t> = std::sync::OnceLock::new();
+    extern "C" fn again(value: *mut c_void) {
+        free(block(100, 3), 3);
+        free(block(3 * MIB, 4), 4);
+        // SAFETY: the key exists; the value is not used.
+        unsafe { libc::pthread_setspecific(KEY.get().copied().unwrap_or(0), value) };
+    }
+    KEY.get_or_init(|| {
+        let mut key = 0;
+        // SAFETY: the destructor may be called with any value.
+        let made = unsafe { libc::pthread_key_create(&raw mut key, Some(again)) };
+        assert_eq!(made, 0);
+        key
+    });
+    for _ in 0..500 {
+        let one = thread::spawn(|| {
+            free(block(100, 1), 1);
+            // SAFETY: the key exists.
+            unsafe { libc::pthread_setspecific(KEY.get().copied().unwrap_or(0), ptr::dangling()) }
+        });
+        assert_eq!(one.join().unwrap(), 0);
+    }
+    assert!(theap::stats().heaps <= 3, "{} heaps", theap::stats().heaps);
+}
+
+#[test]
+#[ignore = "the other tests run it, in processes of their own"]
+fn scenario() {
+    match child::role().as_deref() {
+        Some("addresses") => addresses(),
+        Some("few") => few_addresses(),
+        Some("in-the-way") => mapping_in_the_way(),
+        Some("threads") => many_threads(),
+        Some("destructors") => late_destructors(),
+        _ => {}
+    }
+}
+
+/// Runs a scenario, which must pass without a word.
+fn passes(scenario: &str, variables: &[(&str, &str)]) {
+    let output = child::run(scenario, variables);
+    let said = child::text(&output.stderr);
+    assert!(
+        output.status.success() && said.is_empty(),
+        "{scenario} {variables:?}: {said}"
+    );
+}
+
+#[test]
+fn addresses_are_taken_as_they_are_used() {
+    for pages in ["small", "thp", "auto"] {
+        passes("addresses", &[("THEAP_PAGES", pages)]);
+    }
+}
+
+#[test]
+fn a_limit_of_addresses_leaves_room_for_the_program() {
+    for pages in ["small", "auto"] {
+        // The test's own memory comes from the C library, whose arenas would take the addresses.
+        passes("few", &[("THEAP_PAGES", pages), ("MALLOC_ARENA_MAX", "1")]);
+    }
+}
+
+#[test]
+fn a_foreign_mapping_is_passed_by() {
+    for pages in ["small", "thp", "auto"] {
+        passes("in-the-way", &[("THEAP_PAGES", pages)]);
+    }
+}
+
+#[test]
+fn threads_without_heaps_share_one() {
+    for front in ["theap", "classic"] {
+        let options = [("THEAP_ADDRESS_SPACE", "512M"), ("THEAP_FRONT", front)];
+        passes(
+            "threads",
+            &[options[0], options[1], ("THEAP_PAGES", "small")],
+        );
+    }
+}
+
+#[test]
+fn late_destructors_cost_no_heap() {
+    passes("destructors", &[]);
+}
