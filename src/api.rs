@@ -133,7 +133,10 @@ pub fn collect() {
 /// threads stay. Returns the number of bytes of the heap that were given back.
 pub fn purge() -> usize {
     collect();
-    existing_arena().map_or(0, |arena| arena.purge())
+    existing_arena().map_or(0, |arena| {
+        front::collect_shared(arena);
+        arena.purge()
+    })
 }
 
 /// From now on the allocator makes no system call. An operation that would need one is refused, and

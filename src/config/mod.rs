@@ -186,9 +186,9 @@ options! {
     /// the next smaller kind; auto begins with hugetlb.
     pages(pages: Pages) = Pages::Auto, "auto", "THEAP_PAGES", PAGES;
 
-    /// Bytes of addresses that the heap's range may have at most. It takes them as it grows; huge
-    /// blocks that find no room there get mappings of their own. 0 means four times RAM, at least
-    /// 64 GiB; if the system refuses the tables for so many, theap asks for half, down to 64 MiB.
+    /// Bytes of addresses that the heap's range may have at most; huge blocks that find no room
+    /// there get mappings of their own. 0 means four times RAM, at least 64 GiB. If the system
+    /// refuses the tables for so many, theap asks for half, down to 64 MiB.
     address_space(bytes: usize) = 0, "0", "THEAP_ADDRESS_SPACE", BYTES;
 
     /// Bytes of memory that theap maps and touches at the first allocation, so that later ones take

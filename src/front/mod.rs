@@ -115,7 +115,7 @@ pub use entries::{
 };
 pub use foreign::{Elsewhere, resize_foreign, usable_size_foreign};
 pub use free::collect;
-pub use life::claimed;
+pub use life::{claimed, collect_shared};
 pub use quarantine::is_held_back;
 pub use report::cached_by;
 pub use setup::{Setup, arena};
