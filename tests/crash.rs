@@ -97,7 +97,7 @@ const CRASHES: &[Scenario] = &[
     (
         "a block in a magazine that has grown",
         libc::SIGSEGV,
-        &["block of 64 bytes at", " + 0, free, cached by heap 0"],
+        &["block of 64 bytes at", " + 0, free, cached by heap 1"],
         || {
             let burst = || -> Vec<_> { (0..2000).map(|_| allocate(64)).collect() };
             (0..50).for_each(|_| burst().into_iter().for_each(free));
