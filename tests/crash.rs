@@ -76,7 +76,7 @@ const CRASHES: &[Scenario] = &[
         libc::SIGSEGV,
         &[
             "pages small, slot ACTIVE; block of 3072 bytes at",
-            " + 9, live; span of heap 0",
+            " + 9, live; span of heap 1",
         ],
         || touch_closed(allocate(3000), 9),
     ),
@@ -85,7 +85,7 @@ const CRASHES: &[Scenario] = &[
         libc::SIGSEGV,
         &[
             "block of 3072 bytes at",
-            " + 0, free, cached by heap 0; span of heap 0",
+            " + 0, free, cached by heap 1; span of heap 1",
         ],
         || {
             let block = allocate(3000);
@@ -110,7 +110,7 @@ const CRASHES: &[Scenario] = &[
     (
         "a free block",
         libc::SIGSEGV,
-        &["block of 3072 bytes at", " + 0, free; span of heap 0"],
+        &["block of 3072 bytes at", " + 0, free; span of heap 1"],
         || {
             let (block, _kept) = (allocate(3000), allocate(3000));
             free(block);
@@ -121,7 +121,7 @@ const CRASHES: &[Scenario] = &[
     (
         "a block that another thread freed",
         libc::SIGSEGV,
-        &[" + 0, freed by another thread than its span's; span of heap 0"],
+        &[" + 0, freed by another thread than its span's; span of heap 1"],
         || {
             let (block, _kept) = (allocate(3000), allocate(3000));
             thread::spawn(move || free(block)).join().unwrap();
@@ -140,7 +140,7 @@ const CRASHES: &[Scenario] = &[
     (
         "a double free",
         libc::SIGABRT,
-        &["block of 112 bytes at", " + 0, free; span of heap 0"],
+        &["block of 112 bytes at", " + 0, free; span of heap 1"],
         || {
             let (block, _kept) = (allocate(100), allocate(100));
             println!("{block:#x}");
