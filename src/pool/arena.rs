@@ -33,8 +33,9 @@ pub struct Arena {
     spans: Spans,
     runs: Runs,
     heaps: Heaps,
-    #[cfg_attr(not(test), expect(dead_code, reason = "only tests give an arena back"))]
     memory: Memory,
+    /// Bytes at the beginning of the metadata that have the parts and the stashes, in whole pages.
+    front: usize,
 }
 
 /// Places that are tried before everything is reserved where the kernel likes.
@@ -253,6 +254,7 @@ impl Arena {
             // SAFETY: the layout has room for as many heaps as there are links; heap 0 is dense.
             heaps: unsafe { Heaps::new(ground, links, shared, heaps, bytes) },
             memory,
+            front: places.front(),
         })
     }
 
@@ -376,11 +378,14 @@ impl Arena {
         self.nodes.iter().map(Node::purge).sum()
     }
 
-    /// Touches the figures of the whole heap, of all heaps made and of the next ones.
+    /// Touches the parts of the arena, its stashes, and the figures of the whole heap, of all heaps
+    /// made and of the next ones.
     ///
     /// # Errors
     /// The system's error.
     pub fn touch_figures(&self) -> Result<(), Error> {
+        // SAFETY: the front of the metadata is committed from the start; populating keeps contents.
+        unsafe { self.os().populate(self.memory.meta, self.front)? };
         self.figures().touch(self.heaps.made())
     }
 

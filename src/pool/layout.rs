@@ -328,6 +328,11 @@ impl Places {
         self.table(self.layout.learned, self.layout.shape.cpus)
     }
 
+    /// Bytes at the beginning that have the parts and the stashes, in whole pages.
+    pub fn front(&self) -> usize {
+        self.layout.outside.next_multiple_of(PAGE)
+    }
+
     /// The table of runs outside of the range.
     pub fn outside(&self) -> &'static [Entry] {
         self.table(self.layout.outside, MOST_OUTSIDE)
