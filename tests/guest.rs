@@ -5,6 +5,7 @@
 
 mod child;
 
+use child::passes;
 use std::ffi::c_void;
 use std::sync::Barrier;
 use std::{fs, ptr, slice, thread};
@@ -198,16 +199,6 @@ fn scenario() {
         Some("destructors") => late_destructors(),
         _ => {}
     }
-}
-
-/// Runs a scenario, which must pass without a word.
-fn passes(scenario: &str, variables: &[(&str, &str)]) {
-    let output = child::run(scenario, variables);
-    let said = child::text(&output.stderr);
-    assert!(
-        output.status.success() && said.is_empty(),
-        "{scenario} {variables:?}: {said}"
-    );
 }
 
 #[test]

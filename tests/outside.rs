@@ -5,6 +5,7 @@
 
 mod child;
 
+use child::passes;
 use std::alloc::{GlobalAlloc, Layout};
 use std::thread;
 use theap::{Theap, raw};
@@ -150,16 +151,6 @@ fn scenario() {
         Some("sparse") => sparse(),
         _ => {}
     }
-}
-
-/// Runs a scenario, which must pass without a word.
-fn passes(scenario: &str, variables: &[(&str, &str)]) {
-    let output = child::run(scenario, variables);
-    let said = child::text(&output.stderr);
-    assert!(
-        output.status.success() && said.is_empty(),
-        "{scenario} {variables:?}: {said}"
-    );
 }
 
 #[test]

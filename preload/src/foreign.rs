@@ -7,8 +7,8 @@
 //!
 //! | block | where | header |
 //! |---|---|---|
-//! | of the main arena | between the program's end and the break (`brk`) | no mark; the next header says that this block is in use |
-//! | of another arena | in a heap of at most 64 MiB at a multiple of 64 MiB, which begins with its description | `IN_ARENA` |
+//! | of the main arena | below the break (`brk`) | the next one says that this block is in use |
+//! | of another arena | in a heap at a multiple of 64 MiB, behind its description | `IN_ARENA` |
 //! | of its own | a mapping, whole pages | `MAPPED`, and the mapping's length |
 //!
 //! What lies on a stack that is known, or in a program or library, is none. Nothing here takes a

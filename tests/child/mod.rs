@@ -43,3 +43,14 @@ pub fn command(scenario: &str, variables: &[(&str, &str)]) -> Command {
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
+
+/// Runs a scenario, which must pass without a word.
+#[allow(dead_code, reason = "some tests expect messages")]
+pub fn passes(scenario: &str, variables: &[(&str, &str)]) {
+    let output = run(scenario, variables);
+    let said = text(&output.stderr);
+    assert!(
+        output.status.success() && said.is_empty(),
+        "{scenario} {variables:?}: {said}"
+    );
+}
