@@ -134,14 +134,48 @@ impl Os {
         unsafe { system::map::commit(addr, len) }
     }
 
-    /// Asks for transparent hugepages in a committed range: at first touch, and at once where a
-    /// part of a hugepage was touched before (since Linux 6.1). This is advice and never fails.
+    /// Makes a reserved range readable and writable that nobody has committed or mapped, as
+    /// [`Os::commit`] does; also where a filter in front of the kernel forbids to change a mapping.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`] (commit limit, number of mappings): the range is still reserved.
     ///
     /// # Safety
-    /// The range is page-aligned and committed.
-    pub unsafe fn prefer_huge(self, addr: usize, len: usize) {
-        // SAFETY: the range is committed, as the caller promises in `# Safety`.
-        unsafe { system::map::prefer_huge(addr, len) }
+    /// The range is page-aligned and part of a private reservation, neither committed nor mapped.
+    pub unsafe fn open(self, addr: usize, len: usize) -> Result<(), Error> {
+        inject!(self, Commit);
+        // SAFETY: the range is part of a reservation, as the caller promises in `# Safety`.
+        unsafe { system::map::open(addr, len) }
+    }
+
+    /// Does at once what [`Os::reserve_at`] and [`Os::open`] do.
+    ///
+    /// # Errors
+    /// Those of both; nothing was reserved.
+    pub fn open_at(self, addr: usize, len: usize) -> Result<(), Error> {
+        inject!(self, Commit);
+        system::map::open_at(addr, len)
+    }
+
+    /// Prepares what [`Os::map`] needs to make memory of a mode and a node without asking the
+    /// kernel for advice each time. It takes a page of addresses, once in a process. Without it,
+    /// or where the kernel refuses, `map` works all the same.
+    pub fn make_mould(self, mode: PageMode, bind: Option<NodeId>) {
+        #[cfg(feature = "fake")]
+        if self.fake.is_some_and(Fake::pretends_nodes) {
+            return;
+        }
+        system::mould::make(mode, bind);
+    }
+
+    /// Gives a whole reservation the advice of a mode (small or thp) and prefers the memory of node
+    /// `bind`, so that it need only be opened. This is advice and never fails.
+    ///
+    /// # Safety
+    /// The range is page-aligned, reserved, and neither committed nor mapped.
+    pub unsafe fn advise(self, addr: usize, len: usize, mode: PageMode, bind: Option<NodeId>) {
+        // SAFETY: the range is reserved, as the caller promises in `# Safety`.
+        unsafe { system::map::advise_all(addr, len, mode, bind) }
     }
 
     /// Makes a reserved range usable in exactly `mode`, zeroed, and prefers the memory of node
@@ -326,6 +360,12 @@ impl Os {
         inject!(self, Demote);
         // SAFETY: the caller promises in `# Safety` what this function asks for.
         unsafe { system::demote::demote(addr, len, bind, workers) }
+    }
+
+    /// Whether the hugetlb pool of 2 MiB pages would promise `len` bytes of memory now. No file is
+    /// read.
+    pub fn hugetlb_serves(self, len: usize) -> bool {
+        system::map::hugetlb_serves(len)
     }
 
     /// Free pages of the system's hugetlb pool for `mode` that nobody has reserved. Of 2 MiB pages

@@ -45,7 +45,7 @@ cfg_if::cfg_if! {
             usable_size, warm_up, warm_up_class,
         };
         pub use crash::report_crashes;
-        pub use config::{Config, Foreign, Numa, OPTIONS, OptionRow, Pages, Prefault};
+        pub use config::{Calls, Config, Foreign, Numa, OPTIONS, OptionRow, Pages, Prefault};
         pub use gate::{Classes, Front};
         pub use placement::{NodePlacement, Placement};
         pub use stats::board::{Board, EventReader, Unreadable};

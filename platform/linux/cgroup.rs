@@ -51,6 +51,20 @@ const HUGETLB: Controller = Controller {
     },
 };
 
+/// What is promised to mappings, though nobody has touched it yet: a limit of its own.
+const HUGETLB_RESERVED: Controller = Controller {
+    name: b"hugetlb",
+    mount: b"/sys/fs/cgroup/hugetlb",
+    first: Files {
+        limit: b"/hugetlb.2MB.rsvd.limit_in_bytes",
+        used: Some(b"/hugetlb.2MB.rsvd.usage_in_bytes"),
+    },
+    second: Files {
+        limit: b"/hugetlb.2MB.rsvd.max",
+        used: Some(b"/hugetlb.2MB.rsvd.current"),
+    },
+};
+
 /// The lowest limit of memory in bytes; `u64::MAX` without a limit.
 pub fn memory_limit() -> u64 {
     left(&MEMORY)
@@ -58,7 +72,7 @@ pub fn memory_limit() -> u64 {
 
 /// Bytes of hugetlb pages of 2 MiB that the process may still take; `u64::MAX` without a limit.
 pub fn hugetlb_left() -> u64 {
-    left(&HUGETLB)
+    left(&HUGETLB).min(left(&HUGETLB_RESERVED))
 }
 
 /// The bytes that the groups of this process leave it, by one controller; `u64::MAX` without a

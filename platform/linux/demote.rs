@@ -12,8 +12,10 @@ use core::ffi::c_ulong;
 use core::mem::size_of;
 
 use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::io::Errno;
 use rustix::mm::{self, Advice, MapFlags, MremapFlags, ProtFlags, UserfaultfdFlags};
 
+use super::call::call;
 use super::map::{self, pointer};
 use super::{file, numa, worker};
 use crate::{Error, HUGE, NodeId};
@@ -186,16 +188,18 @@ fn protect(addr: usize, len: usize) -> Result<OwnedFd, Error> {
 /// # Safety
 /// `number` is a request of userfaultfd whose argument is a `T`.
 unsafe fn ioctl<T>(guard: &OwnedFd, number: c_ulong, argument: &mut T) -> Result<(), Error> {
+    let arguments = [
+        guard.as_raw_fd() as usize,
+        request::<T>(number) as usize,
+        (&raw mut *argument).addr(),
+    ];
     loop {
         // SAFETY: the kernel reads and writes one `T` (`# Safety`).
-        match unsafe { libc::ioctl(guard.as_raw_fd(), request::<T>(number), &raw mut *argument) } {
-            0 => return Ok(()),
-            // SAFETY: `errno` is this thread's own and always valid.
-            _ => match unsafe { *libc::__errno_location() } {
-                libc::EINTR | libc::EAGAIN => {}
-                libc::ENOMEM => return Err(Error::NoMemory),
-                _ => return Err(Error::Unsupported),
-            },
+        match unsafe { call(libc::SYS_ioctl, arguments) } {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(Errno::NOMEM) => return Err(Error::NoMemory),
+            Err(_) => return Err(Error::Unsupported),
         }
     }
 }

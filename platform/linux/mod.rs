@@ -1,6 +1,7 @@
 //! The real system. Every module here is private behind [`crate::Os`] or re-exported by `lib.rs`.
 
 pub mod affinity;
+mod call;
 pub mod cgroup;
 pub mod crash;
 pub mod demote;
@@ -9,6 +10,7 @@ pub mod fork;
 pub mod futex;
 pub mod hugetlb;
 pub mod map;
+pub mod mould;
 pub mod numa;
 pub mod process;
 pub mod share;

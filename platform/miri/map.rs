@@ -72,11 +72,29 @@ pub unsafe fn commit(_addr: usize, _len: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// See [`crate::Os::prefer_huge`].
+/// See [`crate::Os::open`].
 ///
 /// # Safety
-/// The conditions of [`crate::Os::prefer_huge`].
-pub unsafe fn prefer_huge(_addr: usize, _len: usize) {}
+/// The conditions of [`crate::Os::open`].
+pub unsafe fn open(_addr: usize, _len: usize) -> Result<(), Error> {
+    Ok(())
+}
+
+/// See [`crate::Os::open_at`].
+pub fn open_at(_addr: usize, _len: usize) -> Result<(), Error> {
+    Err(Error::Unsupported)
+}
+
+/// See [`crate::Os::advise`].
+///
+/// # Safety
+/// The conditions of [`crate::Os::advise`].
+pub unsafe fn advise_all(_addr: usize, _len: usize, _mode: PageMode, _bind: Option<NodeId>) {}
+
+/// See [`crate::Os::hugetlb_serves`].
+pub fn hugetlb_serves(_len: usize) -> bool {
+    false
+}
 
 /// See [`crate::Os::map`]. There is no hugetlb pool.
 ///

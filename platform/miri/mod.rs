@@ -12,6 +12,14 @@ pub mod worker;
 
 use crate::{Error, NodeId, PageMode};
 
+/// Moulds: nothing needs any.
+pub mod mould {
+    use crate::{NodeId, PageMode};
+
+    /// See [`crate::Os::make_mould`].
+    pub fn make(_mode: PageMode, _bind: Option<NodeId>) {}
+}
+
 /// CPUs: a thread may run on any.
 pub mod affinity {
     use crate::{Cpus, Error};

@@ -1,7 +1,7 @@
 //! Forms: the kinds of values that options have, each with its unit, the values that it takes, and
 //! its parser.
 
-use super::{Foreign, Numa, Pages, Prefault};
+use super::{Calls, Foreign, Numa, Pages, Prefault};
 use crate::gate::{Classes, Front};
 use theap_platform::Cpus;
 
@@ -46,6 +46,7 @@ pub const SWITCH: Form<bool> = Form::new(unit!(SWITCH), "0, 1", switch);
 pub const PAGES: Form<Pages> = Form::new(unit!(PAGES), Pages::NAMES, Pages::parse);
 pub const NUMA: Form<Numa> = Form::new(unit!(NUMA), Numa::NAMES, Numa::parse);
 pub const PREFAULT: Form<Prefault> = Form::new(unit!(PREFAULT), Prefault::NAMES, Prefault::parse);
+pub const CALLS: Form<Calls> = Form::new(unit!(CALLS), Calls::NAMES, Calls::parse);
 pub const FOREIGN: Form<Foreign> = Form::new(unit!(FOREIGN), Foreign::NAMES, Foreign::parse);
 pub const FRONT: Form<Front> = Form::new(unit!(FRONT), Front::NAMES, Front::parse);
 pub const CLASSES: Form<Classes> = Form::new(

@@ -11,7 +11,9 @@ mod forms;
 use crate::choices::choices;
 use crate::gate::{Classes, Front};
 use crate::messages;
-use forms::{BYTES, CLASSES, CPUS, FOREIGN, FRONT, MILLISECONDS, NUMA, PAGES, PREFAULT, SWITCH};
+use forms::{
+    BYTES, CALLS, CLASSES, CPUS, FOREIGN, FRONT, MILLISECONDS, NUMA, PAGES, PREFAULT, SWITCH,
+};
 use theap_platform::{Cpus, Os};
 
 choices! {
@@ -66,6 +68,19 @@ choices! {
         HandOver = "hand-over",
         /// The process ends with a message.
         Abort = "abort",
+    }
+}
+
+choices! {
+    /// The system calls that the heap makes after its start.
+    pub enum Calls {
+        /// All that it knows.
+        All = "all",
+        /// mmap, munmap, mprotect and madvise (MADV_DONTNEED), and futex where threads wait for
+        /// each other; for programs that forbid themselves the rest. All addresses are reserved at
+        /// the start. Hugetlb pages, `prefault`, `lock` and interleaving need other calls, and are
+        /// not used.
+        Plain = "plain",
     }
 }
 
@@ -261,6 +276,11 @@ options! {
     /// that are not the heap's. Rust's global allocator always ends it.
     foreign(foreign: Foreign) = Foreign::HandOver, "hand-over", "THEAP_FOREIGN", FOREIGN;
 
+    /// System calls that the heap makes after its start: all that it knows, or plain ones (mmap,
+    /// munmap, mprotect, MADV_DONTNEED) for programs that forbid themselves others. plain goes
+    /// without hugetlb pages, `prefault`, `lock` and interleaving.
+    calls(calls: Calls) = Calls::All, "all", "THEAP_CALLS", CALLS;
+
     /// Whether theap stats, theap top and theap trace can look at the process. It costs one file
     /// descriptor, and the program does no work for it.
     publish(on: bool) = false, "0", "THEAP_PUBLISH", SWITCH;
@@ -304,6 +324,20 @@ impl Config {
                     }
                 });
             }
+        }
+        self.within_calls()
+    }
+
+    /// The options without what the calls that the heap may make cannot serve.
+    pub(crate) fn within_calls(mut self) -> Self {
+        if self.calls == Calls::Plain {
+            if matches!(self.pages, Pages::Hugetlb | Pages::Hugetlb1g) {
+                self.pages = Pages::Thp;
+            }
+            if self.numa == Numa::Interleave {
+                self.numa = Numa::Off;
+            }
+            (self.prefault, self.lock) = (Prefault::Off, false);
         }
         self
     }

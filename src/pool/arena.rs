@@ -13,15 +13,15 @@ use super::layout::{Layout, Places, Shape};
 use super::metadata::Metadata;
 use super::node::Node;
 use super::pages::{Pages, fork};
-use super::policy::Policy;
+use super::policy::{Policy, SHARE};
 use super::runs::Runs;
 use super::spans::{NodeLists, Spans};
 use super::supers::Supers;
 use super::warmer::Warmer;
-use crate::config::{self, Config, Numa};
+use crate::config::{self, Calls, Config, Numa};
 use crate::geometry::{NodeIndex, SUPER};
 use core::sync::atomic::Ordering;
-use theap_platform::{Error, HUGE, HUGE_1G, Os, Topology};
+use theap_platform::{Error, HUGE, HUGE_1G, Os, PageMode, Topology};
 
 /// A range is never smaller.
 const LEAST: usize = 64 << 20;
@@ -55,8 +55,10 @@ struct Memory {
 impl Memory {
     /// Addresses for a layout and a range of `len` bytes. Almost nothing of them is reserved, if a
     /// place can be had where that is enough.
-    fn find(os: Os, len: usize, align: usize, layout: &Layout) -> Result<Self, Error> {
-        (0..PLACES)
+    fn find(os: Os, len: usize, align: usize, layout: &Layout, plain: bool) -> Result<Self, Error> {
+        // Plain calls are enough only where nothing has to be reserved later.
+        let places = if plain { 0 } else { PLACES };
+        (0..places)
             .find_map(|_| Self::place(os, len, align, layout))
             .map_or_else(|| Self::reserve(os, len, align, layout.total()), Ok)
     }
@@ -134,9 +136,10 @@ impl Arena {
             config::Pages::Hugetlb1g => HUGE_1G,
             _ => SUPER,
         };
+        let plain = config.calls == Calls::Plain;
         loop {
             let layout = Layout::new(shape);
-            let reserved = Memory::find(os, shape.len, align, &layout);
+            let reserved = Memory::find(os, shape.len, align, &layout, plain);
             let may_publish = reserved.is_ok();
             let made = reserved.and_then(|memory| {
                 // SAFETY: found just now for this layout.
@@ -169,7 +172,7 @@ impl Arena {
         // SAFETY: both are reserved, the dense part being the front of the metadata.
         let prepared = unsafe {
             figures::publish(os, &config, layout.board(meta))
-                .and_then(|published| os.commit(meta, dense).map(|()| published))
+                .and_then(|published| os.open(meta, dense).map(|()| published))
         };
         let published = match prepared {
             Ok(published) => published,
@@ -192,8 +195,50 @@ impl Arena {
         let figures = unsafe { Figures::open(policy, places.board(), published, memory.len) };
         let figures = places.put_figures(figures);
         let ground = Self::lay_ground(policy, figures, topology, memory, &places);
+        Self::advise(ground);
+        if policy.config().budget == 0 {
+            (policy.budget()).at_most(os.memory_limit() as usize / SHARE);
+        }
         Ok(Self::build(ground, memory, &places))
     }
+
+    /// Gives the advice that growth needs while everything may still be asked for: to all addresses
+    /// at once if only plain calls shall follow, else to moulds.
+    fn advise(ground: Ground) {
+        let Ground {
+            policy,
+            addresses,
+            affinity,
+            ..
+        } = ground;
+        let (os, pages) = (policy.os(), policy.config().pages);
+        let modes: &[PageMode] = match pages {
+            config::Pages::Small => &[PageMode::Small],
+            _ => &[PageMode::Thp, PageMode::Small],
+        };
+        for node in 0..affinity.bound_nodes() {
+            let node = NodeIndex(node as u8);
+            let bind = (affinity.bound_nodes() > 1).then(|| affinity.kernel_node(node));
+            if !policy.is_plain() {
+                modes.iter().for_each(|&mode| os.make_mould(mode, bind));
+                continue;
+            }
+            let (first, len) = addresses.part(node);
+            // SAFETY: the heap's, reserved, and not in use yet.
+            unsafe { os.advise(first, len, modes[0], bind) };
+            if node.index() == 0 && pages == config::Pages::Auto {
+                // Short programs stay there.
+                // SAFETY: as above.
+                unsafe { os.advise(first, SUPER, PageMode::Small, bind) };
+            }
+        }
+        if policy.is_plain() {
+            let (metas, len) = ground.metadata.beyond_first();
+            // SAFETY: as above.
+            unsafe { os.advise(metas, len, modes[0], None) };
+        }
+    }
+
     /// Puts the parts that all nodes share in their places.
     fn lay_ground(
         policy: &'static Policy,

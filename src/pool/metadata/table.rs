@@ -6,11 +6,12 @@ use crate::geometry::{SpanId, SuperId};
 use crate::pool::affinity::Affinity;
 use crate::pool::policy::Policy;
 use core::sync::atomic::{AtomicU8, Ordering};
-use theap_platform::{Error, HUGE};
+use theap_platform::{Error, HUGE, PAGE};
 
-/// States of 2 MiB of metadata; 0 is not accessible.
-const COMMITTED: u8 = 1;
-const PREFERS_HUGE: u8 = 2;
+/// The bytes by which the metadata begins before the end of a hugepage: those of the first
+/// SuperSlab, which a short program never leaves. They are on small pages then, and all others on
+/// hugepages from the start.
+const FIRST: usize = size_of::<SuperMeta>();
 
 /// The metadata of all SuperSlabs. Immutable, and copied into every part of the pool that asks it
 /// often.
@@ -19,7 +20,7 @@ pub struct Metadata {
     policy: &'static Policy,
     affinity: &'static Affinity,
     metas: *const SuperMeta,
-    /// The state of each 2 MiB of `metas`: nothing, COMMITTED or PREFERS_HUGE.
+    /// Whether each 2 MiB of the metadata is accessible: 0 or 1.
     states: &'static [AtomicU8],
     supers: usize,
 }
@@ -32,7 +33,7 @@ unsafe impl Sync for Metadata {}
 impl Metadata {
     /// Bytes of the metadata of so many SuperSlabs: whole hugepages.
     pub const fn len(supers: usize) -> usize {
-        (supers * size_of::<SuperMeta>()).next_multiple_of(HUGE)
+        (HUGE - FIRST + supers * size_of::<SuperMeta>()).next_multiple_of(HUGE)
     }
 
     /// The metadata of `supers` SuperSlabs, of which nothing is accessible yet.
@@ -50,7 +51,7 @@ impl Metadata {
         Self {
             policy,
             affinity,
-            metas: metas as *const SuperMeta,
+            metas: (metas + HUGE - FIRST) as *const SuperMeta,
             states,
             supers,
         }
@@ -80,6 +81,12 @@ impl Metadata {
         &unsafe { self.of(super_id) }.spans[slot]
     }
 
+    /// The address and the bytes of the metadata but for the first SuperSlab's: whole hugepages.
+    pub fn beyond_first(&self) -> (usize, usize) {
+        let first = self.metas as usize & !(HUGE - 1);
+        (first + HUGE, (self.states.len() - 1) * HUGE)
+    }
+
     /// The address and the bytes of the metadata of `count` SuperSlabs.
     pub fn range(&self, super_id: SuperId, count: usize) -> (usize, usize) {
         (
@@ -89,49 +96,45 @@ impl Metadata {
     }
 
     /// Makes the metadata of `count` SuperSlabs accessible, 2 MiB at a time, on the node that the
-    /// SuperSlabs are bound to, whichever thread touches it first; with `huge` on hugepages where
-    /// the SuperSlabs are, as nine faults a SuperSlab would be most of what a first touch costs.
+    /// SuperSlabs are bound to, whichever thread touches it first; with `huge` on hugepages, as
+    /// nine faults a SuperSlab would be most of what a first touch costs.
     ///
     /// # Errors
     /// The system's error; nothing is lost.
     pub fn commit(&self, super_id: SuperId, count: usize, huge: bool) -> Result<(), Error> {
-        let (metas, os) = (self.metas as usize, self.policy.os());
+        let first = self.metas as usize & !(HUGE - 1);
         let (address, len) = self.range(super_id, count);
-        for piece in (address - metas) / HUGE..(address + len - metas).div_ceil(HUGE) {
-            let state = &self.states[piece];
-            let at = metas + piece * HUGE;
-            // SAFETY: the piece is part of the range that `new` was given.
-            unsafe {
-                if state.load(Ordering::Acquire) == 0 {
-                    self.open(state, at)?;
-                    let first = SuperId((piece * HUGE / size_of::<SuperMeta>()) as u32);
-                    if let Some(node) = self.affinity.binding(first) {
-                        // Elsewhere it is slower, nothing else.
-                        let _ = os.bind(at, HUGE, node);
-                    }
-                }
-                // Two threads may do the same twice, which is harmless.
-                if huge && state.load(Ordering::Relaxed) < PREFERS_HUGE {
-                    os.prefer_huge(at, HUGE);
-                    state.fetch_max(PREFERS_HUGE, Ordering::Relaxed);
-                }
+        for piece in (address - first) / HUGE..(address + len - first).div_ceil(HUGE) {
+            if self.states[piece].load(Ordering::Acquire) == 0 {
+                self.open(piece, first + piece * HUGE, huge)?;
             }
         }
         Ok(())
     }
 
     /// Makes a piece accessible, unless another thread does so first.
-    ///
-    /// # Safety
-    /// The piece with this state is at this address.
-    unsafe fn open(&self, state: &AtomicU8, at: usize) -> Result<(), Error> {
-        let _opening = self.policy.opening();
+    fn open(&self, piece: usize, at: usize, huge: bool) -> Result<(), Error> {
+        let (policy, state) = (self.policy, &self.states[piece]);
+        let _opening = policy.opening();
         if state.load(Ordering::Acquire) == 0 {
-            // SAFETY: a piece of the metadata that nobody has opened before.
-            unsafe { self.policy.open(at, HUGE)? };
-            state.store(COMMITTED, Ordering::Release);
+            let from = at.max(self.metas as usize);
+            let first = SuperId(((from - self.metas as usize) / size_of::<SuperMeta>()) as u32);
+            let (len, bind) = (at + HUGE - from, self.affinity.binding(first));
+            let huge = huge && len == HUGE;
+            // SAFETY: a piece of the range that `new` was given, which nobody has opened before.
+            unsafe { policy.open_on(from, len, huge, bind)? };
+            state.store(1, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// Touches the metadata of `count` SuperSlabs by this thread, without the system's help.
+    pub fn touch(&self, super_id: SuperId, count: usize) {
+        let (address, len) = self.range(super_id, count);
+        for page in (address..address + len).step_by(PAGE) {
+            // SAFETY: committed, and never taken back; metadata is of atomics.
+            unsafe { (*(page as *const AtomicU8)).fetch_or(0, Ordering::Relaxed) };
+        }
     }
 
     /// Touches the metadata of `count` SuperSlabs.

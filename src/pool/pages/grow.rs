@@ -13,7 +13,6 @@ use crate::config::{self, Prefault};
 use crate::geometry::{NodeSuper, SLOTS, SUPER};
 use crate::messages::{self, OnceMessage};
 use crate::pool::addresses::SlotRun;
-use crate::pool::policy::SHARE;
 use crate::stats::events::EventKind;
 use theap_platform::{Error, HUGE_1G, PageMode};
 
@@ -93,15 +92,15 @@ impl Pages {
 
     /// A step that the hugetlb pool can serve: one that it can serve only in part would go to other
     /// pages as a whole.
-    fn within_pool(&self, count: usize) -> usize {
+    pub(super) fn within_pool(&self, count: usize) -> usize {
         let policy = self.ground.policy;
-        if count <= 1 || !policy.config().pages.takes_hugetlb() || policy.is_sealed() {
+        let takes = policy.config().pages.takes_hugetlb() && !policy.is_plain();
+        if count <= 1 || !takes || policy.is_sealed() {
             return count;
         }
-        match policy.os().hugetlb_free(PageMode::Hugetlb) {
-            0 => count,
-            free => count.min(free),
-        }
+        let halves = core::iter::successors(Some(count), |&n| (n > 1).then_some(n / 2));
+        let serves = |&n: &usize| policy.os().hugetlb_serves(n * SUPER);
+        halves.into_iter().find(serves).unwrap_or(count)
     }
 
     /// Adds the SuperSlabs of 1 GiB pages, where the options ask for such and the frontier is at
@@ -171,6 +170,9 @@ impl Pages {
             // Short programs stay on the first SuperSlab, where a hugepage would only cost time to
             // clear.
             config::Pages::Auto if is_first && count == 1 => &[PageMode::Small],
+            config::Pages::Auto if self.ground.policy.is_plain() => {
+                &[PageMode::Thp, PageMode::Small]
+            }
             config::Pages::Auto | config::Pages::Hugetlb | config::Pages::Hugetlb1g => {
                 &[PageMode::Hugetlb, PageMode::Thp, PageMode::Small]
             }
@@ -242,13 +244,9 @@ impl Pages {
         if policy.refuses() {
             return Err(Error::NoMemory);
         }
-        // Not for the first SuperSlab: short programs shall not pay for looking.
-        if first.0 <= 1 && first.index() + count > 1 && policy.config().budget == 0 {
-            let limit = policy.os().memory_limit() as usize / SHARE;
-            policy.budget().at_most(limit);
-        }
         let id = self.supers.id(first);
-        self.ground.metadata.commit(id, count, false)?;
+        let huge = modes.first() != Some(&PageMode::Small);
+        self.ground.metadata.commit(id, count, huge)?;
         let (policy, address, len) = (self.ground.policy, self.address(first), count * SUPER);
         // SAFETY: claimed SuperSlabs, as this function's Safety section has it, are not in use.
         // What could not be mapped is only reserved, unless it is lost.
@@ -270,13 +268,15 @@ impl Pages {
         if mode == PageMode::Small && !ahead {
             return;
         }
-        let id = supers.id(first);
-        // A failure costs only page faults later.
-        if mode != PageMode::Small {
-            let _ = ground.metadata.commit(id, count, true);
-        }
-        let _ = self.populate_metadata(first, count);
+        let (id, metadata) = (supers.id(first), ground.metadata);
+        let (_, len) = metadata.range(id, count);
+        let touch = || {
+            metadata.touch(id, count);
+            Ok::<(), Error>(())
+        };
+        let _ = ground.figures.recorded(EventKind::Populate, 0, len, touch);
         if ahead {
+            // A failure costs only page faults later.
             let _ = self.touch_tables(first, count);
         }
     }

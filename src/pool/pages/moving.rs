@@ -61,7 +61,9 @@ impl Pages {
 
     fn may_move(&self, from: NodeSuper, to: &Pages, new: NodeSuper) -> bool {
         let binding = |pages: &Pages, i| pages.ground.affinity.binding(pages.supers.id(i));
-        !self.ground.policy.is_sealed()
+        let policy = self.ground.policy;
+        !policy.is_sealed()
+            && !policy.is_plain()
             && self.mode(from) == to.mode(new)
             && binding(self, from) == binding(to, new)
     }

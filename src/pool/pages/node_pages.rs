@@ -209,12 +209,16 @@ impl Pages {
         mode: PageMode,
     ) -> Result<(), Error> {
         let (os, address) = (self.ground.policy.os(), self.address(i));
+        if self.ground.policy.is_plain() {
+            // SAFETY: this function's own Safety section. The advice was given at the start.
+            return unsafe { os.open(address, count * SUPER) };
+        }
         let bind = self.ground.affinity.binding(self.supers.id(i));
         // SAFETY: reserved and the caller's, as this function's Safety section asks; after an error
         // other than Lost the range is still reserved.
         unsafe {
             match os.map(address, count * SUPER, mode, bind) {
-                Err(Error::Other(_)) if bind.is_some() => {
+                Err(error) if bind.is_some() && error != Error::Lost => {
                     os.map(address, count * SUPER, mode, None)
                 }
                 answer => answer,

@@ -158,15 +158,8 @@ impl Pages {
         }
     }
 
-    fn prepare_new(&self, mut count: usize) -> Result<(NodeSuper, usize), Error> {
-        let policy = self.ground.policy;
-        if policy.config().pages.takes_hugetlb() {
-            // A step that the hugetlb pool can serve only in part would go to other pages as a
-            // whole.
-            count = count
-                .min(policy.os().hugetlb_free(PageMode::Hugetlb))
-                .max(1);
-        }
+    fn prepare_new(&self, count: usize) -> Result<(NodeSuper, usize), Error> {
+        let count = self.within_pool(count);
         let (first, count) = self.claims.claim_ahead(count).ok_or(Error::NoMemory)?;
         // SAFETY: claimed just now.
         match unsafe { self.map_claimed(first, count, 0) } {

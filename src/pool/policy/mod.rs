@@ -10,7 +10,7 @@ mod reserve;
 
 pub use budget::{Budget, SHARE};
 
-use crate::config::Config;
+use crate::config::{Calls, Config};
 use crate::gate::Gate;
 use crate::messages::{self, OnceMessage};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -85,6 +85,11 @@ impl Policy {
     #[inline]
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Whether the heap makes only plain system calls after its start.
+    pub fn is_plain(&self) -> bool {
+        self.config.calls == Calls::Plain
     }
 
     /// The gate: which front serves which class.

@@ -8,7 +8,7 @@
 #![allow(unsafe_code)] // Reserves and commits ranges of addresses.
 
 use super::Policy;
-use theap_platform::{Error, Guard};
+use theap_platform::{Error, Guard, NodeId, PageMode};
 
 impl Policy {
     /// Reserves a range that comes into use, if that was not done at the start.
@@ -47,14 +47,57 @@ impl Policy {
     pub unsafe fn open(&self, address: usize, len: usize) -> Result<(), Error> {
         // SAFETY: this function's own Safety section.
         unsafe {
-            self.reserve(address, len)?;
-            let opened = self.os.commit(address, len);
-            match opened {
-                Ok(()) => self.lock_memory(address, len),
-                Err(_) => self.unreserve(address, len),
+            if self.reserves_late {
+                self.os.open_at(address, len)?;
+            } else {
+                self.os.open(address, len)?;
             }
-            opened
+            self.lock_memory(address, len);
         }
+        Ok(())
+    }
+
+    /// Makes a range of the metadata accessible as `open` does, on memory of the node `bind`; on
+    /// hugepages if `huge`, where the system has such.
+    ///
+    /// # Errors
+    /// The errors of `open`.
+    ///
+    /// # Safety
+    /// The conditions of `reserve`; the range is whole hugepages if `huge`.
+    pub unsafe fn open_on(
+        &self,
+        address: usize,
+        len: usize,
+        huge: bool,
+        bind: Option<NodeId>,
+    ) -> Result<(), Error> {
+        // All of it was advised at the start.
+        if self.is_plain() || !huge && bind.is_none() {
+            // SAFETY: this function's own Safety section.
+            return unsafe { self.open(address, len) };
+        }
+        if !huge {
+            // SAFETY: this function's own Safety section.
+            unsafe { self.open(address, len)? };
+            // Elsewhere it is slower, nothing else.
+            let _ = bind.map(|node| self.os.bind(address, len, node));
+            return Ok(());
+        }
+        // SAFETY: this function's own Safety section; what could not be mapped is only reserved,
+        // unless it is lost.
+        unsafe {
+            self.reserve(address, len)?;
+            match self.os.map(address, len, PageMode::Thp, bind) {
+                Ok(()) => {}
+                Err(Error::Lost) => return Err(Error::Lost),
+                Err(_) => {
+                    (self.os.open(address, len)).inspect_err(|_| self.unreserve(address, len))?
+                }
+            }
+            self.lock_memory(address, len);
+        }
+        Ok(())
     }
 
     /// The lock of those who open the same range at the same moment.

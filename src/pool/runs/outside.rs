@@ -62,7 +62,17 @@ impl Outside {
             _ => PageMode::Thp,
         };
         let os = policy.os();
-        let address = os.map_anywhere(len, align.max(SUPER), mode).ok()?;
+        let address = if policy.is_plain() {
+            let address = os.reserve(len, align.max(SUPER)).ok()?;
+            // SAFETY: reserved just now.
+            unsafe { os.open(address, len) }
+                // SAFETY: nobody knows of it.
+                .map_err(|_| unsafe { os.unreserve(address, len) })
+                .ok()?;
+            address
+        } else {
+            os.map_anywhere(len, align.max(SUPER), mode).ok()?
+        };
         if self.insert(address, bytes) {
             // SAFETY: mapped just now.
             unsafe { policy.lock_memory(address, len) };
@@ -116,7 +126,7 @@ impl Outside {
         // A mapping of the same length stays, also while the heap is sealed.
         let moved = if len == mapped(old) {
             Some(address)
-        } else if policy.is_sealed() {
+        } else if policy.is_sealed() || policy.is_plain() {
             None
         } else {
             // SAFETY: a run's mapping, which is the caller's, as this function's Safety section has

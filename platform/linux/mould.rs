@@ -1,0 +1,79 @@
+//! Moulds: pages without access that have the advice, and the memory policy, of all memory of a
+//! kind. Memory that comes into use is a copy of a mould, made longer: the kernel then need not be
+//! asked for the same advice at each step of growth, which a program's sandbox may forbid by then.
+#![allow(unsafe_code)] // Maps and moves pages.
+
+use core::ptr;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::mm::{self, MremapFlags, ProtFlags};
+
+use super::map::{self, RESERVED, close_hole_unless_refused, pointer};
+use super::numa;
+use crate::{Error, NodeId, PAGE, PageMode};
+
+/// The moulds of small and of transparent pages: without a node, and for each.
+static MOULDS: [[AtomicUsize; 257]; 2] = [const { [const { AtomicUsize::new(0) }; 257] }; 2];
+
+fn mould(mode: PageMode, bind: Option<NodeId>) -> &'static AtomicUsize {
+    let row = usize::from(mode != PageMode::Small);
+    &MOULDS[row][bind.map_or(0, |node| 1 + usize::from(node.0))]
+}
+
+/// See [`crate::Os::make_mould`].
+pub fn make(mode: PageMode, bind: Option<NodeId>) {
+    let place = mould(mode, bind);
+    if place.load(Ordering::Acquire) != 0 {
+        return;
+    }
+    // SAFETY: the kernel chooses the place, so this touches no existing mapping.
+    let made = unsafe { mm::mmap_anonymous(ptr::null_mut(), PAGE, ProtFlags::empty(), RESERVED) };
+    let Ok(made) = made.map(|made| made.expose_provenance()) else {
+        return;
+    };
+    // SAFETY: this function's own mapping.
+    let advised = unsafe { map::advise(made, PAGE, mode) }.is_ok()
+        && bind.is_none_or(|node| numa::bind(made, PAGE, node).is_ok());
+    let kept = advised
+        && place
+            .compare_exchange(0, made, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok();
+    if !kept {
+        // SAFETY: nobody else knows of it.
+        unsafe { map::unreserve(made, PAGE) };
+    }
+}
+
+/// Puts a copy of a mould in the place of a reserved range, which stays reserved.
+///
+/// # Errors
+/// [`Error::Lost`]: the range is not the caller's any more. Any other error: nothing has changed.
+///
+/// # Safety
+/// The range is page-aligned, reserved, and holds nothing of value.
+pub unsafe fn copy_to(
+    addr: usize,
+    len: usize,
+    mode: PageMode,
+    bind: Option<NodeId>,
+) -> Result<(), Error> {
+    let from = mould(mode, bind).load(Ordering::Acquire);
+    if from == 0 {
+        return Err(Error::Unsupported);
+    }
+    let flags = MremapFlags::MAYMOVE | MremapFlags::DONTUNMAP;
+    // SAFETY: a mould has no contents, and stays; the kernel chooses the place of the copy.
+    let copy = unsafe { mm::mremap(pointer(from), PAGE, PAGE, flags) }?.expose_provenance();
+    let flags = MremapFlags::MAYMOVE;
+    // SAFETY: the copy is this function's own, and the target holds nothing of value (`# Safety`).
+    match unsafe { mm::mremap_fixed(pointer(copy), PAGE, len, flags, pointer(addr)) } {
+        Ok(_) => Ok(()),
+        // SAFETY: nobody else knows of the copy; the range is the caller's and holds nothing of
+        // value (`# Safety`).
+        Err(errno) => unsafe {
+            map::unreserve(copy, PAGE);
+            close_hole_unless_refused(errno, addr, len)?;
+            Err(Error::Unsupported)
+        },
+    }
+}
