@@ -139,6 +139,7 @@ impl Os {
     ///
     /// # Errors
     /// [`Error::NoMemory`] (commit limit, number of mappings): the range is still reserved.
+    /// [`Error::Lost`]: never use the range again.
     ///
     /// # Safety
     /// The range is page-aligned and part of a private reservation, neither committed nor mapped.

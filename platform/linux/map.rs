@@ -49,11 +49,15 @@ pub fn map_anywhere(len: usize, align: usize, mode: PageMode) -> Result<usize, E
             // Somebody else has the addresses now.
             Err(Error::Lost) => return Err(Error::NoMemory),
             // Advice that is refused costs speed only.
-            Err(_) => open(addr, len),
+            Err(_) => {}
         }
-        .map(|()| addr)
-        .inspect_err(|_| unreserve(addr, len))
+        match open(addr, len) {
+            Ok(()) => return Ok(addr),
+            Err(Error::Lost) => {}
+            Err(_) => unreserve(addr, len),
+        }
     }
+    Err(Error::NoMemory)
 }
 
 /// A new mapping at a multiple of `align`.
@@ -133,18 +137,19 @@ pub unsafe fn commit(addr: usize, len: usize) -> Result<(), Error> {
 /// The conditions of [`crate::Os::open`].
 pub unsafe fn open(addr: usize, len: usize) -> Result<(), Error> {
     // SAFETY: the range is part of a reservation (`# Safety`).
-    match unsafe { commit(addr, len) } {
-        Ok(()) => Ok(()),
-        Err(Error::NoMemory) => Err(Error::NoMemory),
-        // A filter forbids the call: a new mapping does the same, but for the advice.
-        Err(_) => {
-            let (access, flags) = (
-                ProtFlags::READ | ProtFlags::WRITE,
-                RESERVED | MapFlags::FIXED,
-            );
-            // SAFETY: nothing is replaced but the caller's reservation (`# Safety`).
-            unsafe { mm::mmap_anonymous(pointer(addr), len, access, flags) }?;
-            Ok(())
+    let Err(error) = (unsafe { commit(addr, len) }) else {
+        return Ok(());
+    };
+    // Where a filter forbids the call, a new mapping does the same, but for the advice.
+    let (access, flags) = (
+        ProtFlags::READ | ProtFlags::WRITE,
+        RESERVED | MapFlags::FIXED,
+    );
+    // SAFETY: nothing is replaced but the caller's reservation (`# Safety`), which holds nothing.
+    unsafe {
+        match mm::mmap_anonymous(pointer(addr), len, access, flags) {
+            Ok(_) => Ok(()),
+            Err(_) => close_hole_unless_there(addr, len).and(Err(error)),
         }
     }
 }

@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::mm::{self, MremapFlags, ProtFlags};
 
+use super::call::call;
 use super::map::{self, RESERVED, close_hole_unless_refused, pointer};
 use super::numa;
 use crate::{Error, NodeId, PAGE, PageMode};
@@ -62,8 +63,14 @@ pub unsafe fn copy_to(
         return Err(Error::Unsupported);
     }
     let flags = MremapFlags::MAYMOVE | MremapFlags::DONTUNMAP;
+    // The kernel looks at the last argument with DONTUNMAP, which rustix leaves out.
     // SAFETY: a mould has no contents, and stays; the kernel chooses the place of the copy.
-    let copy = unsafe { mm::mremap(pointer(from), PAGE, PAGE, flags) }?.expose_provenance();
+    let copy = unsafe {
+        call(
+            libc::SYS_mremap,
+            [from, PAGE, PAGE, flags.bits() as usize, 0],
+        )
+    }?;
     let flags = MremapFlags::MAYMOVE;
     // SAFETY: the copy is this function's own, and the target holds nothing of value (`# Safety`).
     match unsafe { mm::mremap_fixed(pointer(copy), PAGE, len, flags, pointer(addr)) } {

@@ -34,8 +34,11 @@ pub fn bind(addr: usize, len: usize, node: NodeId) -> Result<(), Error> {
     let arguments = [addr, len, policy, mask.as_ptr().addr(), MASK_BITS, 0];
     // SAFETY: a policy changes no contents, whose range it ever is; the kernel reads the mask, which
     // outlives the call and has the stated length.
-    unsafe { call(libc::SYS_mbind, arguments) }?;
-    Ok(())
+    match unsafe { call(libc::SYS_mbind, arguments) } {
+        Ok(_) => Ok(()),
+        // There may be memory for a range that is not bound.
+        Err(errno) => Err(Error::Other(errno.raw_os_error())),
+    }
 }
 
 /// See [`crate::Os::node_of`].

@@ -123,9 +123,24 @@ impl Metadata {
             let huge = huge && len == HUGE;
             // SAFETY: a piece of the range that `new` was given, which nobody has opened before.
             unsafe { policy.open_on(from, len, huge, bind)? };
+            self.bind_last(piece, at);
             state.store(1, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// The last SuperSlab that a piece describes may be the first one of another node.
+    fn bind_last(&self, piece: usize, at: usize) {
+        let [before, last] = [piece * HUGE, (piece + 1) * HUGE - 1]
+            .map(|byte| byte.saturating_sub(HUGE - FIRST) / FIRST)
+            .map(|index| {
+                self.affinity
+                    .binding(SuperId(index.min(self.supers - 1) as u32))
+            });
+        if let Some(node) = last.filter(|_| last != before && !self.policy.is_plain()) {
+            // Elsewhere it is slower, nothing else.
+            let _ = self.policy.os().bind(at + HUGE - FIRST, FIRST, node);
+        }
     }
 
     /// Touches the metadata of `count` SuperSlabs by this thread, without the system's help.

@@ -218,7 +218,7 @@ impl Pages {
         // other than Lost the range is still reserved.
         unsafe {
             match os.map(address, count * SUPER, mode, bind) {
-                Err(error) if bind.is_some() && error != Error::Lost => {
+                Err(Error::Other(_)) if bind.is_some() => {
                     os.map(address, count * SUPER, mode, None)
                 }
                 answer => answer,

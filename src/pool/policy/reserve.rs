@@ -91,9 +91,14 @@ impl Policy {
             match self.os.map(address, len, PageMode::Thp, bind) {
                 Ok(()) => {}
                 Err(Error::Lost) => return Err(Error::Lost),
-                Err(_) => {
-                    (self.os.open(address, len)).inspect_err(|_| self.unreserve(address, len))?
-                }
+                Err(_) => match self.os.open(address, len) {
+                    Ok(()) => {}
+                    Err(Error::Lost) => return Err(Error::Lost),
+                    Err(error) => {
+                        self.unreserve(address, len);
+                        return Err(error);
+                    }
+                },
             }
             self.lock_memory(address, len);
         }

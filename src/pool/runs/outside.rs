@@ -8,7 +8,7 @@ use crate::config;
 use crate::geometry::{SLOT, SUPER};
 use crate::pool::ground::Ground;
 use crate::sync::{AtomicU64, Ordering, OwnerWord};
-use theap_platform::{Mutex, PAGE, PageMode, Rank};
+use theap_platform::{Error, Mutex, PAGE, PageMode, Rank};
 
 /// The most runs outside of the range: half of the mappings that the kernel allows a process.
 pub const MOST: usize = 1 << 15;
@@ -65,11 +65,15 @@ impl Outside {
         let address = if policy.is_plain() {
             let address = os.reserve(len, align.max(SUPER)).ok()?;
             // SAFETY: reserved just now.
-            unsafe { os.open(address, len) }
-                // SAFETY: nobody knows of it.
-                .map_err(|_| unsafe { os.unreserve(address, len) })
-                .ok()?;
-            address
+            match unsafe { os.open(address, len) } {
+                Ok(()) => address,
+                Err(Error::Lost) => return None,
+                Err(_) => {
+                    // SAFETY: nobody knows of it.
+                    unsafe { os.unreserve(address, len) };
+                    return None;
+                }
+            }
         } else {
             os.map_anywhere(len, align.max(SUPER), mode).ok()?
         };
