@@ -276,6 +276,13 @@ pub mod raw {
         process::handle_forks();
     }
 
+    /// Makes the heap now instead of at the first allocation, which may come after the program has
+    /// forbidden itself what that needs (files, advice). Without memory the first allocation tries
+    /// again.
+    pub fn start() {
+        front::start(&DEFAULT);
+    }
+
     /// Names the allocator that would serve the process without this heap: from now on
     /// [`free`], [`realloc`] and [`usable_size`] hand blocks that it knows over to it, unless the
     /// option `foreign` says otherwise. [`crate::Theap`] never hands anything over.

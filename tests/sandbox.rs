@@ -144,6 +144,20 @@ fn work() {
     all.into_iter().for_each(free);
 }
 
+/// A fork whose child writes to all that it shares with its parent.
+fn work_after_fork() {
+    let shared: Vec<_> = (0..40).map(|_| block(MIB)).collect();
+    let passed = in_child(|| {
+        for &block in &shared {
+            // SAFETY: a live block of this size.
+            unsafe { block.write_bytes(1, MIB) };
+        }
+        free(block(100));
+    });
+    assert!(passed);
+    shared.into_iter().for_each(free);
+}
+
 /// Runs `body` in a forked process. Whether it ended well.
 fn in_child(body: impl FnOnce()) -> bool {
     // SAFETY: the child runs `body` and ends.
@@ -185,6 +199,7 @@ fn refused() {
                     let action = SeccompAction::Errno(errno as u32);
                     install([(call, rules)], SeccompAction::Allow, action);
                     work();
+                    work_after_fork();
                 });
                 assert!(
                     passed,

@@ -113,7 +113,9 @@ unsafe fn copy_and_replace(
     unsafe {
         // This is advice: a kernel without transparent hugepages gives small pages.
         let _ = mm::madvise(pointer(copy), len, Advice::LinuxHugepage);
-        map::populate(copy, len)?;
+        // Where the call is refused, the copying touches the pages: the caller knows that there is
+        // memory for them.
+        let _ = map::populate(copy, len);
     }
     // If a signal handler of this thread wrote to the range, it would wait for ever, or its write
     // would be lost.
@@ -142,9 +144,35 @@ unsafe fn replace(copy: usize, addr: usize, len: usize, workers: usize) -> Resul
     // `guard` is closed.
     unsafe {
         core::ptr::copy_nonoverlapping(addr as *const u8, copy as *mut u8, len);
-        mm::mremap_fixed(pointer(copy), len, len, MremapFlags::MAYMOVE, pointer(addr))?;
+        let moved = mm::mremap_fixed(pointer(copy), len, len, MremapFlags::MAYMOVE, pointer(addr));
+        match moved {
+            Ok(_) => Ok(()),
+            Err(Errno::NOMEM) => Err(Error::NoMemory),
+            // A filter forbids the call. To map anew and to copy back is not one step, which is
+            // nobody's business where this is the only thread.
+            Err(_) if threads() == Some(1 + workers) => {
+                drop(guard);
+                map_anew(copy, addr, len)
+            }
+            Err(errno) => Err(errno.into()),
+        }
     }
-    drop(guard);
+}
+
+/// Puts new memory in the place of the range, and what `copy` has into it, and unmaps `copy`.
+///
+/// # Safety
+/// The conditions of [`replace`], and no other thread runs that uses the range.
+unsafe fn map_anew(copy: usize, addr: usize, len: usize) -> Result<(), Error> {
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
+    let access = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: the contents are in `copy` (`# Safety`). An error comes before the old mapping is
+    // gone: the new one is as long and asks for no pages.
+    unsafe {
+        mm::mmap_anonymous(pointer(addr), len, access, flags)?;
+        core::ptr::copy_nonoverlapping(copy as *const u8, addr as *mut u8, len);
+        map::unreserve(copy, len);
+    }
     Ok(())
 }
 

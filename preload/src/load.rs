@@ -12,6 +12,7 @@ static AT_LOAD: extern "C" fn() = at_load;
 extern "C" fn at_load() {
     theap::raw::note_stderr();
     theap::raw::handle_forks();
+    theap::raw::start();
     operators::at_load();
     foreign::at_load();
 }

@@ -118,7 +118,7 @@ pub use free::collect;
 pub use life::{claimed, collect_shared};
 pub use quarantine::is_held_back;
 pub use report::cached_by;
-pub use setup::{Setup, arena};
+pub use setup::{Setup, arena, start};
 #[cfg(any(test, debug_assertions))]
 pub use validity::check;
 pub use warm::{warm_up, warm_up_class};

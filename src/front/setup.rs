@@ -18,6 +18,11 @@ pub struct Setup {
     pub elsewhere: fn() -> Option<&'static Elsewhere>,
 }
 
+/// Makes the process's arena, if there is none.
+pub fn start(setup: &Setup) {
+    let _ = arena(setup);
+}
+
 /// The process's arena, made now if this is the first use. `None` if the system refuses; the next
 /// call tries again.
 pub fn arena(setup: &Setup) -> Option<&'static Arena> {
