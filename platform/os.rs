@@ -4,11 +4,9 @@
 //! forwards to `linux/` (under Miri to `miri/`).
 #![allow(unsafe_code)] // Functions of the contract are unsafe, and forward to functions that are.
 
-use core::sync::atomic::AtomicU32;
-
 #[cfg(feature = "fake")]
 use crate::fake::{self, Call, Fake};
-use crate::{Cpu, Cpus, Error, Line, NodeId, PAGE, PageMode, Shared, Topology, Worker};
+use crate::{Cpu, Error, Line, NodeId, PAGE, PageMode, Shared, Topology};
 use crate::{system, topology};
 
 /// Handle to the operating system: zero-sized in products, may carry a fake in tests.
@@ -30,6 +28,8 @@ macro_rules! inject {
         }
     };
 }
+
+mod threads;
 
 impl Os {
     /// The real system.
@@ -538,83 +538,6 @@ impl Os {
             return fake.capture(bytes);
         }
         system::stderr::remark(bytes);
-    }
-
-    /// Starts `body(argument)` on a thread that the C library does not know, with all signals
-    /// blocked; the start allocates nothing. The thread ends when `body` returns. Behind a fake no
-    /// thread is started.
-    ///
-    /// # Errors
-    /// [`Error::NoMemory`] (memory, or the limit of threads), [`Error::Other`]: nothing runs.
-    ///
-    /// # Safety
-    /// The worker's last thread, if there was one, has ended (see [`Os::join_worker`]) or belonged
-    /// to the process that forked this one. `body` calls only the functions of this page, takes
-    /// only locks without a rank, and uses no thread-local variable.
-    pub unsafe fn start_worker(
-        self,
-        worker: &'static Worker,
-        body: fn(usize),
-        argument: usize,
-    ) -> Result<(), Error> {
-        inject!(self, StartWorker);
-        #[cfg(feature = "fake")]
-        if self.fake.is_some() {
-            return Ok(());
-        }
-        // SAFETY: the worker has no thread and `body` is modest, as the caller promises in `#
-        // Safety`.
-        unsafe { system::worker::start(worker, body, argument) }
-    }
-
-    /// Waits until the worker's thread has ended: that thread makes no system call any more.
-    pub fn join_worker(self, worker: &Worker) {
-        system::worker::join(worker);
-    }
-
-    /// Names this thread; the kernel keeps the first 15 bytes.
-    pub fn name_thread(self, name: &core::ffi::CStr) {
-        system::worker::name_thread(name);
-    }
-
-    /// Lets this thread run only where nothing else wants to (SCHED_IDLE), or like any other
-    /// (SCHED_OTHER). For a [`Worker`]'s thread. The answer is whether the kernel agreed: the way
-    /// back from idle needs CAP_SYS_NICE, or a RLIMIT_NICE that allows the thread's nice value.
-    pub fn run_idle(self, idle: bool) -> bool {
-        // Behind a fake the caller is a thread of the test.
-        #[cfg(feature = "fake")]
-        if self.fake.is_some() {
-            return true;
-        }
-        system::worker::run_idle(idle)
-    }
-
-    /// Nanoseconds that this thread has run (CLOCK_THREAD_CPUTIME_ID).
-    pub fn thread_time(self) -> u64 {
-        system::process::thread_time()
-    }
-
-    /// Lets this thread run on these CPUs only, as far as the process may use them.
-    ///
-    /// # Errors
-    /// [`Error::Other`]: the process may use none of them, or there are none.
-    pub fn run_on(self, cpus: &Cpus) -> Result<(), Error> {
-        system::affinity::run_on(cpus)
-    }
-
-    /// The CPUs on which this thread or the process's first one may run.
-    pub fn pinned_to(self) -> Cpus {
-        system::affinity::pinned_to()
-    }
-
-    /// Sleeps while `word` has `value`, for at most `ns` nanoseconds, or until [`Os::wake`].
-    pub fn sleep(self, word: &AtomicU32, value: u32, ns: u64) {
-        system::futex::wait(word, value, Some(ns));
-    }
-
-    /// Wakes a thread that sleeps on the word.
-    pub fn wake(self, word: &AtomicU32) {
-        system::futex::wake(word);
     }
 
     /// Ends the process with SIGABRT.

@@ -32,8 +32,8 @@ pub fn bind(addr: usize, len: usize, node: NodeId) -> Result<(), Error> {
     mask[usize::from(node.0 / 64)] = 1 << (node.0 % 64);
     let policy = libc::MPOL_PREFERRED as usize;
     let arguments = [addr, len, policy, mask.as_ptr().addr(), MASK_BITS, 0];
-    // SAFETY: a policy changes no contents, whose range it ever is; the kernel reads the mask, which
-    // outlives the call and has the stated length.
+    // SAFETY: a policy changes no contents, whose range it ever is; the kernel reads the mask,
+    // which outlives the call and has the stated length.
     match unsafe { call(libc::SYS_mbind, arguments) } {
         Ok(_) => Ok(()),
         // There may be memory for a range that is not bound.

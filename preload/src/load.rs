@@ -2,14 +2,23 @@
 #![allow(unsafe_code)] // Names the section of a static.
 
 use crate::{foreign, operators};
+use core::ffi::{c_char, c_int};
 
 /// The loader calls this before the constructors of all other libraries (the linker's `-z
 /// initfirst`), also before those of the C library.
 #[used]
 #[unsafe(link_section = ".init_array")]
-static AT_LOAD: extern "C" fn() = at_load;
+static AT_LOAD: extern "C" fn(c_int, *const *const c_char, *mut *mut c_char) = at_load;
 
-extern "C" fn at_load() {
+extern "C" fn at_load(_: c_int, _: *const *const c_char, environment: *mut *mut c_char) {
+    // The C library, which sets the variable, comes later, and the heap's options are there.
+    // SAFETY: no other thread and no other code runs yet; glibc calls a constructor so, and sets
+    // the variable to the same pointer.
+    unsafe {
+        if cfg!(target_env = "gnu") && libc::environ.is_null() {
+            libc::environ = environment;
+        }
+    }
     theap::raw::note_stderr();
     theap::raw::handle_forks();
     theap::raw::start();

@@ -98,9 +98,13 @@ impl Pages {
         if count <= 1 || !takes || policy.is_sealed() {
             return count;
         }
-        let halves = core::iter::successors(Some(count), |&n| (n > 1).then_some(n / 2));
-        let serves = |&n: &usize| policy.os().hugetlb_serves(n * SUPER);
-        halves.into_iter().find(serves).unwrap_or(count)
+        let serves = |count: usize| policy.os().hugetlb_serves(count * SUPER);
+        if serves(count) || !serves(1) {
+            return count;
+        }
+        let halves = core::iter::successors(Some(count / 2), |&count| Some(count / 2));
+        let mut fewer = halves.take_while(|&count| count > 1);
+        fewer.find(|&count| serves(count)).unwrap_or(1)
     }
 
     /// Adds the SuperSlabs of 1 GiB pages, where the options ask for such and the frontier is at
