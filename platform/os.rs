@@ -366,7 +366,7 @@ impl Os {
     /// Whether the hugetlb pool of 2 MiB pages would promise `len` bytes of memory now. No file is
     /// read.
     pub fn hugetlb_serves(self, len: usize) -> bool {
-        system::map::hugetlb_serves(len)
+        system::huge::hugetlb_serves(len)
     }
 
     /// Free pages of the system's hugetlb pool for `mode` that nobody has reserved. Of 2 MiB pages

@@ -2,7 +2,7 @@
 //!
 //! Small and thp memory comes into a reserved range as the copy of a mould ([`super::mould`]), or
 //! with advice of its own; `mprotect` opens it. Hugetlb memory is built and populated elsewhere
-//! ([`huge`]), and `mremap` moves it into place. A failure in the middle of a move is rare, and
+//! ([`super::huge`]), and `mremap` moves it into place. A failure in the middle of a move is rare, and
 //! [`close_hole`] handles it.
 #![allow(unsafe_code)] // The memory system calls.
 
@@ -16,13 +16,9 @@ use rustix::mm::{
     self, Advice, MapFlags, MlockFlags, MprotectFlags, MremapFlags, MsyncFlags, ProtFlags,
 };
 
-mod huge;
-
-pub use huge::hugetlb_serves;
-
 use super::call::call;
 use super::process::random;
-use super::{mould, numa};
+use super::{huge, mould, numa};
 use crate::{Error, HUGE, NodeId, PAGE, PageMode};
 
 /// A reservation: private, without access, and not charged against the commit limit.
@@ -405,7 +401,7 @@ pub(super) unsafe fn close_hole_unless_refused(
 ///
 /// # Safety
 /// The conditions of [`close_hole`].
-unsafe fn close_hole_unless_there(addr: usize, len: usize) -> Result<(), Error> {
+pub(super) unsafe fn close_hole_unless_there(addr: usize, len: usize) -> Result<(), Error> {
     // SAFETY: the range is the caller's and holds nothing of value (`# Safety`).
     unsafe { close_hole(addr, len) }.or_else(|lost| {
         // The range could be a foreign one only if the kernel had failed in the middle for want of

@@ -8,6 +8,7 @@ pub mod demote;
 pub mod file;
 pub mod fork;
 pub mod futex;
+pub mod huge;
 pub mod hugetlb;
 pub mod map;
 pub mod mould;

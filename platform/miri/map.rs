@@ -91,11 +91,6 @@ pub fn open_at(_addr: usize, _len: usize) -> Result<(), Error> {
 /// The conditions of [`crate::Os::advise`].
 pub unsafe fn advise_all(_addr: usize, _len: usize, _mode: PageMode, _bind: Option<NodeId>) {}
 
-/// See [`crate::Os::hugetlb_serves`].
-pub fn hugetlb_serves(_len: usize) -> bool {
-    false
-}
-
 /// See [`crate::Os::map`]. There is no hugetlb pool.
 ///
 /// # Safety

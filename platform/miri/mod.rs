@@ -12,6 +12,14 @@ pub mod worker;
 
 use crate::{Error, NodeId, PageMode};
 
+/// Hugetlb pages: there are none.
+pub mod huge {
+    /// See [`crate::Os::hugetlb_serves`].
+    pub fn hugetlb_serves(_len: usize) -> bool {
+        false
+    }
+}
+
 /// Moulds: nothing needs any.
 pub mod mould {
     use crate::{NodeId, PageMode};

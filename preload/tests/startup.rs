@@ -7,7 +7,9 @@ use library::{command, compile, library, scratch, text};
 use std::path::Path;
 
 /// The most wall time that a program with the library may take, as a multiple of the time without.
-const MOST_TIME: f64 = 1.2;
+/// The heap is made when the library is loaded, as a program may forbid itself the calls for that
+/// before it allocates: also a program that allocates nothing pays for it.
+const MOST_TIME: f64 = 1.6;
 /// The most resident memory that the library may add, in KiB.
 const MOST_MEMORY: i64 = 1536;
 
@@ -28,7 +30,6 @@ fn cost(spawn: &Path, rounds: &str, program: &Path) -> (f64, i64) {
 #[test]
 fn short_programs_stay_cheap() {
     let spawn = compile("spawn.c", "spawn", &["-O2", "-static"]);
-    // A program that allocates pays for the heap, too.
     let source = scratch("one").join("one.c");
     std::fs::write(
         &source,
@@ -51,6 +52,6 @@ fn short_programs_stay_cheap() {
             program.display()
         );
         assert!(memory <= MOST_MEMORY);
-        assert!(program != Path::new("/bin/true") || time <= MOST_TIME);
+        assert!(time <= MOST_TIME);
     }
 }

@@ -8,17 +8,18 @@ use core::ptr;
 use rustix::io::Errno;
 use rustix::mm::{self, MapFlags, MremapFlags, ProtFlags};
 
-use super::super::call::call;
-use super::{
-    close_hole_unless_refused, close_hole_unless_there, numa, pointer, populate, unmap, unreserve,
+use super::call::call;
+use super::map::{
+    close_hole_unless_refused, close_hole_unless_there, pointer, populate, unmap, unreserve,
 };
+use super::numa;
 use crate::{Error, HUGE, HUGE_1G, NodeId, PageMode};
 
 /// Puts populated hugetlb pages in the place of a reserved range.
 ///
 /// # Safety
-/// The conditions of [`map`].
-pub(super) unsafe fn map_hugetlb(
+/// The conditions of [`super::map::map`].
+pub unsafe fn map_hugetlb(
     addr: usize,
     len: usize,
     size: MapFlags,
@@ -95,11 +96,11 @@ unsafe fn fill(addr: usize, len: usize, step: usize, bind: Option<NodeId>) -> Re
 ///
 /// # Errors
 /// [`Error::Unsupported`]: the kernel, or a filter in front of it, does not move such pages.
-/// [`Error::Lost`], or another error: as for [`map`]. The pages are still at `built`.
+/// [`Error::Lost`], or another error: as for [`super::map::map`]. The pages are still at `built`.
 ///
 /// # Safety
 /// `built` is a hugetlb mapping of `len` bytes that only the caller knows of; the range at `addr`
-/// is as for [`map`].
+/// is as for [`super::map::map`].
 unsafe fn place(built: usize, addr: usize, len: usize) -> Result<(), Error> {
     let flags = MremapFlags::MAYMOVE;
     // SAFETY: the target is reserved (`# Safety`), so the pages replace nothing of value.
