@@ -2,8 +2,8 @@
 //!
 //! Small and thp memory comes into a reserved range as the copy of a mould ([`super::mould`]), or
 //! with advice of its own; `mprotect` opens it. Hugetlb memory is built and populated elsewhere
-//! ([`super::huge`]), and `mremap` moves it into place. A failure in the middle of a move is rare, and
-//! [`close_hole`] handles it.
+//! ([`super::huge`]), and `mremap` moves it into place. A failure in the middle of a move is rare,
+//! and [`close_hole`] handles it.
 #![allow(unsafe_code)] // The memory system calls.
 
 use core::ffi::c_void;
