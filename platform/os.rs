@@ -295,13 +295,18 @@ impl Os {
     }
 
     /// Maps `len` bytes (a multiple of [`PAGE`]) at a multiple of `align` (a power of two of at
-    /// least [`PAGE`]) wherever the kernel likes, on small or transparent huge pages. The range
-    /// reads zero, takes memory on first touch, and is charged against the commit limit.
-    /// [`Os::unreserve`] gives it back.
+    /// least [`PAGE`]) wherever the kernel likes, on small or transparent huge pages; without a
+    /// mode no advice is given. The range reads zero, takes memory on first touch, and is charged
+    /// against the commit limit where the kernel charges it. [`Os::unreserve`] gives it back.
     ///
     /// # Errors
     /// [`Error::NoMemory`] (addresses, commit limit, number of mappings).
-    pub fn map_anywhere(self, len: usize, align: usize, mode: PageMode) -> Result<usize, Error> {
+    pub fn map_anywhere(
+        self,
+        len: usize,
+        align: usize,
+        mode: Option<PageMode>,
+    ) -> Result<usize, Error> {
         inject!(self, Map);
         system::map::map_anywhere(len, align, mode)
     }

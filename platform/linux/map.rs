@@ -39,24 +39,33 @@ pub fn reserve(len: usize, align: usize) -> Result<usize, Error> {
 }
 
 /// See [`crate::Os::map_anywhere`].
-pub fn map_anywhere(len: usize, align: usize, mode: PageMode) -> Result<usize, Error> {
-    let addr = aligned(len, align, ProtFlags::empty(), RESERVED)?;
-    // SAFETY: this function reserved the range just now, and nobody else knows of it.
+pub fn map_anywhere(len: usize, align: usize, mode: Option<PageMode>) -> Result<usize, Error> {
+    // The kernel refuses here what is larger than all memory.
+    let access = ProtFlags::READ | ProtFlags::WRITE;
+    let addr = aligned(len, align, access, MapFlags::PRIVATE)?;
+    let Some(mode) = mode else {
+        return Ok(addr);
+    };
+    // SAFETY: this function made the mapping just now, and nobody else knows of it.
     unsafe {
-        match map_pages(addr, len, mode, None) {
-            Ok(()) => return Ok(addr),
-            // Somebody else has the addresses now.
-            Err(Error::Lost) => return Err(Error::NoMemory),
-            // Advice that is refused costs speed only.
-            Err(_) => {}
-        }
-        match open(addr, len) {
-            Ok(()) => return Ok(addr),
-            Err(Error::Lost) => {}
-            Err(_) => unreserve(addr, len),
+        match mould::copy_to(addr, len, mode, None) {
+            Ok(()) => match open(addr, len) {
+                Ok(()) => Ok(addr),
+                Err(error) => {
+                    if error != Error::Lost {
+                        unreserve(addr, len);
+                    }
+                    Err(Error::NoMemory)
+                }
+            },
+            Err(Error::Lost) => Err(Error::NoMemory),
+            Err(_) => {
+                // Advice that is refused costs speed only.
+                let _ = advise(addr, len, mode);
+                Ok(addr)
+            }
         }
     }
-    Err(Error::NoMemory)
 }
 
 /// A new mapping at a multiple of `align`.

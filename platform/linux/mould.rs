@@ -45,13 +45,13 @@ pub fn make(mode: PageMode, bind: Option<NodeId>) {
     }
 }
 
-/// Puts a copy of a mould in the place of a reserved range, which stays reserved.
+/// Puts a copy of a mould in the place of a range, which is reserved then.
 ///
 /// # Errors
 /// [`Error::Lost`]: the range is not the caller's any more. Any other error: nothing has changed.
 ///
 /// # Safety
-/// The range is page-aligned, reserved, and holds nothing of value.
+/// The range is page-aligned, reserved or mapped, the caller's, and holds nothing of value.
 pub unsafe fn copy_to(
     addr: usize,
     len: usize,

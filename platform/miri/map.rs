@@ -45,7 +45,7 @@ pub fn reserve_at(_addr: usize, _len: usize) -> Result<(), Error> {
 }
 
 /// See [`crate::Os::map_anywhere`].
-pub fn map_anywhere(len: usize, align: usize, _mode: PageMode) -> Result<usize, Error> {
+pub fn map_anywhere(len: usize, align: usize, _mode: Option<PageMode>) -> Result<usize, Error> {
     reserve(len, align)
 }
 

@@ -147,8 +147,11 @@ impl Metadata {
     pub fn touch(&self, super_id: SuperId, count: usize) {
         let (address, len) = self.range(super_id, count);
         for page in (address..address + len).step_by(PAGE) {
+            // A write that changes nothing; the compiler makes a read of a `fetch_or(0)`, which would
+            // leave the page to the next writer.
             // SAFETY: committed, and never taken back; metadata is of atomics.
-            unsafe { (*(page as *const AtomicU8)).fetch_or(0, Ordering::Relaxed) };
+            let byte = unsafe { &*(page as *const AtomicU8) };
+            let _ = byte.compare_exchange(0, 0, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 

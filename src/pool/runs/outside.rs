@@ -8,7 +8,7 @@ use crate::config;
 use crate::geometry::{SLOT, SUPER};
 use crate::pool::ground::Ground;
 use crate::sync::{AtomicU64, Ordering, OwnerWord};
-use theap_platform::{Error, Mutex, PAGE, PageMode, Rank};
+use theap_platform::{Mutex, PAGE, PageMode, Rank};
 
 /// The most runs outside of the range: half of the mappings that the kernel allows a process.
 pub const MOST: usize = 1 << 15;
@@ -58,25 +58,12 @@ impl Outside {
         let bytes = bytes.checked_next_multiple_of(SLOT)?;
         let len = bytes.checked_next_multiple_of(SUPER)?;
         let mode = match policy.config().pages {
-            config::Pages::Small => PageMode::Small,
-            _ => PageMode::Thp,
+            _ if policy.is_plain() => None,
+            config::Pages::Small => Some(PageMode::Small),
+            _ => Some(PageMode::Thp),
         };
         let os = policy.os();
-        let address = if policy.is_plain() {
-            let address = os.reserve(len, align.max(SUPER)).ok()?;
-            // SAFETY: reserved just now.
-            match unsafe { os.open(address, len) } {
-                Ok(()) => address,
-                Err(Error::Lost) => return None,
-                Err(_) => {
-                    // SAFETY: nobody knows of it.
-                    unsafe { os.unreserve(address, len) };
-                    return None;
-                }
-            }
-        } else {
-            os.map_anywhere(len, align.max(SUPER), mode).ok()?
-        };
+        let address = os.map_anywhere(len, align.max(SUPER), mode).ok()?;
         if self.insert(address, bytes) {
             // SAFETY: mapped just now.
             unsafe { policy.lock_memory(address, len) };
