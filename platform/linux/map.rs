@@ -22,7 +22,7 @@ use super::{huge, mould, numa};
 use crate::{Error, HUGE, NodeId, PAGE, PageMode};
 
 /// A reservation: private, without access, and not charged against the commit limit.
-pub(super) const RESERVED: MapFlags = MapFlags::PRIVATE.union(MapFlags::NORESERVE);
+const RESERVED: MapFlags = MapFlags::PRIVATE.union(MapFlags::NORESERVE);
 const READ_WRITE: MprotectFlags = MprotectFlags::READ.union(MprotectFlags::WRITE);
 /// Times that a call is repeated after EAGAIN, which is transient: a kernel that always answers it
 /// must not hang the process.

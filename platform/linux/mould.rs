@@ -1,20 +1,27 @@
 //! Moulds: pages without access that have the advice, and the memory policy, of all memory of a
 //! kind. Memory that comes into use is a copy of a mould, made longer: the kernel then need not be
 //! asked for the same advice at each step of growth, which a program's sandbox may forbid by then.
+//!
+//! A mould, and its copy on the way, lie far from everything else: a move from where the kernel has
+//! a table of small pages makes such a table at the new place, which then gets no hugepage.
 #![allow(unsafe_code)] // Maps and moves pages.
 
-use core::ptr;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use rustix::mm::{self, MremapFlags, ProtFlags};
+use rustix::mm::{self, MremapFlags};
 
 use super::call::call;
-use super::map::{self, RESERVED, close_hole_unless_refused, pointer};
+use super::map::{self, close_hole_unless_refused, pointer};
 use super::numa;
-use crate::{Error, NodeId, PAGE, PageMode};
+use crate::{Error, HUGE, NodeId, PAGE, PageMode};
 
 /// The moulds of small and of transparent pages: without a node, and for each.
 static MOULDS: [[AtomicUsize; 257]; 2] = [const { [const { AtomicUsize::new(0) }; 257] }; 2];
+
+/// Places for copies on the way, behind each mould.
+const PLACES: usize = 64;
+/// The place of the next copy.
+static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 fn mould(mode: PageMode, bind: Option<NodeId>) -> &'static AtomicUsize {
     let row = usize::from(mode != PageMode::Small);
@@ -27,9 +34,9 @@ pub fn make(mode: PageMode, bind: Option<NodeId>) {
     if place.load(Ordering::Acquire) != 0 {
         return;
     }
-    // SAFETY: the kernel chooses the place, so this touches no existing mapping.
-    let made = unsafe { mm::mmap_anonymous(ptr::null_mut(), PAGE, ProtFlags::empty(), RESERVED) };
-    let Ok(made) = made.map(|made| made.expose_provenance()) else {
+    let far = map::distant_place((1 + PLACES) * HUGE, HUGE)
+        .filter(|&place| map::reserve_at(place, PAGE).is_ok());
+    let Some(made) = far.or_else(|| map::reserve(PAGE, PAGE).ok()) else {
         return;
     };
     // SAFETY: this function's own mapping.
@@ -63,14 +70,11 @@ pub unsafe fn copy_to(
         return Err(Error::Unsupported);
     }
     let flags = MremapFlags::MAYMOVE | MremapFlags::DONTUNMAP;
-    // The kernel looks at the last argument with DONTUNMAP, which rustix leaves out.
-    // SAFETY: a mould has no contents, and stays; the kernel chooses the place of the copy.
-    let copy = unsafe {
-        call(
-            libc::SYS_mremap,
-            [from, PAGE, PAGE, flags.bits() as usize, 0],
-        )
-    }?;
+    let wish = from + (1 + NEXT.fetch_add(1, Ordering::Relaxed) % PLACES) * HUGE;
+    // rustix leaves the last argument out: with DONTUNMAP and without FIXED it is a wish.
+    let arguments = [from, PAGE, PAGE, flags.bits() as usize, wish];
+    // SAFETY: a mould has no contents, and stays; the copy replaces nothing.
+    let copy = unsafe { call(libc::SYS_mremap, arguments) }?;
     let flags = MremapFlags::MAYMOVE;
     // SAFETY: the copy is this function's own, and the target holds nothing of value (`# Safety`).
     match unsafe { mm::mremap_fixed(pointer(copy), PAGE, len, flags, pointer(addr)) } {

@@ -147,8 +147,8 @@ impl Metadata {
     pub fn touch(&self, super_id: SuperId, count: usize) {
         let (address, len) = self.range(super_id, count);
         for page in (address..address + len).step_by(PAGE) {
-            // A write that changes nothing; the compiler makes a read of a `fetch_or(0)`, which would
-            // leave the page to the next writer.
+            // A write that changes nothing. The compiler would make a read of a `fetch_or(0)`,
+            // which leaves the page to the next writer.
             // SAFETY: committed, and never taken back; metadata is of atomics.
             let byte = unsafe { &*(page as *const AtomicU8) };
             let _ = byte.compare_exchange(0, 0, Ordering::Relaxed, Ordering::Relaxed);
