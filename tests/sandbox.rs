@@ -1,7 +1,7 @@
 //! The heap where the system refuses what it is asked: each system call and each kind of advice in
 //! turn, with the errors that kernels and filters have, from the start of the heap or in the middle
 //! of a run. And programs that forbid themselves everything unusual after their start, by filters
-//! that kill.
+//! that kill. docs/guide.md lists the calls.
 #![allow(unsafe_code)] // Calls the allocator directly, and forks.
 
 mod child;
@@ -62,6 +62,9 @@ const CALLS: &[(&str, i64)] = &[
     ("prctl", libc::SYS_prctl),
     ("userfaultfd", libc::SYS_userfaultfd),
 ];
+
+/// Calls that the guide lists besides.
+const MORE: &[(&str, i64)] = &[("mmap", libc::SYS_mmap), ("futex", libc::SYS_futex)];
 
 /// Installs a filter for this thread and those that it starts.
 fn install(
@@ -229,18 +232,23 @@ fn killed() {
     }
 }
 
-/// The calls of growth, use and giving back, as docs/operations.md lists them; everything else
-/// kills.
-fn listed(plain: bool) {
-    let mut calls = vec![
-        libc::SYS_mmap,
-        libc::SYS_munmap,
-        libc::SYS_mprotect,
-        libc::SYS_exit_group,
-    ];
-    if !plain {
-        calls.extend([libc::SYS_mremap, libc::SYS_rt_sigprocmask, libc::SYS_msync]);
-    }
+/// The calls that a row of docs/guide.md lists, in the order of the row.
+fn row(phase: &str) -> Vec<i64> {
+    let guide = include_str!("../docs/guide.md");
+    let start = format!("| {phase} |");
+    let row = guide.lines().find(|line| line.starts_with(&start)).unwrap();
+    let named = |word: &str| (CALLS.iter().chain(MORE)).find(|(name, _)| *name == word);
+    let words = row[start.len()..].split('`');
+    words.filter_map(named).map(|&(_, call)| call).collect()
+}
+
+/// A program with no other calls than those of these rows, and with the classic advice; everything
+/// else kills.
+fn listed(phases: &[&str]) {
+    let mut calls: Vec<_> = phases.iter().flat_map(|phase| row(phase)).collect();
+    assert!(calls.contains(&libc::SYS_mmap));
+    calls.retain(|&call| call != libc::SYS_madvise);
+    calls.push(libc::SYS_exit_group);
     let mut rules: Vec<_> = calls.into_iter().map(|call| (call, vec![])).collect();
     let classic = [libc::MADV_DONTNEED, libc::MADV_FREE].map(advice);
     rules.push((libc::SYS_madvise, classic.to_vec()));
@@ -293,8 +301,8 @@ fn scenario() {
     match child::role().as_deref() {
         Some("refused") => refused(),
         Some("killed") => killed(),
-        Some("listed") => listed(false),
-        Some("plain") => listed(true),
+        Some("listed") => listed(&["use", "growth, resizing", "giving back"]),
+        Some("plain") => listed(&["`calls=plain`"]),
         Some("threads") => threads(),
         _ => {}
     }
