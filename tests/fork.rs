@@ -3,6 +3,7 @@
 //! process that publishes its figures has figures of its own, while the parent runs on.
 #![allow(unsafe_code)] // Calls the allocator directly, and fork.
 
+mod cgroup;
 mod child;
 mod hugepages;
 
@@ -217,6 +218,35 @@ fn a_dry_pool_kills_nobody() {
             if let Some((_, said)) = run(scenario, pages) {
                 assert_eq!(said.matches("theap: fork: ").count(), 1, "{said}");
                 assert!(said.contains("moved"), "{said}");
+            }
+        }
+    }
+}
+
+/// A control group limits the pages that are touched, or those that are promised; the pool itself
+/// has enough.
+#[test]
+fn a_group_with_few_hugetlb_pages_kills_nobody() {
+    let Some(pool) = hugepages::Pool::take() else {
+        return;
+    };
+    let touched = ["hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max"];
+    let promised = ["hugetlb.2MB.rsvd.limit_in_bytes", "hugetlb.2MB.rsvd.max"];
+    for limits in [touched, promised] {
+        for pages in [1, 7, 8, 10] {
+            let bytes = (pages * 2 * MIB).to_string();
+            let Some(group) = cgroup::Group::new("hugetlb", limits, &bytes) else {
+                return;
+            };
+            if !pool.set(64) {
+                return;
+            }
+            for scenario in ["alone", "threaded"] {
+                let mut command = child::command(scenario, &[("THEAP_PAGES", "hugetlb")]);
+                group.hold(&mut command);
+                let output = command.output().unwrap();
+                let said = child::text(&output.stderr) + &child::text(&output.stdout);
+                assert!(output.status.success(), "{limits:?} {pages}: {said}");
             }
         }
     }

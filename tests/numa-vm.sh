@@ -32,7 +32,7 @@ root=$vm/root
 rm -rf "$root"
 mkdir -p "$root"/{bin,proc,sys,dev,tmp}
 cp /bin/busybox "$root/bin/"
-cargo test --quiet -p theap --test numa --test faults --test exhaustion --no-run --message-format=json |
+cargo test --quiet -p theap --test numa --test faults --test exhaustion --test fork --no-run --message-format=json |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | while read -r test; do
     name=$(basename "${test%-*}")
     strip -o "$root/$name" "$test"
@@ -52,7 +52,8 @@ echo madvise >/sys/kernel/mm/transparent_hugepage/enabled
 {
     /numa --test-threads=1 ${1:-} &&
         /faults --test-threads=1 --nocapture ${1:-_group_} &&
-        /exhaustion --test-threads=1 --nocapture ${1:-_group_}
+        /exhaustion --test-threads=1 --nocapture ${1:-_group_} &&
+        /fork --test-threads=1 --nocapture ${1:-_group_}
 } 2>&1
 echo "numa-vm: exit \$?"
 poweroff -f

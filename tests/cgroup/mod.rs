@@ -84,11 +84,10 @@ fn mounted(controller: &str) -> Option<PathBuf> {
     })
 }
 
-/// Mounts a controller that nobody has mounted, in a namespace that only this thread and its
-/// children see.
+/// Mounts a controller that nobody has mounted, where it is mounted elsewhere, in a namespace that
+/// only this thread and its children see.
 fn mount(controller: &str) -> Option<PathBuf> {
-    let root = std::env::temp_dir().join(format!("theap-{controller}"));
-    fs::create_dir_all(&root).ok()?;
+    let root = Path::new("/sys/fs/cgroup").join(controller);
     let options = CString::new(controller).unwrap();
     let at = CString::new(root.to_str().unwrap()).unwrap();
     let change = |from: &CStr, to: &CStr, kind: &CStr, flags, options: &CStr| {
@@ -107,6 +106,8 @@ fn mount(controller: &str) -> Option<PathBuf> {
     // SAFETY: the call has no precondition; it concerns this thread alone.
     let done = unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0
         && change(c"none", c"/", c"", libc::MS_REC | libc::MS_PRIVATE, c"")
+        && change(c"none", c"/sys/fs/cgroup", c"tmpfs", 0, c"")
+        && fs::create_dir(&root).is_ok()
         && change(c"none", &at, c"cgroup", 0, &options);
     done.then_some(root)
 }
