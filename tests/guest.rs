@@ -52,7 +52,7 @@ fn addresses() {
     for blocks in [1, 100, 10_000] {
         let all: Vec<_> = (0..blocks).map(|number| block(40_000, number)).collect();
         let (taken, mapped) = (memory("VmSize") - before, theap::stats().mapped() as usize);
-        assert!(taken <= 2 * mapped + 64 * MIB, "{taken} bytes for {mapped}");
+        assert!(taken <= 2 * mapped + 16 * MIB, "{taken} bytes for {mapped}");
         all.into_iter()
             .enumerate()
             .for_each(|(number, block)| free(block, number));
