@@ -455,14 +455,14 @@ impl Os {
         system::process::current_cpu()
     }
 
-    /// The nodes that this process may use, and their CPUs; [`Topology::single`] if the kernel does
-    /// not tell them.
-    pub fn topology(self) -> Topology {
+    /// The nodes that this process may use, and their CPUs, as they were at the first call of the
+    /// process; [`Topology::single`] if the kernel does not tell them.
+    pub fn topology(self) -> &'static Topology {
         #[cfg(feature = "fake")]
         if let Some(topology) = self.fake.and_then(Fake::topology) {
             return topology;
         }
-        topology::read()
+        topology::host()
     }
 
     /// The machine's memory in bytes (a control group's limit does not count).

@@ -10,6 +10,13 @@
 //! The kernel lists the CPUs that are online now. A CPU that comes online later is unknown here:
 //! when a thread is found on it, the allocator asks the kernel for its node, and
 //! [`Topology::home_of`] tells that node's home.
+//!
+//! A topology takes more than 4 KiB, and so do the texts that it is read from. Both lie in a static:
+//! whoever makes the first allocation of a process may have a stack of a few KiB.
+#![allow(unsafe_code)] // Hands out a reference to what is never written again.
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU8, Ordering};
 
 use crate::node_set::{NODE_IDS, NodeSet, node_file};
 use crate::system::{file, numa};
@@ -18,6 +25,8 @@ use crate::{Cpu, NodeId};
 /// The most nodes that can be homes.
 pub const MAX_NODES: usize = 64;
 const MAX_CPUS: usize = 4096;
+/// Bytes of a file of the kernel's that are read.
+const TEXT: usize = 4096;
 /// Stands for a home that is not known.
 const UNKNOWN: u8 = u8::MAX;
 
@@ -60,7 +69,8 @@ impl Topology {
                 topology.add_cpus(first, last, home);
             }
         }
-        topology.finish()
+        topology.finish();
+        topology
     }
 
     /// The number of homes, at least 1.
@@ -129,37 +139,71 @@ impl Topology {
         }
     }
 
-    fn finish(self) -> Self {
+    /// Makes a topology without nodes that of [`Topology::single`].
+    fn finish(&mut self) {
         if self.nodes == 0 {
-            Topology::single()
-        } else {
-            self
+            self.nodes = 1;
+            self.kernel[0] = NodeId(0);
+            self.cpus = MAX_CPUS;
+            self.node_of_cpu.fill(0);
+            self.home_of.fill(0);
         }
     }
 }
 
-/// See [`crate::Os::topology`].
-pub fn read() -> Topology {
-    scan(&file::read, numa::allowed())
+/// The host's topology, and room for the files that it is read from.
+struct Host {
+    topology: UnsafeCell<Topology>,
+    text: UnsafeCell<[u8; TEXT]>,
+    state: AtomicU8,
+}
+
+// SAFETY: the cells are used by the thread that sets `state` to READING, until it is READ; from
+// then on the topology is only read.
+unsafe impl Sync for Host {}
+
+const READING: u8 = 1;
+const READ: u8 = 2;
+
+/// See [`crate::Os::topology`]. A thread that comes meanwhile waits for the first one.
+pub fn host() -> &'static Topology {
+    static HOST: Host = Host {
+        topology: UnsafeCell::new(Topology::empty()),
+        text: UnsafeCell::new([0; TEXT]),
+        state: AtomicU8::new(0),
+    };
+    let claimed = (HOST.state).compare_exchange(0, READING, Ordering::Acquire, Ordering::Acquire);
+    if claimed.is_ok() {
+        // SAFETY: this thread alone has set the state to READING.
+        let (topology, text) = unsafe { (&mut *HOST.topology.get(), &mut *HOST.text.get()) };
+        scan(&file::read, numa::allowed(), topology, text);
+        HOST.state.store(READ, Ordering::Release);
+    }
+    while HOST.state.load(Ordering::Acquire) != READ {
+        core::hint::spin_loop();
+    }
+    // SAFETY: nobody writes to it any more.
+    unsafe { &*HOST.topology.get() }
 }
 
 /// Reads the beginning of a file into the buffer.
 type ReadFile<'f> = &'f dyn for<'a> Fn(&[u8], &'a mut [u8]) -> Option<&'a [u8]>;
 
-/// The topology that the files show to a process that may use the memory of these nodes.
-fn scan(read: ReadFile<'_>, allowed: NodeSet) -> Topology {
+/// Fills an empty topology with what the files show to a process that may use the memory of these
+/// nodes. `text` is room for the files.
+fn scan(read: ReadFile<'_>, allowed: NodeSet, topology: &mut Topology, text: &mut [u8]) {
     let (mut online, mut memory) = (NodeSet::NONE, NodeSet::NONE);
-    let add =
-        |set: &mut NodeSet, name: &[u8]| read_list(read, name, |first, last| set.add(first, last));
+    let mut add = |set: &mut NodeSet, name: &[u8]| {
+        read_list(read, name, text, |first, last| set.add(first, last))
+    };
     add(&mut online, b"/sys/devices/system/node/online");
     if !add(&mut memory, b"/sys/devices/system/node/has_memory") {
         memory = online;
     }
     let usable = |node: &NodeId| memory.has(*node) && allowed.has(*node);
-    let mut topology = Topology::empty();
     for node in online.iter().filter(usable) {
         let mut any = false;
-        each_cpu(read, node, |_, _| any = true);
+        each_cpu(read, node, text, |_, _| any = true);
         if any {
             topology.add_home(node);
         }
@@ -173,37 +217,44 @@ fn scan(read: ReadFile<'_>, allowed: NodeSet) -> Topology {
         for node in online.iter() {
             let known = topology.home_of[usize::from(node.0)];
             let home = if known == UNKNOWN {
-                nearest(read, node, &online, &topology)
+                nearest(read, node, &online, topology, text)
             } else {
                 known
             };
             topology.home_of[usize::from(node.0)] = home;
-            each_cpu(read, node, |first, last| {
+            each_cpu(read, node, text, |first, last| {
                 topology.add_cpus(first, last, home)
             });
         }
     }
-    let mut topology = topology.finish();
+    topology.finish();
     let mut possible = 0;
-    read_list(read, b"/sys/devices/system/cpu/possible", |_, last| {
-        possible = last as usize + 1
-    });
+    read_list(
+        read,
+        b"/sys/devices/system/cpu/possible",
+        text,
+        |_, last| possible = last as usize + 1,
+    );
     if possible != 0 {
         topology.cpus = possible.min(MAX_CPUS);
     }
-    topology
 }
 
 /// Calls `each` with the first and the last CPU of every range of a node's CPUs.
-fn each_cpu(read: ReadFile<'_>, node: NodeId, each: impl FnMut(u32, u32)) {
-    read_list(read, node_file(node, "/cpulist").as_bytes(), each);
+fn each_cpu(read: ReadFile<'_>, node: NodeId, text: &mut [u8], each: impl FnMut(u32, u32)) {
+    read_list(read, node_file(node, "/cpulist").as_bytes(), text, each);
 }
 
 /// The index of the home nearest to a node. The node's file has a distance for each online node, in
 /// the order of their numbers.
-fn nearest(read: ReadFile<'_>, node: NodeId, online: &NodeSet, topology: &Topology) -> u8 {
-    let mut buffer = [0; 4096];
-    let text = read(node_file(node, "/distance").as_bytes(), &mut buffer).unwrap_or_default();
+fn nearest(
+    read: ReadFile<'_>,
+    node: NodeId,
+    online: &NodeSet,
+    topology: &Topology,
+    text: &mut [u8],
+) -> u8 {
+    let text = read(node_file(node, "/distance").as_bytes(), text).unwrap_or_default();
     let distances = text.split(u8::is_ascii_whitespace).filter_map(number);
     let homes = online
         .iter()
@@ -219,9 +270,8 @@ fn nearest(read: ReadFile<'_>, node: NodeId, online: &NodeSet, topology: &Topolo
 
 /// Reads a file that holds a list like `0-3,8` and calls `each` with the ends of every range.
 /// Answers whether the file could be read.
-fn read_list(read: ReadFile<'_>, path: &[u8], each: impl FnMut(u32, u32)) -> bool {
-    let mut buffer = [0; 4096];
-    let Some(text) = read(path, &mut buffer) else {
+fn read_list(read: ReadFile<'_>, path: &[u8], text: &mut [u8], each: impl FnMut(u32, u32)) -> bool {
+    let Some(text) = read(path, text) else {
         return false;
     };
     parse_list(text, each);
@@ -269,6 +319,7 @@ mod tests {
         assert!(!read_list(
             &file::read,
             b"/sys/devices/system/node/none",
+            &mut [0; TEXT],
             |_, _| panic!("no range")
         ));
     }
@@ -287,10 +338,14 @@ mod tests {
             buffer[..text.len()].copy_from_slice(text.as_bytes());
             Some(text.len())
         };
+        let mut topology = Topology::empty();
         scan(
             &|path, buffer| read(path, buffer).map(|len| &buffer[..len]),
             set,
-        )
+            &mut topology,
+            &mut [0; TEXT],
+        );
+        topology
     }
 
     /// The kernel's node numbers of the homes, and the home of each CPU (by the kernel's number).

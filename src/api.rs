@@ -191,9 +191,11 @@ pub fn gates() -> Option<(Front, Classes)> {
 
 /// The heap's figures and counters. All are zero before the first allocation.
 pub fn stats() -> Stats {
-    existing_arena()
-        .and_then(|arena| arena.figures().board())
-        .map_or_else(Stats::default, |board| board.stats())
+    let mut stats = Stats::default();
+    if let Some(board) = existing_arena().and_then(|arena| arena.figures().board()) {
+        stats.fill(&board);
+    }
+    stats
 }
 
 /// The NUMA nodes to which the heap's memory is bound, and those on which it lies. The kernel is
@@ -259,8 +261,10 @@ pub fn usable_size(block: *const u8) -> usize {
 /// Allocation in C's way, where the caller does not remember sizes: for front ends such as the
 /// shared library.
 pub mod raw {
-    use super::{DEFAULT, Os, front, process};
+    use super::{DEFAULT, Os, Stats, existing_arena, front, process};
     pub use crate::front::Elsewhere;
+    use crate::stats::NodeStats;
+    use theap_platform::PAGE;
 
     /// Allocates at least `size` bytes at a multiple of 16; a block of its own also for size 0.
     /// Null if there is no memory.
@@ -306,6 +310,41 @@ pub mod raw {
     /// descriptors may have a data file there later.
     pub fn note_stderr() {
         Os::LINUX.note_stderr();
+    }
+
+    /// The sizes of the heap, those of all nodes together.
+    pub fn sizes() -> NodeStats {
+        let board = existing_arena().and_then(|arena| arena.figures().board());
+        board.map_or_else(NodeStats::default, |board| NodeStats::of_all(&board))
+    }
+
+    /// The heap's figures, and room for a text about them.
+    pub struct Report {
+        /// The figures.
+        pub stats: Stats,
+        /// The room.
+        pub text: [u8; 16 << 10],
+    }
+
+    /// Calls `work` with a report that lies in memory mapped for as long as that takes: it is too
+    /// large for the stack of a small thread. `None` if there is no memory, or if the heap is
+    /// sealed and nothing may be mapped.
+    pub fn with_report<R>(work: impl FnOnce(&mut Report) -> R) -> Option<R> {
+        if existing_arena().is_some_and(|arena| arena.policy().is_sealed()) {
+            return None;
+        }
+        let len = size_of::<Report>().next_multiple_of(PAGE);
+        let at = Os::LINUX.map_anywhere(len, PAGE, None).ok()?;
+        // SAFETY: mapped just now, on a page, and nobody else's until it is given back below; the
+        // memory is zero, and zero is valid for numbers.
+        let report = unsafe { &mut *(at as *mut Report) };
+        if let Some(board) = existing_arena().and_then(|arena| arena.figures().board()) {
+            report.stats.fill(&board);
+        }
+        let done = work(report);
+        // SAFETY: mapped above; the reference is not used any more.
+        unsafe { Os::LINUX.unreserve(at, len) };
+        Some(done)
     }
 
     /// Takes a block for `size` bytes, at a multiple of 16, from the thread's magazine if the size

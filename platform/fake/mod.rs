@@ -43,7 +43,7 @@ const MAX_CAPTURED: usize = 16 << 10;
 /// The orders of a test, and what the allocator has asked for.
 pub struct Fake {
     script: Mutex<Script>,
-    topology: Mutex<Option<Topology>>,
+    topology: Mutex<Option<&'static Topology>>,
     now: Mutex<Option<u64>>,
     env: Mutex<Slots<Variable, MAX_VARIABLES>>,
     bindings: Mutex<Slots<Binding, MAX_BINDINGS>>,
@@ -158,7 +158,7 @@ impl Fake {
 
     /// The answer of [`crate::Os::topology`]. With several nodes, the fake records bindings, and
     /// the kernel no longer gets them.
-    pub fn set_topology(&self, topology: Topology) {
+    pub fn set_topology(&self, topology: &'static Topology) {
         *lock(&self.topology) = Some(topology);
     }
 
@@ -238,8 +238,8 @@ impl Fake {
         lock(&self.topology).as_ref().is_some_and(|t| t.nodes() > 1)
     }
 
-    pub(crate) fn topology(&self) -> Option<Topology> {
-        lock(&self.topology).clone()
+    pub(crate) fn topology(&self) -> Option<&'static Topology> {
+        *lock(&self.topology)
     }
 
     pub(crate) fn now(&self) -> Option<u64> {

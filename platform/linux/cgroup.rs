@@ -4,6 +4,8 @@
 //! a container the path that the kernel tells may lie outside of the mounted tree; then the mount's
 //! root is the container's group.
 
+use core::ffi::CStr;
+
 use super::file;
 
 /// A controller of control groups.
@@ -78,31 +80,40 @@ pub fn hugetlb_left() -> u64 {
 /// The bytes that the groups of this process leave it, by one controller; `u64::MAX` without a
 /// limit.
 fn left(controller: &Controller) -> u64 {
-    let mut buffer = [0; 4096];
-    let groups = file::read(b"/proc/self/cgroup", &mut buffer).unwrap_or(&[]);
+    file::with_room(|room| {
+        let (text, path) = room.split_at_mut(room.len() / 2);
+        let groups = file::read(b"/proc/self/cgroup", text).unwrap_or(&[]);
+        least_of(groups, controller, path)
+    })
+}
+
+/// The bytes that the groups of this text leave, by one controller. `room` is for paths.
+fn least_of(groups: &[u8], controller: &Controller, room: &mut [u8]) -> u64 {
     let limits = groups.split(|&byte| byte == b'\n').filter_map(|line| {
         // A line has a number, the controllers and the path; in version 2 it has no controllers.
         let mut fields = line.splitn(3, |&byte| byte == b':').skip(1);
         let (controllers, path) = (fields.next()?, fields.next()?);
         let mut names = controllers.split(|&byte| byte == b',');
         if controllers.is_empty() {
-            Some(least(b"/sys/fs/cgroup", &controller.second, path))
+            Some(least(b"/sys/fs/cgroup", &controller.second, path, room))
         } else {
             names
                 .any(|name| name == controller.name)
-                .then(|| least(controller.mount, &controller.first, path))
+                .then(|| least(controller.mount, &controller.first, path, room))
         }
     });
     limits.min().unwrap_or(u64::MAX)
 }
 
 /// The fewest bytes that a group or one of the groups above it leaves.
-fn least(root: &[u8], files: &Files, mut path: &[u8]) -> u64 {
+fn least(root: &[u8], files: &Files, mut path: &[u8], room: &mut [u8]) -> u64 {
     let mut least = u64::MAX;
     loop {
         let group = path.strip_suffix(b"/").unwrap_or(path);
-        if let Some(limit) = number_in([root, group, files.limit]) {
-            let used = files.used.and_then(|used| number_in([root, group, used]));
+        if let Some(limit) = number_in([root, group, files.limit], room) {
+            let used = files
+                .used
+                .and_then(|used| number_in([root, group, used], room));
             least = least.min(limit.saturating_sub(used.unwrap_or(0)));
         }
         match group.iter().rposition(|&byte| byte == b'/') {
@@ -114,13 +125,14 @@ fn least(root: &[u8], files: &Files, mut path: &[u8]) -> u64 {
 
 /// The number in the file whose path has these parts; `None` if there is no such file, or if it
 /// says "max".
-fn number_in(parts: [&[u8]; 3]) -> Option<u64> {
-    let (mut path, mut len) = ([0; 1024], 0);
+fn number_in(parts: [&[u8]; 3], room: &mut [u8]) -> Option<u64> {
+    let mut len = 0;
     for part in parts {
-        path.get_mut(len..len + part.len())?.copy_from_slice(part);
+        room.get_mut(len..len + part.len())?.copy_from_slice(part);
         len += part.len();
     }
+    *room.get_mut(len)? = 0;
     let mut buffer = [0; 32];
-    let text = file::read(&path[..len], &mut buffer)?;
+    let text = file::read_at(CStr::from_bytes_until_nul(room).ok()?, &mut buffer)?;
     core::str::from_utf8(text).ok()?.trim_end().parse().ok()
 }

@@ -1,16 +1,47 @@
 //! Reading small files of /proc and /sys.
+#![allow(unsafe_code)] // Maps room for a text.
 
 use core::ffi::CStr;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags};
+
+use crate::PAGE;
+
+/// Bytes of the longest path that [`read`] takes, and a zero.
+const NAME: usize = 128;
+/// Bytes of room for texts, and those where there is no memory for so many.
+const ROOM: usize = 2 * PAGE;
+const FEW: usize = 512;
+
+/// Calls `work` with room for texts: two pages, not on the stack, which may be small, but mapped
+/// for as long as that takes.
+pub fn with_room<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
+    let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+    // SAFETY: the kernel chooses a place where nothing is.
+    match unsafe { rustix::mm::mmap_anonymous(core::ptr::null_mut(), ROOM, access, flags) } {
+        Ok(room) => {
+            // SAFETY: mapped just now, zero, and nobody else's until it is unmapped below.
+            let done = work(unsafe { core::slice::from_raw_parts_mut(room.cast(), ROOM) });
+            // SAFETY: mapped above; the slice has ended.
+            let _ = unsafe { rustix::mm::munmap(room, ROOM) };
+            done
+        }
+        Err(_) => work(&mut [0; FEW]),
+    }
+}
 
 /// Reads the beginning of a file, as much as the buffer takes; `None` if the file cannot be read.
 pub fn read<'a>(path: &[u8], buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     // rustix copies a path that does not end with a zero, a long one to the heap.
-    let mut name = [0; 1025];
+    let mut name = [0; NAME];
     name.get_mut(..path.len())?.copy_from_slice(path);
-    let path = CStr::from_bytes_until_nul(&name).ok()?;
+    read_at(CStr::from_bytes_until_nul(&name).ok()?, buffer)
+}
+
+/// As [`read`], with a path of any length.
+pub fn read_at<'a>(path: &CStr, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let mut len = 0;
     // The kernel gives these files in whole lines and in one piece: a piece that ends with the end

@@ -92,7 +92,8 @@ fn a_mode_is_refused() {
 #[test]
 fn a_binding_fails_or_is_recorded() {
     let (fake, os) = fake();
-    fake.set_topology(Topology::from_parts(&[(0, 3, 0), (4, 7, 9)]));
+    let topology = Topology::from_parts(&[(0, 3, 0), (4, 7, 9)]);
+    fake.set_topology(Box::leak(Box::new(topology)));
     assert_eq!(os.topology().nodes(), 2);
     assert_eq!(os.topology().kernel_node(1), NodeId(9));
     let addr = os.reserve(4 * HUGE, HUGE).unwrap();

@@ -3,9 +3,7 @@
 
 use crate::text::Text;
 use core::ffi::c_int;
-
-/// Bytes of the buffer for a text of all statistics.
-const TEXT: usize = 16 << 10;
+use theap::{Stats, raw};
 
 /// Accepts every parameter without effect: glibc's tune parts that this allocator does not have.
 #[unsafe(no_mangle)]
@@ -24,7 +22,7 @@ pub extern "C" fn malloc_trim(_pad: usize) -> c_int {
 /// cache), `fordblks` free, `keepcost` free and empty. The other fields are 0.
 #[unsafe(no_mangle)]
 pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
-    let stats = theap::stats();
+    let stats = raw::sizes();
     libc::mallinfo2 {
         arena: stats.mapped() as usize,
         ordblks: 0,
@@ -42,7 +40,7 @@ pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
 /// The totals of [`mallinfo2`], in fields that end at 2 GiB.
 #[unsafe(no_mangle)]
 pub extern "C" fn mallinfo() -> libc::mallinfo {
-    let stats = theap::stats();
+    let stats = raw::sizes();
     let int = |bytes: u64| c_int::try_from(bytes).unwrap_or(c_int::MAX);
     libc::mallinfo {
         arena: int(stats.mapped()),
@@ -61,21 +59,35 @@ pub extern "C" fn mallinfo() -> libc::mallinfo {
 /// Writes the statistics to standard error.
 #[unsafe(no_mangle)]
 pub extern "C" fn malloc_stats() {
-    let mut buffer = [0; TEXT];
-    let mut text = Text::new(&mut buffer);
-    let stats = theap::stats();
-    // Writing to this buffer does not fail.
-    let _ = stats.write_text(&mut text);
-    if stats.nodes.len() > 1
-        && let Ok(placement) = theap::placement()
-    {
-        let _ = placement.write_text(&mut text);
+    let written = raw::with_report(|report| {
+        let mut text = Text::new(&mut report.text);
+        // Writing to this buffer does not fail.
+        let _ = report.stats.write_text(&mut text);
+        if report.stats.nodes.len() > 1 {
+            add_placement(&mut text);
+        }
+        text.send();
+    });
+    if written.is_none() {
+        let mut buffer = [0; 80];
+        let mut text = Text::new(&mut buffer);
+        text.add(format_args!(
+            "theap: no memory for the statistics, or the heap is sealed\n"
+        ));
+        text.send();
     }
-    text.send();
+}
+
+/// Adds where the memory lies: apart, as its rows are on the stack.
+#[inline(never)]
+fn add_placement(text: &mut Text<'_>) {
+    if let Ok(placement) = theap::placement() {
+        let _ = placement.write_text(text);
+    }
 }
 
 /// Writes the statistics as XML. Answers 0; EINVAL if `options` is not 0, as there are no options;
-/// or -1 if writing failed.
+/// or -1 if writing failed, if there is no memory for the text, or if the heap is sealed.
 ///
 /// # Safety
 /// `file` is open for writing.
@@ -84,9 +96,18 @@ pub unsafe extern "C" fn malloc_info(options: c_int, file: *mut libc::FILE) -> c
     if options != 0 {
         return libc::EINVAL;
     }
-    let mut buffer = [0; TEXT];
-    let mut text = Text::new(&mut buffer);
-    let stats = theap::stats();
+    let written = raw::with_report(|report| {
+        let mut text = Text::new(&mut report.text);
+        add_xml(&report.stats, &mut text);
+        let held = text.held();
+        // SAFETY: `held` is a slice, and `file` is open for writing, as the caller promises in `#
+        // Safety`.
+        unsafe { libc::fwrite(held.as_ptr().cast(), 1, held.len(), file) == held.len() }
+    });
+    if written == Some(true) { 0 } else { -1 }
+}
+
+fn add_xml(stats: &Stats, text: &mut Text<'_>) {
     text.add(format_args!("<malloc version=\"theap-1\">\n"));
     for (name, bytes) in stats.sizes() {
         text.add(format_args!("<size name=\"{name}\" bytes=\"{bytes}\"/>\n"));
@@ -97,11 +118,4 @@ pub unsafe extern "C" fn malloc_info(options: c_int, file: *mut libc::FILE) -> c
         ));
     }
     text.add(format_args!("</malloc>\n"));
-    let held = text.held();
-    // SAFETY: `held` is a slice, and `file` is open for writing, as the caller promises in `#
-    // Safety`.
-    match unsafe { libc::fwrite(held.as_ptr().cast(), 1, held.len(), file) } {
-        written if written == held.len() => 0,
-        _ => -1,
-    }
 }

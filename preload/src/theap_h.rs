@@ -3,7 +3,7 @@
 
 use crate::text::Text;
 use core::ffi::{c_char, c_int, c_void};
-use theap::{Error, Front};
+use theap::{Error, Front, raw};
 
 /// The library's version.
 #[unsafe(no_mangle)]
@@ -92,6 +92,18 @@ pub unsafe extern "C" fn theap_stats_json(buffer: *mut c_char, size: usize) -> u
     };
     let mut text = Text::new(buffer);
     // Writing to this buffer does not fail.
-    let _ = theap::stats().write_json(&mut text);
+    let written = raw::with_report(|report| {
+        let _ = report.stats.write_json(&mut text);
+    });
+    if written.is_none() {
+        add_json(&mut text);
+    }
     text.terminate()
+}
+
+/// Adds the statistics by way of the stack.
+#[cold]
+#[inline(never)]
+fn add_json(text: &mut Text<'_>) {
+    let _ = theap::stats().write_json(text);
 }

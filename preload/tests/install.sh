@@ -59,6 +59,8 @@ need cmake /usr/bin/cmake /usr/local/bin/cmake
 need binutils /usr/bin/objdump
 need pkg-config /usr/bin/pkg-config
 need valgrind /usr/bin/valgrind
+# Cores of running programs.
+need gdb /usr/bin/gcore
 # The machine of tests/numa-vm.sh; that script fetches the kernel itself.
 need qemu-system-x86 /usr/bin/qemu-system-x86_64
 need busybox-static /bin/busybox

@@ -308,6 +308,7 @@ impl Default for Config {
 impl Config {
     /// These options with the environment's on top. Wrong values are reported in one line each and
     /// ignored.
+    #[inline(never)] // Its frame is not to lie below that of the arena's creation.
     pub(crate) fn with_environment(mut self, os: Os) -> Self {
         // All values are set before the first wrong one is reported: one of them says whether to
         // report any.

@@ -22,7 +22,7 @@ use theap_platform::{Cpu, HUGE_1G, NodeId, Topology};
 pub struct Affinity {
     policy: &'static Policy,
     addresses: AddressMap,
-    topology: Topology,
+    topology: &'static Topology,
     /// For each CPU that the topology does not know: its node plus one once a thread was found on
     /// it, or 0.
     learned: &'static [AtomicU8],
@@ -33,7 +33,7 @@ impl Affinity {
     pub fn new(
         policy: &'static Policy,
         addresses: AddressMap,
-        topology: Topology,
+        topology: &'static Topology,
         learned: &'static [AtomicU8],
     ) -> Self {
         Self {

@@ -120,6 +120,7 @@ impl Arena {
     ///
     /// # Errors
     /// The system's error when it refused even the smallest range.
+    #[inline(never)] // Nor is this function's frame to lie below that of reading the options.
     pub fn create(os: Os, mut config: Config, heap_bytes: usize) -> Result<&'static Arena, Error> {
         let topology = os.topology();
         let mut shape = Shape {
@@ -143,7 +144,7 @@ impl Arena {
             let may_publish = reserved.is_ok();
             let made = reserved.and_then(|memory| {
                 // SAFETY: found just now for this layout.
-                unsafe { Self::lay_out(os, config, topology.clone(), memory, layout) }
+                unsafe { Self::lay_out(os, config, topology, memory, layout) }
             });
             match made {
                 Ok(arena) => return Ok(arena),
@@ -164,7 +165,7 @@ impl Arena {
     unsafe fn lay_out(
         os: Os,
         config: Config,
-        topology: Topology,
+        topology: &'static Topology,
         memory: Memory,
         layout: Layout,
     ) -> Result<&'static Arena, Error> {
@@ -243,7 +244,7 @@ impl Arena {
     fn lay_ground(
         policy: &'static Policy,
         figures: &'static Figures,
-        topology: Topology,
+        topology: &'static Topology,
         memory: Memory,
         places: &Places,
     ) -> Ground {

@@ -27,9 +27,16 @@ pub fn existing_arena() -> Option<&'static Arena> {
 /// whether this call has made it. `heap_bytes` is what the memory of a thread's heap takes. `None`
 /// if the system refuses; the next call tries again.
 pub fn arena(config: &Config, heap_bytes: usize) -> Option<(&'static Arena, bool)> {
-    if let Some(arena) = existing_arena() {
-        return Some((arena, false));
+    match existing_arena() {
+        Some(arena) => Some((arena, false)),
+        None => first(config, heap_bytes),
     }
+}
+
+/// The arena, which this thread or another one makes now.
+#[cold]
+#[inline(never)]
+fn first(config: &Config, heap_bytes: usize) -> Option<(&'static Arena, bool)> {
     let _init = INIT.lock();
     if let Some(arena) = existing_arena() {
         return Some((arena, false));

@@ -445,6 +445,8 @@ impl<'a> Board<'a> {
 
     /// The figures of the heap as they are now.
     pub fn stats(&self) -> super::Stats {
-        super::Stats::read(self)
+        let mut stats = super::Stats::default();
+        stats.fill(self);
+        stats
     }
 }

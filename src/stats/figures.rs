@@ -135,6 +135,11 @@ macro_rules! figures {
         }
 
         impl NodeStats {
+            /// Adds the sizes of another node.
+            pub(super) fn add(&mut self, other: &Self) {
+                $(self.$node = self.$node.wrapping_add(other.$node);)+
+            }
+
             /// The sizes in bytes, with their names.
             pub fn sizes(&self) -> [(&'static str, u64); NODE_SIZES] {
                 [$((stringify!($node), self.$node),)+]

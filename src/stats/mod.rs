@@ -95,9 +95,19 @@ impl NodeStats {
         node
     }
 
+    /// The sizes of all nodes together.
+    pub(crate) fn of_all(board: &Board<'_>) -> Self {
+        let mut all = Self::default();
+        board
+            .nodes
+            .iter()
+            .for_each(|node| all.add(&Self::read(node)));
+        all
+    }
+
     /// Bytes mapped, in any page mode. What another process publishes may be anything, so nothing
     /// here overflows.
-    fn mapped(&self) -> u64 {
+    pub fn mapped(&self) -> u64 {
         self.mapped_small
             .wrapping_add(self.mapped_thp)
             .wrapping_add(self.mapped_hugetlb)
@@ -129,29 +139,27 @@ impl ClassStats {
 }
 
 impl Stats {
-    /// The figures of the heap that the board is of.
-    pub(crate) fn read(board: &Board<'_>) -> Self {
-        let mut stats = Self {
-            address_space: board.header.address_space.load(Ordering::Relaxed),
-            outside: board.header.outside.load(Ordering::Relaxed),
-            refusals: board.header.refusals.load(Ordering::Relaxed),
-            // Heap 0 is no thread's.
-            heaps: board.heaps.len().saturating_sub(1) as u64,
-            ..Self::default()
-        };
+    /// Fills figures that are all zero with those of the heap that the board is of: in place, as
+    /// they take 8 KiB, and whoever asks may have a small stack.
+    #[inline(never)]
+    pub(crate) fn fill(&mut self, board: &Board<'_>) {
+        self.address_space = board.header.address_space.load(Ordering::Relaxed);
+        self.outside = board.header.outside.load(Ordering::Relaxed);
+        self.refusals = board.header.refusals.load(Ordering::Relaxed);
+        // Heap 0 is no thread's.
+        self.heaps = board.heaps.len().saturating_sub(1) as u64;
         for node in board.nodes {
-            stats.add_node(NodeStats::read(node));
-            stats.add_warmer(node);
+            self.add_node(NodeStats::read(node));
+            self.add_warmer(node);
             let starts = node.warmer_starts.load(Ordering::Relaxed);
-            stats.warmer_starts = stats.warmer_starts.wrapping_add(starts);
+            self.warmer_starts = self.warmer_starts.wrapping_add(starts);
         }
         for heap in board.heaps {
-            stats.totals.add(&heap.counters);
+            self.totals.add(&heap.counters);
         }
         for class in ClassId::all() {
-            stats.classes.push(ClassStats::read(board, class));
+            self.classes.push(ClassStats::read(board, class));
         }
-        stats
     }
 
     /// Bytes mapped, in any page mode.

@@ -7,6 +7,7 @@
 //! is memory again.
 #![allow(unsafe_code)] // Moves runs, and reads and writes them.
 
+use super::world::topology;
 use super::{SIZES, SMALL, World};
 use crate::config::{Config, Numa, Pages, Prefault};
 use crate::front::cache::ThreadCache;
@@ -20,7 +21,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::vec::Vec;
 use std::{eprintln, format, iter, println, thread};
-use theap_platform::{Call, Error, Topology};
+use theap_platform::{Call, Error};
 
 #[path = "../../../tests/hugepages/mod.rs"]
 mod hugepages;
@@ -291,7 +292,7 @@ fn fail_at(
 ) -> bool {
     let world = World::new(config, |fake| {
         if config.numa == Numa::Interleave {
-            fake.set_topology(Topology::from_parts(&[(0, 1, 0), (2, 3, 1)]));
+            fake.set_topology(topology(&[(0, 1, 0), (2, 3, 1)]));
         }
     })
     .expect("an arena");

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // Writes a whole block.
 
 use super::super::follow::PATIENCE;
+use super::world::topology;
 use super::{SIZES, SMALL, World, op, scenario};
 use crate::config::{Config, Numa};
 use crate::front::handle::Handle;
@@ -9,13 +10,10 @@ use crate::geometry::{NodeIndex, SUPER};
 use crate::placement::Placement;
 use proptest::prelude::*;
 use std::vec::Vec;
-use theap_platform::{Call, Error, PageMode, Topology};
+use theap_platform::{Call, Error, PageMode};
 
 fn world(config: Config, parts: &[(u32, u32, u8)]) -> World {
-    World::new(config, |fake| {
-        fake.set_topology(Topology::from_parts(parts))
-    })
-    .expect("an arena")
+    World::new(config, |fake| fake.set_topology(topology(parts))).expect("an arena")
 }
 
 fn two_nodes(config: Config) -> World {
@@ -134,7 +132,7 @@ fn each_call_fails_at_each_position_on_several_nodes() {
         for lasting in [false, true] {
             for position in (0..).step_by(if lasting { 23 } else { 13 }) {
                 let made = World::new(SMALL.numa(numa).messages(false), |fake| {
-                    fake.set_topology(Topology::from_parts(&[(0, 1, 0), (2, 3, 1)]));
+                    fake.set_topology(topology(&[(0, 1, 0), (2, 3, 1)]));
                     if lasting {
                         fake.fail_from(position)
                     } else {

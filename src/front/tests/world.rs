@@ -16,7 +16,12 @@ use std::boxed::Box;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
-use theap_platform::{Error, Fake, Os};
+use theap_platform::{Error, Fake, Os, Topology};
+
+/// A topology of these parts, for a fake.
+pub fn topology(parts: &[(u32, u32, u8)]) -> &'static Topology {
+    Box::leak(Box::new(Topology::from_parts(parts)))
+}
 
 /// An arena behind a fake, with the blocks that are live in it.
 pub struct World {
