@@ -11,8 +11,8 @@
 //! when a thread is found on it, the allocator asks the kernel for its node, and
 //! [`Topology::home_of`] tells that node's home.
 //!
-//! A topology takes more than 4 KiB, and so do the texts that it is read from. Both lie in a static:
-//! whoever makes the first allocation of a process may have a stack of a few KiB.
+//! A topology takes more than 4 KiB, and so do the texts that it is read from. Both lie in a
+//! static: whoever makes the first allocation of a process may have a stack of a few KiB.
 #![allow(unsafe_code)] // Hands out a reference to what is never written again.
 
 use core::cell::UnsafeCell;
