@@ -188,6 +188,27 @@ fn late_destructors() {
     assert!(theap::stats().heaps <= 3, "{} heaps", theap::stats().heaps);
 }
 
+/// What `mlockall` locks of the heap, before and after it starts: as of the program's other memory.
+fn locked(flags: libc::c_int, early: bool) {
+    if !early {
+        free(block(100, 1), 1);
+    }
+    // SAFETY: the call concerns the kernel's treatment of memory alone.
+    if unsafe { libc::mlockall(flags) } != 0 {
+        return println!("skipped: this process may not lock its memory");
+    }
+    let before = memory("VmLck");
+    let blocks: Vec<_> = (0..3).map(|number| block(3 * MIB, number)).collect();
+    let more = memory("VmLck") - before;
+    let grows = flags & libc::MCL_FUTURE != 0;
+    assert_eq!(more >= 9 * MIB, grows, "{more} bytes locked");
+    assert!(grows || more == 0, "{more} bytes locked");
+    blocks
+        .into_iter()
+        .enumerate()
+        .for_each(|(number, block)| free(block, number));
+}
+
 #[test]
 #[ignore = "the other tests run it, in processes of their own"]
 fn scenario() {
@@ -197,6 +218,10 @@ fn scenario() {
         Some("in-the-way") => mapping_in_the_way(),
         Some("threads") => many_threads(),
         Some("destructors") => late_destructors(),
+        Some("current") => locked(libc::MCL_CURRENT, false),
+        Some("future") => locked(libc::MCL_FUTURE, false),
+        Some("future-early") => locked(libc::MCL_FUTURE, true),
+        Some("both") => locked(libc::MCL_CURRENT | libc::MCL_FUTURE, false),
         _ => {}
     }
 }
@@ -237,4 +262,13 @@ fn threads_without_heaps_share_one() {
 #[test]
 fn late_destructors_cost_no_heap() {
     passes("destructors", &[]);
+}
+
+#[test]
+fn memory_is_locked_as_the_program_asks() {
+    for pages in ["small", "thp", "auto"] {
+        for scenario in ["current", "future", "future-early", "both"] {
+            passes(scenario, &[("THEAP_PAGES", pages)]);
+        }
+    }
 }

@@ -8,7 +8,8 @@
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use rustix::mm::{self, MremapFlags};
+use rustix::io::Errno;
+use rustix::mm::{self, MremapFlags, MsyncFlags};
 
 use super::call::call;
 use super::map::{self, close_hole_unless_refused, pointer};
@@ -52,6 +53,14 @@ pub fn make(mode: PageMode, bind: Option<NodeId>) {
     }
 }
 
+/// Whether a page's mapping is locked in memory; false where the kernel does not say.
+fn is_locked(addr: usize) -> bool {
+    // MS_INVALIDATE concerns files alone, and is refused for what is locked.
+    let flags = MsyncFlags::ASYNC | MsyncFlags::INVALIDATE;
+    // SAFETY: the call changes nothing.
+    unsafe { mm::msync(map::pointer(addr), PAGE, flags) == Err(Errno::BUSY) }
+}
+
 /// Puts a copy of a mould in the place of a range, which is reserved then.
 ///
 /// # Errors
@@ -66,7 +75,9 @@ pub unsafe fn copy_to(
     bind: Option<NodeId>,
 ) -> Result<(), Error> {
     let from = mould(mode, bind).load(Ordering::Acquire);
-    if from == 0 {
+    // A program that locks all its memory to come (mlockall) gets it locked; one that has locked
+    // what it had, the mould too, gets no more than that.
+    if from == 0 || is_locked(addr) || is_locked(from) {
         return Err(Error::Unsupported);
     }
     let flags = MremapFlags::MAYMOVE | MremapFlags::DONTUNMAP;

@@ -258,7 +258,10 @@ impl Arena {
         let affinity = places.put_affinity(affinity);
         let (metas, states) = places.metas();
         // SAFETY: the layout has room for the metadata of all SuperSlabs, not used yet.
-        let metadata = unsafe { Metadata::new(policy, affinity, metas, states, len / SUPER) };
+        let metadata = unsafe {
+            let metadata = Metadata::new(policy, affinity, metas, states, len / SUPER);
+            metadata.with_heads(heads, places.head_states())
+        };
         Ground {
             policy,
             figures,
@@ -296,7 +299,8 @@ impl Arena {
             ground,
             nodes: places.nodes(),
             spans: Spans::new(ground, places.stashes(), places.lists()),
-            runs: Runs::new(ground, places.nodes(), places.outside()),
+            // SAFETY: the layout has room for the table, which is not used yet.
+            runs: unsafe { Runs::new(ground, places.nodes(), places.outside()) },
             // SAFETY: the layout has room for as many heaps as there are links; heap 0 is dense.
             heaps: unsafe { Heaps::new(ground, links, shared, heaps, bytes) },
             memory,

@@ -1,8 +1,8 @@
 //! The layout of an arena's metadata.
 //!
 //! ```text
-//! | arena, parts | tables | heap 0 | front of the board | rest of it | heaps | a SuperMeta each |
-//! |--------------------- dense ----------------------- | ------ committed in steps ---- |
+//! | arena, parts | tables | heap 0 | front of the board | rest | heaps | heads | a SuperMeta each |
+//! |--------------------- dense ----------------------- | -------- opened in steps ------- |
 //! ```
 //!
 //! The dense tables (a byte or a word for each slot or SuperSlab) are accessible from the start and
@@ -110,6 +110,7 @@ pub struct Layout {
     bitmaps: usize,
     words: usize,
     kinds: usize,
+    head_states: usize,
     heads: usize,
     shared: usize,
     board: usize,
@@ -136,7 +137,6 @@ impl Layout {
         let nodes_at = carver.values::<Node>(nodes);
         let stashes = carver.values::<Stash>(shape.cpus * CLASS_COUNT);
         let learned = carver.take(shape.cpus, 64);
-        let outside = carver.values::<Entry>(MOST_OUTSIDE);
         let modes = carver.take(supers, 64);
         let heap_links = carver.take(max_heaps * 4, 64);
         let meta_states = carver.take(metas_len / HUGE, 64);
@@ -146,11 +146,13 @@ impl Layout {
         );
         let words = carver.take(supers * 8, PAGE);
         let kinds = carver.take(slots, PAGE);
-        let heads = carver.take(slots, PAGE);
+        let head_states = carver.take(Metadata::head_pieces(supers), 64);
         let shared = carver.take(shape.heap_bytes, PAGE);
         let extent = shape.board_at(0);
         let board = carver.take(extent.len(), PAGE);
         let heaps = carver.take(max_heaps * shape.heap_bytes, PAGE);
+        let heads = carver.take(slots, PAGE);
+        let outside = carver.take(MOST_OUTSIDE * size_of::<Entry>(), PAGE);
         Self {
             shape,
             policy,
@@ -169,6 +171,7 @@ impl Layout {
             bitmaps,
             words,
             kinds,
+            head_states,
             heads,
             shared,
             board,
@@ -330,12 +333,12 @@ impl Places {
 
     /// Bytes at the beginning that have the parts and the stashes, in whole pages.
     pub fn front(&self) -> usize {
-        self.layout.outside.next_multiple_of(PAGE)
+        self.layout.modes.next_multiple_of(PAGE)
     }
 
-    /// The table of runs outside of the range.
-    pub fn outside(&self) -> &'static [Entry] {
-        self.table(self.layout.outside, MOST_OUTSIDE)
+    /// The address of the table of runs outside of the range.
+    pub fn outside(&self) -> usize {
+        self.meta + self.layout.outside
     }
 
     /// The stashes of all CPUs.
@@ -349,6 +352,12 @@ impl Places {
         let pieces = Metadata::len(self.layout.shape.supers()) / HUGE;
         let states = self.table(self.layout.meta_states, pieces);
         (self.meta + self.layout.metas, states)
+    }
+
+    /// The states of the pieces of the table of heads.
+    pub fn head_states(&self) -> &'static [CoreAtomicU8] {
+        let pieces = Metadata::head_pieces(self.layout.shape.supers());
+        self.table(self.layout.head_states, pieces)
     }
 
     /// The links of heaps, the memory of heap 0, and that of all heaps.

@@ -44,7 +44,8 @@ impl AddressMap {
     ///
     /// # Safety
     /// `kinds` and `heads` are zeroed tables of `len / SLOT` bytes that live as long as any copy of
-    /// the map, and that nobody else writes.
+    /// the map, and that nobody else writes. The heads of a SuperSlab may come to be accessible
+    /// later: before a slot of it is dressed.
     pub unsafe fn new(base: usize, len: usize, nodes: usize, kinds: usize, heads: usize) -> Self {
         Self {
             base,
@@ -130,7 +131,8 @@ impl AddressMap {
         Kind::of(self.kind_byte(slot).load(Ordering::Relaxed))
     }
 
-    /// The distance of a slot to the first one of its span or run, at most [`FAR`].
+    /// The distance of a slot to the first one of its span or run, at most [`FAR`]. For slots that
+    /// are or were in use, as their kind says.
     #[inline]
     pub fn distance(&self, slot: SlotId) -> usize {
         usize::from(self.head_byte(slot).load(Ordering::Relaxed))

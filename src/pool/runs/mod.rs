@@ -28,11 +28,15 @@ pub struct Runs {
 impl Runs {
     /// The runs in the memory of these nodes, which are all nodes of the heap, and those outside of
     /// the range, which the zeroed table is for.
-    pub fn new(ground: Ground, nodes: &'static [Node], outside: &'static [Entry]) -> Self {
+    ///
+    /// # Safety
+    /// `outside` is what [`Outside::new`] asks for.
+    pub unsafe fn new(ground: Ground, nodes: &'static [Node], outside: usize) -> Self {
         Self {
             ground,
             nodes,
-            outside: Outside::new(ground, outside),
+            // SAFETY: this function's own Safety section.
+            outside: unsafe { Outside::new(ground, outside) },
         }
     }
 

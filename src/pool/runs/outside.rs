@@ -25,12 +25,28 @@ pub struct Entry {
 pub struct Outside {
     ground: Ground,
     /// Sorted by address.
-    table: &'static [Entry],
-    /// The number of entries in use.
-    count: Mutex<usize>,
+    table: *const Entry,
+    used: Mutex<Used>,
     /// The bytes of all of them, on the board; not zero as long as there is one.
     total: &'static AtomicU64,
 }
+
+/// How far the table is used.
+#[derive(Debug, Default)]
+struct Used {
+    /// Entries in use.
+    count: usize,
+    /// Entries that are accessible.
+    open: usize,
+}
+
+/// Entries that become accessible at a time.
+const STEP: usize = PAGE / size_of::<Entry>();
+
+// SAFETY: the table is used under the lock alone.
+unsafe impl Send for Outside {}
+// SAFETY: as for Send.
+unsafe impl Sync for Outside {}
 
 /// Bytes of the mapping of a run.
 fn mapped(bytes: usize) -> usize {
@@ -38,12 +54,16 @@ fn mapped(bytes: usize) -> usize {
 }
 
 impl Outside {
-    /// No runs; the table is zero.
-    pub fn new(ground: Ground, table: &'static [Entry]) -> Self {
+    /// No runs.
+    ///
+    /// # Safety
+    /// `table` is a page-aligned range for [`MOST`] entries, which is the heap's, and neither
+    /// reserved since the start nor in use.
+    pub unsafe fn new(ground: Ground, table: usize) -> Self {
         Self {
             ground,
-            table,
-            count: Mutex::new(Rank::Unranked, 0),
+            table: table as *const Entry,
+            used: Mutex::new(Rank::Unranked, Used::default()),
             total: &ground.figures.header().outside,
         }
     }
@@ -79,9 +99,9 @@ impl Outside {
         if self.total.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let count = self.count.lock();
-        let index = self.find(*count, address).ok()?;
-        Some(self.table[index].bytes.get() as usize)
+        let used = self.used.lock();
+        let index = self.find(&used, address).ok()?;
+        Some(self.table(&used)[index].bytes.get() as usize)
     }
 
     /// Unmaps the run that starts at the address; false if there is none.
@@ -132,22 +152,32 @@ impl Outside {
         moved.map(|address| address as *mut u8)
     }
 
-    fn find(&self, count: usize, address: usize) -> Result<usize, usize> {
-        self.table[..count].binary_search_by_key(&(address as u64), |entry| entry.address.get())
+    /// The accessible entries.
+    fn table(&self, used: &Used) -> &'static [Entry] {
+        // SAFETY: `insert` has opened so many; zero is a valid entry.
+        unsafe { core::slice::from_raw_parts(self.table, used.open) }
+    }
+
+    fn find(&self, used: &Used, address: usize) -> Result<usize, usize> {
+        let entries = &self.table(used)[..used.count];
+        entries.binary_search_by_key(&(address as u64), |entry| entry.address.get())
     }
 
     /// Notes a run; false if the table is full.
     fn insert(&self, address: usize, bytes: usize) -> bool {
-        let mut count = self.count.lock();
-        let (Err(index), true) = (self.find(*count, address), *count < self.table.len()) else {
+        let mut used = self.used.lock();
+        if used.count == used.open && !self.open_more(&mut used) {
+            return false;
+        }
+        let (Err(index), table) = (self.find(&used, address), self.table(&used)) else {
             return false;
         };
-        for at in (index..*count).rev() {
-            self.table[at + 1].set(&self.table[at]);
+        for at in (index..used.count).rev() {
+            table[at + 1].set(&table[at]);
         }
-        self.table[index].address.set(address as u64);
-        self.table[index].bytes.set(bytes as u64);
-        *count += 1;
+        table[index].address.set(address as u64);
+        table[index].bytes.set(bytes as u64);
+        used.count += 1;
         self.total.fetch_add(bytes as u64, Ordering::Relaxed);
         true
     }
@@ -157,20 +187,32 @@ impl Outside {
         if self.total.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let mut count = self.count.lock();
-        let index = self.find(*count, address).ok()?;
-        let bytes = self.table[index].bytes.get();
-        *count -= 1;
-        for at in index..*count {
-            self.table[at].set(&self.table[at + 1]);
+        let mut used = self.used.lock();
+        let (index, table) = (self.find(&used, address).ok()?, self.table(&used));
+        let bytes = table[index].bytes.get();
+        used.count -= 1;
+        for at in index..used.count {
+            table[at].set(&table[at + 1]);
         }
         self.total.fetch_sub(bytes, Ordering::Relaxed);
         Some(bytes as usize)
     }
 
+    /// Makes more entries accessible; false if there are all, or no memory.
+    fn open_more(&self, used: &mut Used) -> bool {
+        if used.open == MOST {
+            return false;
+        }
+        let at = self.table.wrapping_add(used.open) as usize;
+        // SAFETY: the next page of the table, which `new` was given.
+        let opened = unsafe { self.ground.policy.open(at, PAGE) }.is_ok();
+        used.open += if opened { STEP } else { 0 };
+        opened
+    }
+
     /// Takes the lock, before fork.
     pub fn lock(&self) {
-        self.count.lock_for_fork();
+        self.used.lock_for_fork();
     }
 
     /// Frees the lock that `lock` took, in the parent or in the child.
@@ -179,7 +221,7 @@ impl Outside {
     /// This thread (or in a child, the thread that forked) called `lock` before.
     pub unsafe fn unlock(&self) {
         // SAFETY: this thread holds the lock, as this function's Safety section asks.
-        unsafe { self.count.force_unlock() };
+        unsafe { self.used.force_unlock() };
     }
 }
 
