@@ -11,13 +11,16 @@
 //! when a thread is found on it, the allocator asks the kernel for its node, and
 //! [`Topology::home_of`] tells that node's home.
 //!
-//! A topology takes more than 4 KiB, and so do the texts that it is read from. Both lie in a static:
-//! whoever makes the first allocation of a process may have a stack of a few KiB.
+//! A topology takes more than 4 KiB, and so do the texts that it is read from. Both lie in a
+//! static: whoever makes the first allocation of a process may have a stack of a few KiB.
 #![allow(unsafe_code)] // Hands out a reference to what is never written again.
 
-use crate::lock::{Mutex, Rank};
+use core::cell::UnsafeCell;
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::{Acquire, Release};
+
 use crate::node_set::{NODE_IDS, NodeSet, node_file};
-use crate::system::{file, numa};
+use crate::system::{file, futex, numa};
 use crate::{Cpu, NodeId};
 
 /// The most nodes that can be homes.
@@ -149,37 +152,47 @@ impl Topology {
     }
 }
 
-/// The host's topology, and room for the files that it is read from.
+/// The host's topology, and room for the files that it is read from. Whoever moves `state` from
+/// UNREAD to READING has the rest alone until it is READ; from then on nobody writes to it.
 struct Host {
-    is_read: bool,
-    /// Never written again once `is_read` is set.
-    topology: Topology,
-    text: [u8; TEXT],
+    state: AtomicU32,
+    topology: UnsafeCell<Topology>,
+    text: UnsafeCell<[u8; TEXT]>,
 }
+
+const UNREAD: u32 = 0;
+const READING: u32 = 1;
+const READ: u32 = 2;
+/// Nanoseconds after which a thread looks again whether another one has read it all.
+const WAIT: u64 = 1_000_000;
+
+// SAFETY: `state` says which thread writes to the other fields, and when all may read them.
+unsafe impl Sync for Host {}
 
 /// See [`crate::Os::topology`].
 pub fn host() -> &'static Topology {
-    static HOST: Mutex<Host> = Mutex::new(
-        Rank::Unranked,
-        Host {
-            is_read: false,
-            topology: Topology::empty(),
-            text: [0; TEXT],
-        },
-    );
-    let mut host = HOST.lock();
-    if !host.is_read {
-        let Host {
-            is_read,
-            topology,
-            text,
-        } = &mut *host;
-        scan(&file::read, numa::allowed(), topology, text);
-        *is_read = true;
+    static HOST: Host = Host {
+        state: AtomicU32::new(UNREAD),
+        topology: UnsafeCell::new(Topology::empty()),
+        text: UnsafeCell::new([0; TEXT]),
+    };
+    loop {
+        match HOST
+            .state
+            .compare_exchange(UNREAD, READING, Acquire, Acquire)
+        {
+            Ok(_) => {
+                // SAFETY: this thread has moved `state` to READING.
+                let (topology, text) =
+                    unsafe { (&mut *HOST.topology.get(), &mut *HOST.text.get()) };
+                scan(&file::read, numa::allowed(), topology, text);
+                HOST.state.store(READ, Release);
+            }
+            // SAFETY: `state` is READ.
+            Err(READ) => return unsafe { &*HOST.topology.get() },
+            Err(_) => futex::wait(&HOST.state, READING, Some(WAIT)),
+        }
     }
-    let topology = &raw const host.topology;
-    // SAFETY: a part of a static that nobody writes to from here on, as `is_read` is set.
-    unsafe { &*topology }
 }
 
 /// Reads the beginning of a file into the buffer.

@@ -1,6 +1,6 @@
-//! A fork while the heap comes to be: other threads make the first allocation of the process at the
-//! same moment, or code of others does in a handler of its own in the middle of the fork. Parent and
-//! child allocate afterwards. The process of the test itself never has a heap.
+//! A fork while the heap comes to be: other threads make the first allocation of the process at
+//! the same moment, or code of others does in a handler of its own in the middle of the fork.
+//! Parent and child allocate afterwards. The process of the test itself never has a heap.
 #![allow(unsafe_code)] // Calls the allocator directly, and fork.
 
 mod child;
@@ -37,7 +37,7 @@ fn in_child(work: impl FnOnce()) -> i32 {
     }
 }
 
-/// Ends the process unless `is` holds: a child that panics would unwind into the test of its parent.
+/// Ends the process unless `is` holds: a child that panics would unwind into the test.
 fn ensure(is: bool, number: i32) {
     if !is {
         // SAFETY: the call ends the process.

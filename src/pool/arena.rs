@@ -442,7 +442,7 @@ impl Arena {
     /// After fork, in the parent and in the child: frees the locks that `before_fork` or `lock` took.
     ///
     /// # Safety
-    /// This thread (or in a child, the thread that forked) called `before_fork` or `lock` before.
+    /// This thread (or in a child, the thread that forked) called `before_fork` or `lock`.
     pub unsafe fn after_fork(&self) {
         // SAFETY: this thread holds all locks, as this function's Safety section asks.
         unsafe {

@@ -8,8 +8,8 @@ use theap::geometry::SpanId;
 use theap::pool::spans::inbox::Inbox;
 use theap::pool::spans::queue::{Links, NIL, SpanQueue};
 
-/// A list with its lock and its inbox, and the links of three spans, which belong to the thread that
-/// has the span, or to the lock.
+/// A list with its lock and its inbox, and the links of three spans, which belong to the thread
+/// that has the span, or to the lock.
 struct Listed {
     list: Mutex<SpanQueue>,
     inbox: Inbox,

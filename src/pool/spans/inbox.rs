@@ -1,7 +1,7 @@
 //! The inbox of a list: spans for a list whose lock somebody else has.
 //!
-//! A thread that gives a span to a list must not wait for the list's lock: its holder may be off its
-//! CPU for milliseconds. Where the lock is not free at once, the span goes to the inbox, without a
+//! A thread that gives a span to a list must not wait for the list's lock: its holder may be off
+//! its CPU for milliseconds. Where the lock is not free at once, the span goes to the inbox, without a
 //! lock, and whoever has the lock next moves all of the inbox to the list.
 //!
 //! ```text
@@ -9,8 +9,8 @@
 //! drain: head := NIL;  each span of the chain that was there goes to the list
 //! ```
 //!
-//! A span in an inbox is the pool's, as one on the list. Until it is in, its links are the thread's
-//! that pushes it; from then on they are the lock holder's, who alone drains. The chain is only ever
+//! A span in an inbox is the pool's, as one on the list. Until it is in, its links are those of the
+//! thread that pushes it; from then on they are the lock holder's, who alone drains. The chain is only ever
 //! taken as a whole, so it does not matter if a span was taken and is back: what `push` has found
 //! as the head is the head whenever the exchange succeeds, and so is what lies behind it.
 //!
