@@ -16,10 +16,11 @@
 #![allow(unsafe_code)] // Hands out a reference to what is never written again.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::{Acquire, Release};
 
 use crate::node_set::{NODE_IDS, NodeSet, node_file};
-use crate::system::{file, numa};
+use crate::system::{file, futex, numa};
 use crate::{Cpu, NodeId};
 
 /// The most nodes that can be homes.
@@ -151,39 +152,47 @@ impl Topology {
     }
 }
 
-/// The host's topology, and room for the files that it is read from.
+/// The host's topology, and room for the files that it is read from. Whoever moves `state` from
+/// UNREAD to READING has the rest alone until it is READ; from then on nobody writes to it.
 struct Host {
+    state: AtomicU32,
     topology: UnsafeCell<Topology>,
     text: UnsafeCell<[u8; TEXT]>,
-    state: AtomicU8,
 }
 
-// SAFETY: the cells are used by the thread that sets `state` to READING, until it is READ; from
-// then on the topology is only read.
+const UNREAD: u32 = 0;
+const READING: u32 = 1;
+const READ: u32 = 2;
+/// Nanoseconds after which a thread looks again whether another one has read it all.
+const WAIT: u64 = 1_000_000;
+
+// SAFETY: `state` says which thread writes to the other fields, and when all may read them.
 unsafe impl Sync for Host {}
 
-const READING: u8 = 1;
-const READ: u8 = 2;
-
-/// See [`crate::Os::topology`]. A thread that comes meanwhile waits for the first one.
+/// See [`crate::Os::topology`].
 pub fn host() -> &'static Topology {
     static HOST: Host = Host {
+        state: AtomicU32::new(UNREAD),
         topology: UnsafeCell::new(Topology::empty()),
         text: UnsafeCell::new([0; TEXT]),
-        state: AtomicU8::new(0),
     };
-    let claimed = (HOST.state).compare_exchange(0, READING, Ordering::Acquire, Ordering::Acquire);
-    if claimed.is_ok() {
-        // SAFETY: this thread alone has set the state to READING.
-        let (topology, text) = unsafe { (&mut *HOST.topology.get(), &mut *HOST.text.get()) };
-        scan(&file::read, numa::allowed(), topology, text);
-        HOST.state.store(READ, Ordering::Release);
+    loop {
+        match HOST
+            .state
+            .compare_exchange(UNREAD, READING, Acquire, Acquire)
+        {
+            Ok(_) => {
+                // SAFETY: this thread has moved `state` to READING.
+                let (topology, text) =
+                    unsafe { (&mut *HOST.topology.get(), &mut *HOST.text.get()) };
+                scan(&file::read, numa::allowed(), topology, text);
+                HOST.state.store(READ, Release);
+            }
+            // SAFETY: `state` is READ.
+            Err(READ) => return unsafe { &*HOST.topology.get() },
+            Err(_) => futex::wait(&HOST.state, READING, Some(WAIT)),
+        }
     }
-    while HOST.state.load(Ordering::Acquire) != READ {
-        core::hint::spin_loop();
-    }
-    // SAFETY: nobody writes to it any more.
-    unsafe { &*HOST.topology.get() }
 }
 
 /// Reads the beginning of a file into the buffer.

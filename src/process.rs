@@ -1,19 +1,19 @@
 //! The heap's duties in its process besides serving it: handlers around a fork, the report
 //! of crashes, and memory that is prepared at start.
-#![allow(unsafe_code)] // Frees locks that another call of this file took; a pointer.
+#![allow(unsafe_code)] // Keeps a reference as a pointer.
 
 use crate::config::Config;
 use crate::front::{self, Elsewhere, Setup};
-use crate::pool::Arena;
-use crate::pool::global::existing_arena;
+use crate::pool::{Arena, global};
 use crate::{crash, messages};
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicPtr, Ordering};
 use theap_platform::fork;
 
 /// The setup of callers that have no options of their own.
 pub static DEFAULT: Setup = Setup {
     config: Config::new(),
+    starting: handle_forks,
     started,
     elsewhere,
 };
@@ -23,6 +23,7 @@ pub static DEFAULT: Setup = Setup {
 pub const fn setup(config: Config) -> Setup {
     Setup {
         config,
+        starting: handle_forks,
         started,
         elsewhere: || None,
     }
@@ -45,8 +46,6 @@ fn elsewhere() -> Option<&'static Elsewhere> {
 /// Does what the options ask for when the process's arena has come to be. The calling thread holds
 /// no lock.
 pub fn started(arena: &'static Arena) {
-    // Registering may allocate, which works from here on.
-    handle_forks();
     let config = &arena.policy().config();
     if config.crash_report {
         // A system that refuses leaves the process without reports.
@@ -64,34 +63,25 @@ pub fn started(arena: &'static Arena) {
 /// the C library has started. Code that registered earlier must not allocate in a handler: ours
 /// hold the locks then.
 pub fn handle_forks() {
-    static DONE: AtomicBool = AtomicBool::new(false);
-    if !DONE.swap(true, Ordering::Relaxed) {
-        // Without the handlers only a fork of a busy process suffers.
+    // Without the handlers only a fork of a busy process suffers.
+    global::register_once(|| {
         let _ = fork::register(before_fork, after_fork, in_child);
-    }
+    });
 }
 
 /// Takes all locks, and makes sure that the pages of parent and child can be copied.
 extern "C" fn before_fork() {
-    if let Some(arena) = existing_arena() {
-        arena.before_fork();
-    }
+    global::before_fork();
 }
 
 /// Frees the locks, in the parent and in the child.
 extern "C" fn after_fork() {
-    if let Some(arena) = existing_arena() {
-        // SAFETY: `before_fork` took the locks on this thread.
-        unsafe { arena.after_fork() };
-    }
+    global::after_fork();
 }
 
 /// Tells the arena that it is a child's now: one thread is left, and other processes look at the
 /// parent's figures.
 extern "C" fn in_child() {
-    if let Some(arena) = existing_arena() {
-        // SAFETY: `before_fork` took the locks on this thread, and they are freed below.
-        unsafe { arena.become_child(front::claimed()) };
-    }
-    after_fork();
+    global::become_child(front::claimed());
+    global::after_fork();
 }

@@ -22,6 +22,7 @@ use super::contention;
 #[cfg(debug_assertions)]
 use super::rank::held;
 use crate::system::futex;
+use crate::system::process::now;
 
 const FREE: u32 = 0;
 const LOCKED: u32 = 1;
@@ -29,13 +30,27 @@ const CONTENDED: u32 = 2;
 
 /// Rounds that a waiting thread spins before it sleeps. A thread holds a lock for tens of
 /// instructions, which this covers, or for a system call.
-const SPINS: u32 = 100;
+const SPINS: u64 = 100;
 
 /// Whether waiting threads spin instead of sleeping.
 static SPIN_ONLY: AtomicBool = AtomicBool::new(false);
+/// Nanoseconds for which a thread spins before it gives its CPU away after all, and those for which
+/// it does so each time.
+const PATIENCE: u64 = 1_000_000;
+const NAP: u64 = 50_000;
+/// Rounds of spinning between two looks at the clock.
+const ROUNDS: u64 = 64;
 
 /// From now on threads that wait for a lock spin (`true`) or sleep in the kernel (`false`): for a
 /// process that wants no system call at all. A thread that sleeps already still needs its wake-up.
+///
+/// Spinning has an end, however: the holder may be waiting for this very CPU, with a lower
+/// real-time priority, and would never get it. A thread that has spun for a millisecond, which is
+/// far longer than a holder that runs keeps a lock, takes naps of 50 µs between its looks at the
+/// lock, in which the holder runs. Yielding would not do, as it gives the CPU to threads of the
+/// same priority only. Inheritance of priority by the kernel's futexes would need a system call of
+/// each holder that others wait for; this one needs none of the holder, which does not learn that
+/// somebody waits.
 pub fn spin_only(on: bool) {
     SPIN_ONLY.store(on, Relaxed);
 }
@@ -85,12 +100,19 @@ impl RawMutex {
     #[inline(never)]
     fn lock_slow(&self) {
         let mut spins = 0;
+        let mut end = None;
         while spins < SPINS || SPIN_ONLY.load(Relaxed) {
             spins += 1;
             match self.state.load(Relaxed) {
                 FREE if self.try_lock() => return,
                 // Others sleep already: spinning past them would only delay them.
                 CONTENDED if !SPIN_ONLY.load(Relaxed) => break,
+                _ if spins % ROUNDS == 0 => {
+                    let now = now();
+                    if now >= *end.get_or_insert(now + PATIENCE) {
+                        nap();
+                    }
+                }
                 _ => core::hint::spin_loop(),
             }
         }
@@ -104,6 +126,12 @@ impl RawMutex {
     fn wake(&self) {
         futex::wake(&self.state);
     }
+}
+
+/// Sleeps for a while. A word that nobody wakes: a wake-up for the lock is for those that sleep
+/// there.
+fn nap() {
+    futex::wait(&AtomicU32::new(0), 0, Some(NAP));
 }
 
 impl Default for RawMutex {

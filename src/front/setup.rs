@@ -11,6 +11,10 @@ use crate::pool::{Arena, global};
 pub struct Setup {
     /// The options; the environment's come on top.
     pub config: Config,
+    /// Called before the process's arena is made, by each thread that finds none: registers the
+    /// handlers around fork, as a fork must not come in the middle of that. The function may
+    /// allocate.
+    pub starting: fn(),
     /// Called once by the thread that has made the process's arena. The thread has no cache yet and
     /// holds no lock; the function may allocate.
     pub started: fn(&'static Arena),
@@ -26,6 +30,9 @@ pub fn start(setup: &Setup) {
 /// The process's arena, made now if this is the first use. `None` if the system refuses; the next
 /// call tries again.
 pub fn arena(setup: &Setup) -> Option<&'static Arena> {
+    if global::existing_arena().is_none() {
+        (setup.starting)();
+    }
     let (arena, is_new) = global::arena(&setup.config, CACHE_BYTES)?;
     if is_new {
         (setup.started)(arena);

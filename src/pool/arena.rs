@@ -409,12 +409,22 @@ impl Arena {
     /// forbidden.
     pub fn set_sealed(&self, on: bool) {
         if on {
-            self.nodes.iter().for_each(|node| node.warmer().park());
+            self.park_warmers();
         }
         self.policy().set_sealed(on);
         if !on {
-            self.nodes.iter().for_each(|node| node.warmer().unpark());
+            self.unpark_warmers();
         }
+    }
+
+    /// Ends the warmers' threads, and lets none start until `unpark_warmers`.
+    pub fn park_warmers(&self) {
+        self.nodes.iter().for_each(|node| node.warmer().park());
+    }
+
+    /// Lets the warmers' threads start again.
+    pub fn unpark_warmers(&self) {
+        self.nodes.iter().for_each(|node| node.warmer().unpark());
     }
 
     /// Gives all free memory of the heap back to the system, and the memory of heaps that no thread
@@ -441,6 +451,13 @@ impl Arena {
 
     /// Before fork: takes every lock, and sees to it that the copies of hugetlb pages can be made.
     pub fn before_fork(&self) {
+        self.lock();
+        let workers = self.nodes.iter().filter(|node| node.warmer().exists());
+        fork::prepare(self.all_pages(), workers.count());
+    }
+
+    /// Takes every lock.
+    pub fn lock(&self) {
         self.nodes.iter().for_each(|node| node.warmer().lock());
         self.heaps.lock();
         for node in self.nodes {
@@ -449,8 +466,6 @@ impl Arena {
         }
         self.runs.outside().lock();
         self.figures().lock();
-        let workers = self.nodes.iter().filter(|node| node.warmer().exists());
-        fork::prepare(self.all_pages(), workers.count());
     }
 
     fn all_pages(&self) -> &'static [Pages] {
@@ -461,7 +476,7 @@ impl Arena {
     /// claimed so many bytes of the budget, and gives it figures of its own.
     ///
     /// # Safety
-    /// The caller is the thread that forked, which called `before_fork` before.
+    /// The caller is the thread that forked, which called `before_fork` or `lock` before.
     pub unsafe fn become_child(&self, claimed: usize) {
         self.policy().set_child();
         self.policy().budget().restart(claimed);
@@ -473,10 +488,10 @@ impl Arena {
         }
     }
 
-    /// After fork, in the parent and in the child: frees the locks that `before_fork` took.
+    /// After fork, in the parent and in the child: frees the locks that `before_fork` or `lock` took.
     ///
     /// # Safety
-    /// This thread (or in a child, the thread that forked) called `before_fork` before.
+    /// This thread (or in a child, the thread that forked) called `before_fork` or `lock`.
     pub unsafe fn after_fork(&self) {
         // SAFETY: this thread holds all locks, as this function's Safety section asks.
         unsafe {

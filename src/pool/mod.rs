@@ -26,8 +26,9 @@
 //! | `global` | the process's arena |
 //! | `describe`, `validity` | reports about the whole |
 //!
-//! `supers::slot_word`, `supers::avail`, `spans::stash`, `spans::queue`, `metadata::ownership` and
-//! `pages::claims` are the protocols, free of pointers and of the operating system.
+//! `supers::slot_word`, `supers::avail`, `spans::stash`, `spans::inbox`, `spans::queue`,
+//! `metadata::ownership` and `pages::claims` are the protocols, free of pointers and of the
+//! operating system.
 
 pub mod metadata;
 pub mod pages;

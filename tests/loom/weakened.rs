@@ -1,7 +1,7 @@
 //! Makes one access after another weaker than it is in the source, and runs the model that must
 //! notice.
 
-use crate::{slots::*, spans::*, stash::*, stats::*, stock::*};
+use crate::{inbox::*, slots::*, spans::*, stash::*, stats::*, stock::*};
 use theap::sync::{Weakening, weaken};
 
 /// An access: its file, the function, and a text in its line, which is the first line of the
@@ -12,6 +12,7 @@ type Weakened = (&'static str, &'static str, &'static str, Weakening, fn());
 const OWNERSHIP: &str = "src/pool/metadata/ownership.rs";
 const SLOT_WORD: &str = "src/pool/supers/slot_word.rs";
 const AVAIL: &str = "src/pool/supers/avail.rs";
+const INBOX: &str = "src/pool/spans/inbox.rs";
 const STASH: &str = "src/pool/spans/stash.rs";
 const CLAIMS: &str = "src/pool/pages/claims.rs";
 const RING: &str = "src/stats/ring.rs";
@@ -37,6 +38,10 @@ const WEAKENED: &[Weakened] = &[
     (STASH, "put(", "compare_exchange(", Weakening::Torn, stash_loses_no_span),
     (STASH, "take(", "swap(0", Weakening::Relaxed, stash_loses_no_span),
     (STASH, "take(", "swap(0", Weakening::Torn, stash_has_one_taker_for_each_span),
+    (INBOX, "push(", "compare_exchange_weak", Weakening::Relaxed, inbox_loses_no_span),
+    (INBOX, "push(", "compare_exchange_weak", Weakening::Torn, inbox_loses_no_span),
+    (INBOX, "drain_all(", "swap(NIL", Weakening::Relaxed, inbox_loses_no_span),
+    (INBOX, "drain_all(", "swap(NIL", Weakening::Torn, inbox_loses_no_span),
     (RING, "push(", "head.store", Weakening::Relaxed, ring_overwritten_while_it_is_read),
     (RING, "push(", "fence(", Weakening::Forgotten, ring_overwritten_while_it_is_read),
     (RING, "read(", "fence(", Weakening::Forgotten, ring_overwritten_while_it_is_read),

@@ -1,6 +1,7 @@
 //! The lists of partial spans of a node, one a class, each behind a lock of its own.
 #![allow(unsafe_code)] // Leans on who owns a span; frees locks by force, after fork.
 
+use super::inbox::Inbox;
 use super::queue::SpanQueue;
 use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::geometry::{ClassId, Kind, SLOTS, SpanId};
@@ -13,11 +14,9 @@ use crate::stats::board::NodeBoard;
 use core::sync::atomic::Ordering;
 use theap_platform::{Guard, Mutex, Rank};
 
-/// Tries after which a taker of a partial span looks elsewhere, and a giver sleeps. A list's lock
-/// is held for some tens of ns unless its holder is preempted, and steady state is to have no
-/// system call.
-const TAKER_TRIES: usize = 1 << 10;
-const GIVER_TRIES: usize = 1 << 18;
+/// Tries after which a taker of a partial span looks elsewhere: some µs. A list's lock is held for
+/// some tens of ns unless its holder is preempted, and then for long.
+const TAKER_TRIES: usize = 1 << 7;
 /// Spans of one class that a sweep before growth looks at.
 const SWEEP: usize = 16;
 
@@ -26,6 +25,8 @@ pub struct NodeLists {
     ground: Ground,
     pages: &'static Pages,
     lists: [Mutex<SpanQueue>; CLASS_COUNT],
+    /// The spans that are on their way to a list.
+    inboxes: [Inbox; CLASS_COUNT],
     board: &'static NodeBoard,
 }
 
@@ -36,24 +37,38 @@ impl NodeLists {
             ground,
             pages,
             lists: core::array::from_fn(|_| Mutex::new(Rank::Partial, SpanQueue::default())),
+            inboxes: core::array::from_fn(|_| Inbox::default()),
             board,
         }
     }
 
-    /// The list of a class, if its lock can be had soon.
-    fn try_list(&self, class: ClassId, tries: usize) -> Option<Guard<'_, SpanQueue>> {
-        self.lists[class.index()].try_lock_often(tries)
+    /// The list of a class, with what was on its way there.
+    fn list(&self, class: ClassId) -> Guard<'_, SpanQueue> {
+        self.received(class, self.lists[class.index()].lock())
     }
 
-    /// Puts a span on its list.
+    /// The list of a class, if its lock can be had soon, with what was on its way there.
+    fn try_list(&self, class: ClassId, tries: usize) -> Option<Guard<'_, SpanQueue>> {
+        let list = self.lists[class.index()].try_lock_often(tries)?;
+        Some(self.received(class, list))
+    }
+
+    fn received<'a>(&self, class: ClassId, mut list: Guard<'a, SpanQueue>) -> Guard<'a, SpanQueue> {
+        self.inboxes[class.index()].drain(&mut list, &self.ground.metadata);
+        list
+    }
+
+    /// Puts a span on its list, or on its way there if somebody else has the list's lock. Never
+    /// waits.
     ///
     /// # Safety
     /// The span is of the class and the pool's, and the caller has taken it from its list or stash,
     /// or given it to the pool just now.
     pub unsafe fn push(&self, class: ClassId, span: SpanId) {
-        self.try_list(class, GIVER_TRIES)
-            .unwrap_or_else(|| self.lists[class.index()].lock())
-            .push(span, &self.ground.metadata);
+        match self.try_list(class, 1) {
+            Some(mut list) => list.push(span, &self.ground.metadata),
+            None => self.inboxes[class.index()].push(span, &self.ground.metadata),
+        }
     }
 
     /// Takes the oldest span of a list; `None` if it is empty, or if others have its lock for long.
@@ -67,7 +82,7 @@ impl NodeLists {
     }
 
     fn len(&self, class: ClassId) -> usize {
-        self.lists[class.index()].lock().len()
+        self.list(class).len()
     }
 
     /// Releases, before growth, the spans of the lists whose blocks have all come home by remote
@@ -172,7 +187,7 @@ impl NodeLists {
     #[cfg(any(test, debug_assertions))]
     pub fn each_list(&self, mut each: impl FnMut(ClassId, &SpanQueue)) {
         for class in ClassId::all() {
-            each(class, &self.lists[class.index()].lock());
+            each(class, &self.list(class));
         }
     }
 
