@@ -488,7 +488,7 @@ impl Arena {
         }
     }
 
-    /// After fork, in the parent and in the child: frees the locks that `before_fork` or `lock` took.
+    /// After fork, in the parent and in the child: frees what `before_fork` or `lock` took.
     ///
     /// # Safety
     /// This thread (or in a child, the thread that forked) called `before_fork` or `lock`.

@@ -3,9 +3,9 @@
 //! Fork takes `INIT` first of all, so that no other thread can make the arena between fork's
 //! handlers: what is locked before a fork is what is freed after it, and a child never finds `INIT`
 //! held by a thread that it does not have. The thread that forks notes in its [`forking`] slot
-//! which arena it has locked. It may still make the arena itself meanwhile, if code of others allocates
-//! in a handler of its own: it has `INIT` already. Such an arena is not locked, and it is that
-//! thread's alone (`MADE_IN_FORK`), without warmers, until fork's last handler makes it the
+//! which arena it has locked. It may still make the arena itself meanwhile, if code of others
+//! allocates in a handler of its own: it has `INIT` already. Such an arena is not locked, and it is
+//! that thread's alone (`MADE_IN_FORK`), without warmers, until fork's last handler makes it the
 //! process's: so no other thread is inside of it when the child comes to be. It is not published.
 #![allow(unsafe_code)] // Keeps the arena as a pointer, and frees a lock by force, after fork.
 

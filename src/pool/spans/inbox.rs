@@ -1,8 +1,8 @@
 //! The inbox of a list: spans for a list whose lock somebody else has.
 //!
 //! A thread that gives a span to a list must not wait for the list's lock: its holder may be off
-//! its CPU for milliseconds. Where the lock is not free at once, the span goes to the inbox, without a
-//! lock, and whoever has the lock next moves all of the inbox to the list.
+//! its CPU for milliseconds. Where the lock is not free at once, the span goes to the inbox,
+//! without a lock, and whoever has the lock next moves all of the inbox to the list.
 //!
 //! ```text
 //! push:  next of the span := head;  head := the span, if head is as it was, else again
@@ -10,9 +10,9 @@
 //! ```
 //!
 //! A span in an inbox is the pool's, as one on the list. Until it is in, its links are those of the
-//! thread that pushes it; from then on they are the lock holder's, who alone drains. The chain is only ever
-//! taken as a whole, so it does not matter if a span was taken and is back: what `push` has found
-//! as the head is the head whenever the exchange succeeds, and so is what lies behind it.
+//! thread that pushes it; from then on they are the lock holder's, who alone drains. The chain is
+//! only ever taken as a whole, so it does not matter if a span was taken and is back: what `push`
+//! has found as the head is the head whenever the exchange succeeds, and so is what lies behind it.
 //!
 //! No span is lost there: everything that takes from the list, counts it or checks it has the lock,
 //! and drains first.
