@@ -8,6 +8,7 @@ mod child;
 mod hugepages;
 
 use cgroup::Group;
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use std::alloc::{GlobalAlloc, Layout};
 use std::process::{Command, Output};
 use std::{fs, ptr, slice};
@@ -59,16 +60,12 @@ impl Block {
 }
 
 /// Limits a resource of this process to the amount in use plus `more` MiB.
-fn limit(resource: libc::__rlimit_resource_t, field: &str, more: usize) {
+fn limit(resource: Resource, field: &str, more: usize) {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with(field)).unwrap();
     let used: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    let limit = libc::rlimit {
-        rlim_cur: (used * KIB + more * MIB) as u64,
-        rlim_max: libc::RLIM_INFINITY,
-    };
-    // SAFETY: the call only reads the structure.
-    assert_eq!(unsafe { libc::setrlimit(resource, &limit) }, 0);
+    let limit = (used * KIB + more * MIB) as u64;
+    setrlimit(resource, limit, RLIM_INFINITY).unwrap();
 }
 
 /// Lets the kernel refuse every thread of this process from now on, as where it has too many.
@@ -233,7 +230,7 @@ fn scenario() {
     let amount: usize = amount.parse().unwrap();
     match what {
         "no-range" => {
-            limit(libc::RLIMIT_AS, "VmSize", amount);
+            limit(Resource::RLIMIT_AS, "VmSize", amount);
             assert!(SIZES.iter().all(|&size| raw::alloc(size).is_null()));
             assert_eq!(theap::stats(), theap::Stats::default());
             assert!(!theap::owns(ptr::null()));
@@ -242,7 +239,7 @@ fn scenario() {
             assert_eq!(theap::purge(), 0);
         }
         "addresses" => {
-            limit(libc::RLIMIT_AS, "VmSize", amount);
+            limit(Resource::RLIMIT_AS, "VmSize", amount);
             exhaust(&SIZES, amount * MIB / 4);
         }
         "no-thread" => {
@@ -253,7 +250,7 @@ fn scenario() {
         // Huge blocks would go elsewhere.
         "option" => exhaust(&SIZES[1..], amount * MIB / 4),
         "data" => {
-            limit(libc::RLIMIT_DATA, "VmData", amount);
+            limit(Resource::RLIMIT_DATA, "VmData", amount);
             exhaust(&SIZES, amount * MIB / 4);
         }
         "64-mib" => {

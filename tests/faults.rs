@@ -8,6 +8,7 @@ mod child;
 mod hugepages;
 
 use cgroup::Group;
+use nix::sys::resource::{Resource, setrlimit};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Output, Stdio};
@@ -98,18 +99,9 @@ fn warms_too_much() {
     assert!(theap::warm_up(10 * MIB).is_ok());
 }
 
-fn set_limit(resource: libc::__rlimit_resource_t, limit: u64) {
-    let limit = libc::rlimit {
-        rlim_cur: limit,
-        rlim_max: limit,
-    };
-    // SAFETY: the call only reads the structure.
-    assert_eq!(unsafe { libc::setrlimit(resource, &raw const limit) }, 0);
-}
-
 /// Tries to start threads beyond the limit: they must leave nothing behind.
 fn no_threads() {
-    set_limit(libc::RLIMIT_NPROC, 0);
+    setrlimit(Resource::RLIMIT_NPROC, 0, 0).unwrap();
     // SAFETY: the call has no precondition. It is here because the limit counts only for users
     // without privileges.
     assert_eq!(unsafe { libc::setresuid(65534, 65534, 65534) }, 0);

@@ -253,11 +253,12 @@ unsafe fn map_pages(
 /// # Safety
 /// The conditions of [`crate::Os::collapse`].
 pub unsafe fn collapse(addr: usize, len: usize) -> Result<(), Error> {
-    // SAFETY: the range is mapped (`# Safety`), and the advice keeps its contents. rustix does not
-    // know MADV_COLLAPSE.
+    /// MADV_COLLAPSE, which neither rustix nor libc knows everywhere.
+    const COLLAPSE: usize = 25;
+    // SAFETY: the range is mapped (`# Safety`), and the advice keeps its contents.
     unsafe {
         mm::madvise(pointer(addr), len, Advice::LinuxHugepage)?;
-        call(libc::SYS_madvise, [addr, len, libc::MADV_COLLAPSE as usize])?;
+        call(libc::SYS_madvise, [addr, len, COLLAPSE])?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The process as a whole: its clocks, environment, memory and end.
 #![allow(unsafe_code)] // `environ` and libc calls.
 
-use core::ffi::CStr;
+use core::ffi::{CStr, c_char};
 use core::mem::MaybeUninit;
 
 use rustix::rand::GetRandomFlags;
@@ -74,6 +74,11 @@ pub fn random() -> u64 {
     }
 }
 
+unsafe extern "C" {
+    /// The environment. The crate libc does not name it for every C library.
+    static environ: *const *const c_char;
+}
+
 /// See [`crate::Os::env`].
 pub fn env<R>(name: &[u8], read: impl FnOnce(Option<&[u8]>) -> R) -> R {
     // SAFETY: getauxval has no precondition; it only reads, and every kernel provides this entry.
@@ -84,7 +89,7 @@ pub fn env<R>(name: &[u8], read: impl FnOnce(Option<&[u8]>) -> R) -> R {
     // Code that changes it while others read it (`setenv`, `set_var`) breaks that function's own
     // contract.
     unsafe {
-        let mut entry = libc::environ;
+        let mut entry = environ;
         while !entry.is_null() && !(*entry).is_null() {
             let bytes = CStr::from_ptr(*entry).to_bytes();
             if let Some([b'=', value @ ..]) = bytes.strip_prefix(name) {

@@ -29,7 +29,7 @@ use crate::{Error, PAGE};
 
 const STACK: usize = 128 << 10;
 /// Bytes for the C library's descriptor of a thread, which lies above `%fs` and has less than 2.5
-/// KiB.
+/// KiB in glibc and in musl.
 const CONTROL: usize = PAGE;
 /// Bytes below `errno`, for the thread-local variables next to it.
 const MARGIN: usize = PAGE;
@@ -88,7 +88,8 @@ pub unsafe fn start(
 ) -> Result<(), Error> {
     // SAFETY: the call has no precondition.
     let errno = unsafe { libc::__errno_location() };
-    let below = thread_pointer()? - errno as usize;
+    // musl has it in the descriptor above.
+    let below = thread_pointer()?.saturating_sub(errno as usize);
     let block = (below + MARGIN).next_multiple_of(PAGE);
     let memory = match worker.memory.load(Ordering::Relaxed) {
         0 => memory(block)?,
@@ -230,17 +231,12 @@ pub fn run_idle(idle: bool) -> bool {
     } else {
         libc::SCHED_OTHER
     };
-    let parameter = libc::sched_param { sched_priority: 0 };
-    // SAFETY: the kernel reads `parameter`. An error goes to the errno of the worker's thread,
+    // The kernel's structure: that of some C libraries has more.
+    let priority: libc::c_int = 0;
+    // SAFETY: the kernel reads the priority. An error goes to the errno of the worker's thread,
     // which nobody reads.
-    let answer = unsafe {
-        libc::syscall(
-            libc::SYS_sched_setscheduler,
-            0,
-            policy,
-            &raw const parameter,
-        )
-    };
+    let answer =
+        unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const priority) };
     answer == 0
 }
 
