@@ -8,6 +8,7 @@ mod library;
 use library::programs::{
     Runner, Server, free_port, installed, is_ours, listens, process_in, same_everywhere, signal,
 };
+use library::succeed;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -112,7 +113,9 @@ fn nginx() {
         let mut server = runner.command(NGINX);
         let server = Server::start(server.args(place), directory, || listens(port));
         let master = process_in(&directory.join("pid"));
+        let (worker, compressed) = page(port, "/page.html", "Accept-Encoding: gzip\r\n");
         runner.check(master);
+        runner.check(worker);
         let (workers, done) = (Mutex::new(BTreeSet::new()), AtomicBool::new(false));
         thread::scope(|scope| {
             let client = || {
@@ -135,8 +138,6 @@ fn nginx() {
             clients.into_iter().for_each(|c| c.join().unwrap());
             reloaded.unwrap();
         });
-        let (worker, compressed) = page(port, "/page.html", "Accept-Encoding: gzip\r\n");
-        runner.check(worker);
         signal("QUIT", master);
         server.ends();
         let errors = fs::read_to_string(directory.join("errors")).unwrap();
@@ -273,4 +274,50 @@ fn memcached() {
         server.ends();
         figures.into_bytes()
     });
+}
+
+/// Runs a script of `tests/scripts`: its output must be the same.
+fn script(engine: &str, arguments: &[&str], name: &str) {
+    let script = format!("{}/tests/scripts/{name}", env!("CARGO_MANIFEST_DIR"));
+    let directory = format!("{engine}{}", arguments.len());
+    same_everywhere(&directory, |runner, directory| {
+        let mut command = runner.command(engine);
+        // php would have an allocator of its own, as Python has.
+        command.env("USE_ZEND_ALLOC", "0").args(arguments);
+        succeed(command.arg(&script).current_dir(directory)).stdout
+    });
+}
+
+/// Extensions that free nothing of php's own, and opcache. See [`php_with_all_extensions`].
+#[test]
+fn php() {
+    if installed(&["php"]) {
+        let arguments = [
+            "-n",
+            "-dzend_extension=opcache",
+            "-dopcache.enable_cli=1",
+            "-dextension=ctype",
+            "-dextension=iconv",
+            "-dmemory_limit=-1",
+        ];
+        is_ours("php", &["-n", "--version"]);
+        script("php", &arguments, "work.php");
+    }
+}
+
+#[test]
+#[ignore = "php loads extensions with RTLD_DEEPBIND: pdo and tokenizer free theap's blocks through \
+            the C library, which ends the process; so it is with jemalloc"]
+fn php_with_all_extensions() {
+    if installed(&["php"]) {
+        script("php", &["-dmemory_limit=-1"], "work.php");
+    }
+}
+
+#[test]
+fn node() {
+    if installed(&["node"]) {
+        is_ours("node", &["--version"]);
+        script("node", &[], "work.js");
+    }
 }

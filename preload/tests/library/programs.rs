@@ -181,8 +181,14 @@ pub fn listens(port: u16) -> bool {
     TcpStream::connect(("127.0.0.1", port)).is_ok()
 }
 
-/// The process whose number the first line of the file is.
+/// The process whose number is the file's first line, once a server has written it.
 pub fn process_in(file: &Path) -> u32 {
-    let text = fs::read_to_string(file).unwrap();
-    text.lines().next().unwrap().trim().parse().unwrap()
+    for _ in 0..500 {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        if let Some((number, _)) = text.split_once('\n') {
+            return number.trim().parse().unwrap();
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    panic!("no process in {}", file.display());
 }
