@@ -6,14 +6,17 @@
 mod library;
 
 use library::programs::{
-    Runner, Server, free_port, installed, is_ours, listens, process_in, same_everywhere, signal,
+    Runner, Server, absent, free_port, installed, is_ours, listens, process_in, same_everywhere,
+    signal,
 };
-use library::succeed;
+use library::{succeed, text};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -320,4 +323,153 @@ fn node() {
         is_ours("node", &["--version"]);
         script("node", &[], "work.js");
     }
+}
+
+/// The directory of postgres's programs, the newest if there are several.
+fn postgres_programs() -> Option<String> {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+    let programs = versions.map(|version| version.unwrap().path().join("bin"));
+    let newest = programs.filter(|bin| bin.join("pgbench").exists()).max();
+    Some(newest?.to_str().unwrap().to_owned())
+}
+
+/// The user `nobody`, as postgres refuses to be root.
+const NOBODY: &str = "65534";
+
+/// Postgres in a directory, with one runner.
+struct Postgres<'a> {
+    runner: Runner,
+    programs: &'a str,
+    directory: &'a Path,
+    port: String,
+}
+
+impl Postgres<'_> {
+    /// One of postgres's programs, run by somebody who is not root.
+    fn command(&self, program: &str) -> Command {
+        let program = format!("{}/{program}", self.programs);
+        let mut command = match fs::metadata("/proc/self").unwrap().uid() {
+            0 => {
+                let mut command = self.runner.command("setpriv");
+                let user = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")];
+                command.args(user).args(["--clear-groups", &program]);
+                command
+            }
+            _ => self.runner.command(&program),
+        };
+        command
+            .current_dir(self.directory)
+            .env("HOME", self.directory)
+            .env("PGHOST", "127.0.0.1")
+            .env("PGPORT", &self.port)
+            .env("PGUSER", "postgres")
+            .env("LC_ALL", "C");
+        command
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) -> String {
+        text(self.command(program).args(arguments))
+    }
+
+    fn start(&self) -> Server {
+        let initdb = [
+            "-D",
+            "data",
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--no-sync",
+        ];
+        self.run("initdb", &initdb);
+        let huge_pages = if self.runner.hugetlb { "try" } else { "off" };
+        let mut server = self.command("postgres");
+        server.args(["-D", "data", "-p", &self.port]);
+        for setting in [
+            "listen_addresses=127.0.0.1",
+            "unix_socket_directories=",
+            "shared_buffers=64MB",
+            "fsync=off",
+            &format!("huge_pages={huge_pages}"),
+        ] {
+            server.args(["-c", setting]);
+        }
+        Server::start(&mut server, self.directory, || {
+            self.command("pg_isready")
+                .output()
+                .unwrap()
+                .status
+                .success()
+        })
+    }
+}
+
+/// What was paid is the same in all tables; then sorting, hashing and code that is compiled as the
+/// queries run.
+const QUERIES: &str = "
+    SELECT count(*) FROM pgbench_history;
+    SELECT (SELECT sum(delta) FROM pgbench_history) = (SELECT sum(abalance) FROM pgbench_accounts),
+        (SELECT sum(tbalance) FROM pgbench_tellers) = (SELECT sum(bbalance) FROM pgbench_branches);
+    CREATE TABLE item AS SELECT i, md5(i::text) AS name, i * 31 % 997 AS part, repeat('x', i % 3000) AS pad
+        FROM generate_series(1, 30000) i;
+    CREATE INDEX ON item (name);
+    SELECT md5(string_agg(name, ',' ORDER BY name DESC)), sum(length(pad)) FROM item;
+    SET jit_above_cost = 0;
+    SET jit_inline_above_cost = 0;
+    SET jit_optimize_above_cost = 0;
+    SELECT part, count(*), min(name), jsonb_agg(jsonb_build_object('i', i, 'name', name) ORDER BY i)
+        FROM item WHERE i % 7 < 3 GROUP BY part ORDER BY part LIMIT 50;
+    SELECT count(*), sum(a.i) FROM item a JOIN item b ON a.name < b.name AND a.part = b.part;
+    SELECT regexp_replace(string_agg(name, ' ' ORDER BY i), '[0-9]+', '#', 'g') FROM item WHERE i < 300;
+";
+
+/// A new cluster, its load and transactions of pgbench, and queries whose answers are known.
+#[test]
+fn postgresql() {
+    let Some(programs) = postgres_programs() else {
+        return absent("postgresql not installed");
+    };
+    if !installed(&["setpriv"]) {
+        return;
+    }
+    for program in ["postgres", "initdb", "pgbench", "psql"] {
+        is_ours(&format!("{programs}/{program}"), &["--version"]);
+    }
+    same_everywhere("postgresql", |runner, directory| {
+        if fs::metadata(directory).unwrap().uid() == 0 {
+            let nobody = NOBODY.parse().ok();
+            std::os::unix::fs::chown(directory, nobody, nobody).unwrap();
+        }
+        let postgres = Postgres {
+            runner,
+            programs: &programs,
+            directory,
+            port: free_port().to_string(),
+        };
+        let server = postgres.start();
+        let process = process_in(&directory.join("data/postmaster.pid"));
+        runner.check(process);
+        assert_eq!(shares_pool(process), runner.hugetlb);
+        postgres.run("pgbench", &["-i", "-q", "-s", "2", "postgres"]);
+        let clients = CLIENTS.to_string();
+        let load = ["-c", &clients, "-j", "2", "-t", "750", "-n", "postgres"];
+        let said = postgres.run("pgbench", &load);
+        assert!(said.contains("actually processed: 3000/3000"), "{said}");
+        let failures = ["-v", "ON_ERROR_STOP=1", "-X", "-q", "-A", "-t"];
+        let query = [&failures[..], &["-c", QUERIES, "postgres"]].concat();
+        let answers = postgres.run("psql", &query);
+        assert!(answers.starts_with("3000\nt|t\n"), "{answers}");
+        postgres.run("pg_ctl", &["-D", "data", "-m", "fast", "-w", "stop"]);
+        server.ends();
+        answers.into_bytes()
+    });
+}
+
+/// Whether the memory that the process shares is of the hugetlb pool.
+fn shares_pool(process: u32) -> bool {
+    let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
+    let shared = |line: &str| line.contains(" rw-s ") && line.contains("/anon_hugepage");
+    maps.lines().any(shared)
 }
