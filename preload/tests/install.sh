@@ -51,6 +51,13 @@ need perl /usr/bin/perl
 need tar /bin/tar
 need xz-utils /usr/bin/xz
 need procps /bin/kill
+# The services and script engines of preload/tests/services.rs.
+need nginx-light /usr/sbin/nginx
+need memcached /usr/bin/memcached
+need postgresql /usr/lib/postgresql/*/bin/pgbench
+need php-cli /usr/bin/php
+need nodejs /usr/bin/node
+need util-linux /usr/bin/setpriv
 # Compilers of the tests, of libFuzzer, and of the peers: CMake builds mimalloc 2, make jemalloc.
 need g++ /usr/bin/g++
 need make /usr/bin/make

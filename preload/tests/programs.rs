@@ -5,103 +5,16 @@
 
 mod library;
 
-use library::{Hugepages, command, preloaded, scratch, succeed, text};
+use library::programs::{
+    DEADLINE, Runner, Server, absent, free_port, installed, is_ours, same_everywhere,
+};
+use library::{command, succeed, text};
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output};
+use std::process::Output;
 use std::thread;
 use std::time::Duration;
-
-/// Hugetlb pages for the largest of them and for the copies that its forks make.
-const PAGES: usize = 400;
-const DEADLINE: u32 = 240;
-
-/// Runs a program on the system's allocator, or on theap in a page mode.
-#[derive(Clone, Copy)]
-struct Runner {
-    mode: Option<&'static str>,
-}
-
-impl Runner {
-    fn command(self, program: &str) -> Command {
-        match self.mode {
-            None => command(DEADLINE, program),
-            Some(mode) => {
-                let mut command = preloaded(DEADLINE, program);
-                // A heap that falls back to other pages writes a message, and these programs'
-                // children read each other's standard error.
-                command.env("THEAP_PAGES", mode).env("THEAP_MESSAGES", "0");
-                command
-            }
-        }
-    }
-
-    fn run(self, program: &str, arguments: &[&str], directory: &Path) -> Output {
-        succeed(self.command(program).args(arguments).current_dir(directory))
-    }
-}
-
-fn installed(programs: &[&str]) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = |program: &&str| std::env::split_paths(&path).any(|dir| dir.join(program).exists());
-    let missing: Vec<_> = programs.iter().filter(|p| !found(p)).collect();
-    if !missing.is_empty() {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "not installed: {missing:?}"
-        );
-        eprintln!("skipped: {missing:?} not installed");
-    }
-    missing.is_empty()
-}
-
-/// Checks that the program's memory is theap's: the first allocation writes a message about a wrong
-/// option.
-fn is_ours(program: &str, arguments: &[&str]) {
-    let output = succeed(
-        preloaded(DEADLINE, program)
-            .args(arguments)
-            .env("THEAP_PAGES", "wrong"),
-    );
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        said.contains("theap: THEAP_PAGES=wrong"),
-        "{program}: {said}"
-    );
-}
-
-/// Runs `work` in a directory of its own on the system's allocator and on theap in every page mode,
-/// and compares the results.
-fn same_everywhere(name: &str, work: impl Fn(Runner, &Path) -> Vec<u8> + Sync) {
-    let run = &|mode: Option<&'static str>| {
-        let directory = scratch(&format!("{name}-{}", mode.unwrap_or("system")));
-        work(Runner { mode }, &directory)
-    };
-    // These run side by side, as some of the work is mostly waiting.
-    let (expected, small, thp) = thread::scope(|scope| {
-        let [expected, small, thp] =
-            [None, Some("small"), Some("thp")].map(|mode| scope.spawn(move || run(mode)));
-        let done = |work: thread::ScopedJoinHandle<'_, Vec<u8>>| work.join().unwrap();
-        (done(expected), done(small), done(thp))
-    });
-    let _pages = Hugepages::take(PAGES);
-    let hugetlb = run(Some("hugetlb"));
-    assert!(!expected.is_empty());
-    for (mode, found) in [("small", small), ("thp", thp), ("hugetlb", hugetlb)] {
-        assert!(
-            found == expected,
-            "{name} on {mode} pages\n{}\nbut on the system's allocator\n{}",
-            excerpt(&found),
-            excerpt(&expected)
-        );
-    }
-}
-
-fn excerpt(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(&bytes[..bytes.len().min(2000)]).into_owned()
-}
 
 /// The number of tests that ran, and the result.
 fn verdict(output: &Output) -> Vec<u8> {
@@ -124,12 +37,7 @@ fn python(module: &str) {
         succeed(command(DEADLINE, PYTHON).args(["-c", "import test; print(test.__path__[0])"]));
     let suite = PathBuf::from(String::from_utf8_lossy(&suite.stdout).trim());
     if !suite.join("test_json").exists() {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "no {}/test_json",
-            suite.display()
-        );
-        eprintln!("skipped: Python's test suite is not installed");
+        absent(&format!("no {}/test_json", suite.display()));
         return;
     }
     is_ours(PYTHON, &["-c", "pass"]);
@@ -171,39 +79,19 @@ fn python_subprocess() {
     python("test.test_subprocess");
 }
 
-/// A server that ends with the test, also if the test panics.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // `timeout`, which started the server, passes the signal on.
-        let _ = Command::new("kill").arg(self.0.id().to_string()).output();
-        let _ = self.0.wait();
-    }
-}
-
 /// Starts redis. It listens at `socket` in the directory, and on loopback at the port for the
 /// benchmark.
 fn start_redis(runner: Runner, directory: &Path, port: &str) -> Server {
     let socket = directory.join("socket");
-    let log = fs::File::create(directory.join("log")).unwrap();
-    let server = runner
-        .command("redis-server")
+    let mut server = runner.command("redis-server");
+    server
         .args(["--bind", "127.0.0.1", "--port", port, "--save", ""])
         .args(["--enable-debug-command", "yes", "--io-threads", "2"])
         .arg("--unixsocket")
-        .arg(&socket)
-        .current_dir(directory)
-        .stdout(log)
-        .spawn();
-    let server = Server(server.unwrap());
-    for _ in 0..1000 {
-        if UnixStream::connect(&socket).is_ok() {
-            return server;
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-    panic!("redis does not answer");
+        .arg(&socket);
+    Server::start(&mut server, directory, || {
+        UnixStream::connect(&socket).is_ok()
+    })
 }
 
 const REDIS_FILL: &str = "for i = 1, 20000 do redis.call('ZADD', 'z', i * 7 % 1000, i) \
@@ -219,10 +107,8 @@ fn redis() {
     }
     is_ours("redis-server", &["--version"]);
     same_everywhere("redis", |runner, directory| {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port().to_string();
-        drop(free);
-        let mut server = start_redis(runner, directory, &port);
+        let port = free_port().to_string();
+        let server = start_redis(runner, directory, &port);
         let order = |arguments: &[&str]| {
             let mut client = command(60, "redis-cli");
             client.arg("-e").arg("-s").arg(directory.join("socket"));
@@ -247,8 +133,7 @@ fn redis() {
             .arg(directory.join("socket"))
             .arg("SHUTDOWN")
             .output();
-        let ended = server.0.wait().unwrap();
-        assert!(ended.success(), "redis-server: {ended}");
+        server.ends();
         digest.into_bytes()
     });
 }

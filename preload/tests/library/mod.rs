@@ -2,6 +2,8 @@
 //! with a deadline.
 #![allow(dead_code, reason = "each test program uses a part")]
 
+pub mod programs;
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
