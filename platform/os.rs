@@ -545,6 +545,13 @@ impl Os {
         system::stderr::remark(bytes);
     }
 
+    /// Keeps the library that this code is a part of loaded for as long as the process runs. Of the
+    /// program itself nothing has to be kept. The loader takes a lock for that and may allocate:
+    /// the caller holds none, and the heap serves already.
+    pub fn pin_library(self) {
+        system::library::pin();
+    }
+
     /// Ends the process with SIGABRT.
     pub fn abort(self) -> ! {
         system::process::abort()

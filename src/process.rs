@@ -24,7 +24,7 @@ pub const fn setup(config: Config) -> Setup {
     Setup {
         config,
         starting: handle_forks,
-        started,
+        started: started_in_program,
         elsewhere: || None,
     }
 }
@@ -41,6 +41,13 @@ pub fn set_elsewhere(elsewhere: &'static Elsewhere) {
 fn elsewhere() -> Option<&'static Elsewhere> {
     // SAFETY: the pointer is null or was made of a `&'static Elsewhere` in `set_elsewhere`.
     unsafe { ELSEWHERE.load(Ordering::Acquire).as_ref() }
+}
+
+/// Keeps a library that has this heap for its Rust code loaded, and does what the options ask for.
+/// `libtheap.so` is never unloaded as it is.
+fn started_in_program(arena: &'static Arena) {
+    arena.os().pin_library();
+    started(arena);
 }
 
 /// Does what the options ask for when the process's arena has come to be. The calling thread holds

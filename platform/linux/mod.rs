@@ -10,6 +10,7 @@ pub mod fork;
 pub mod futex;
 pub mod huge;
 pub mod hugetlb;
+pub mod library;
 pub mod map;
 pub mod mould;
 pub mod numa;

@@ -20,6 +20,12 @@ pub mod huge {
     }
 }
 
+/// Libraries: there are none.
+pub mod library {
+    /// See [`crate::Os::pin_library`].
+    pub fn pin() {}
+}
+
 /// Moulds: nothing needs any.
 pub mod mould {
     use crate::{NodeId, PageMode};
