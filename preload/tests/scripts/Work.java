@@ -1,5 +1,7 @@
 // Threads, direct buffers, compression and many classes (lambdas), on top of what the compiler asks.
 import java.nio.ByteBuffer;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.security.MessageDigest;
 import java.util.Arrays;
 import java.util.HexFormat;
@@ -37,6 +39,8 @@ public class Work {
     }
 
     public static void main(String[] arguments) throws Exception {
+        boolean system = Files.readString(Path.of("/proc/self/maps")).contains("[heap]");
+        System.err.print(system ? "break" : "none");
         var threads = Executors.newFixedThreadPool(4);
         var results = new TreeMap<Integer, Future<String>>();
         for (int i = 1; i <= 12; i++) {
