@@ -1,6 +1,8 @@
 //! Services and script engines, unmodified, on small, transparent and hugetlb pages, as
 //! `programs.rs` has it: nginx through reloads under requests, memcached, postgresql under pgbench,
-//! php and node. They listen on the loopback interface only.
+//! php and node. They listen on the loopback interface only. Programs that are large to install are
+//! not in `tests/install.sh`; each test says which package it needs:
+//! `cargo test -p theap-preload --test services -- --ignored java chromium`.
 #![allow(missing_docs)]
 
 mod library;
@@ -279,7 +281,8 @@ fn memcached() {
     });
 }
 
-/// Runs a script of `tests/scripts`: its output must be the same.
+/// Runs a script of `tests/scripts`: its output must be the same. On standard error the script says
+/// whether it has memory of the break, with which the C library's allocator begins.
 fn script(engine: &str, arguments: &[&str], name: &str) {
     let script = format!("{}/tests/scripts/{name}", env!("CARGO_MANIFEST_DIR"));
     let directory = format!("{engine}{}", arguments.len());
@@ -287,18 +290,23 @@ fn script(engine: &str, arguments: &[&str], name: &str) {
         let mut command = runner.command(engine);
         // php would have an allocator of its own, as Python has.
         command.env("USE_ZEND_ALLOC", "0").args(arguments);
-        succeed(command.arg(&script).current_dir(directory)).stdout
+        let output = succeed(command.arg(&script).current_dir(directory));
+        let memory = if runner.mode.is_none() {
+            "break"
+        } else {
+            "none"
+        };
+        assert_eq!(String::from_utf8_lossy(&output.stderr), memory, "{engine}");
+        output.stdout
     });
 }
 
-/// Extensions that free nothing of php's own, and opcache. See [`php_with_all_extensions`].
+/// With extensions that free nothing of php's own. See [`php_with_all_extensions`].
 #[test]
 fn php() {
     if installed(&["php"]) {
         let arguments = [
             "-n",
-            "-dzend_extension=opcache",
-            "-dopcache.enable_cli=1",
             "-dextension=ctype",
             "-dextension=iconv",
             "-dmemory_limit=-1",
@@ -472,4 +480,40 @@ fn shares_pool(process: u32) -> bool {
     let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
     let shared = |line: &str| line.contains(" rw-s ") && line.contains("/anon_hugepage");
     maps.lines().any(shared)
+}
+
+#[test]
+#[ignore = "needs a JDK: apt-get install --no-install-recommends default-jdk-headless"]
+fn java() {
+    if installed(&["java", "javac"]) {
+        is_ours("java", &["-version"]);
+        script("java", &[], "Work.java");
+    }
+}
+
+/// The browser has an allocator of its own, which wins over a preloaded one: the library must do no
+/// harm to its processes.
+#[test]
+#[ignore = "needs a browser: apt-get install --no-install-recommends chromium"]
+fn chromium() {
+    if !installed(&["chromium"]) {
+        return;
+    }
+    let source =
+        "<p>here</p><script>document.body.append([...Array(40).keys()].map(i => i * i))</script>";
+    same_everywhere("chromium", |runner, directory| {
+        fs::write(directory.join("page.html"), source).unwrap();
+        let page = format!("file://{}", directory.join("page.html").display());
+        let profile = format!("--user-data-dir={}", directory.join("profile").display());
+        let plain = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-crash-reporter",
+        ];
+        let arguments = [&plain[..], &[&profile, "--dump-dom", &page]].concat();
+        let shown = runner.run("chromium", &arguments, directory).stdout;
+        assert!(String::from_utf8_lossy(&shown).contains("1369,1444,1521"));
+        shown
+    });
 }

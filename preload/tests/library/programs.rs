@@ -40,13 +40,16 @@ impl Runner {
     }
 
     /// Checks that a running process has the library and, of a pool, hugetlb pages that are its
-    /// own; on the system's allocator, that it has not.
+    /// own, and has no memory of the break, which the system's allocator begins with; and the
+    /// reverse on the system's allocator.
     pub fn check(self, process: u32) {
         let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
         assert!(!maps.is_empty(), "process {process} has ended");
         let has = |wanted: &dyn Fn(&str) -> bool| maps.lines().any(wanted);
         let library = has(&|line| line.ends_with("/libtheap.so"));
         assert_eq!(library, self.mode.is_some(), "{maps}");
+        let system = has(&|line| line.ends_with("[heap]"));
+        assert_eq!(system, self.mode.is_none(), "{maps}");
         let pages = has(&|line| line.contains(" rw-p ") && line.contains("/anon_hugepage"));
         assert_eq!(pages, self.hugetlb, "{maps}");
     }
@@ -69,8 +72,8 @@ pub fn absent(what: &str) {
     eprintln!("skipped: {what}");
 }
 
-/// Checks that the program's memory is theap's: the first allocation writes a message about a wrong
-/// option.
+/// Checks that the program loads the library, which then writes a message about a wrong option. A
+/// program without functions of these names of its own has the library's.
 pub fn is_ours(program: &str, arguments: &[&str]) {
     let output = succeed(
         preloaded(DEADLINE, program)

@@ -1,6 +1,7 @@
 // Objects, JSON, buffers, patterns, compression and worker threads, which hand buffers over.
 'use strict';
 const { Worker, isMainThread, parentPort, workerData } = require('worker_threads');
+const fs = require('fs');
 const crypto = require('crypto');
 const zlib = require('zlib');
 
@@ -30,6 +31,7 @@ if (!isMainThread) {
   const hash = digest(bytes) + ' ' + digest(tree(workerData));
   parentPort.postMessage({ hash, bytes }, [bytes.buffer]);
 } else {
+  process.stderr.write(fs.readFileSync('/proc/self/maps', 'utf8').includes('[heap]') ? 'break' : 'none');
   const text = tree(1);
   console.log(text.length, digest(text));
   console.log(digest(text.replace(/(\d)(\d+)/g, (_, a, b) => b + a)));
