@@ -1,9 +1,9 @@
 //! The library that this code is a part of, if it is a part of one.
 //!
-//! A library that was loaded by `dlopen` can be unloaded while threads still have to run its hook at
-//! their end, while forks have its handlers, and while its heap's blocks are in use elsewhere. So it
-//! stays: the loader is told never to unload it (RTLD_NODELETE). When it is loaded again it finds
-//! its heap as it was.
+//! A library that was loaded by `dlopen` can be unloaded while threads still have to run its hook
+//! at their end, while forks have its handlers, and while its heap's blocks are in use elsewhere.
+//! So it stays: the loader is told never to unload it (RTLD_NODELETE). When it is loaded again it
+//! finds its heap as it was.
 #![allow(unsafe_code)] // Calls the loader.
 
 /// See [`crate::Os::pin_library`].
