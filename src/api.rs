@@ -361,6 +361,23 @@ pub mod raw {
         front::alloc_aligned(size, align, &DEFAULT)
     }
 
+    /// Allocates like [`alloc_aligned`]. A block at a multiple of the page and of at least 64 KiB
+    /// lies on pages that the program may protect one by one (`mprotect`, `madvise`), also where
+    /// the heap is on hugetlb pages: then it is a mapping of its own, which costs system calls.
+    #[inline]
+    pub fn alloc_pages(size: usize, align: usize) -> *mut u8 {
+        const LEAST: usize = 64 << 10;
+        // The ends that these builds add would lie in the mapping.
+        let marks = cfg!(any(feature = "hardened", feature = "valgrind"));
+        if align >= PAGE && size >= LEAST && !marks {
+            let block = front::alloc_protectable(size, align, &DEFAULT);
+            if !block.is_null() {
+                return block;
+            }
+        }
+        alloc_aligned(size, align)
+    }
+
     /// Allocates at least `size` bytes at a multiple of 16, zeroed. Null if there is no memory.
     #[inline]
     pub fn alloc_zeroed(size: usize) -> *mut u8 {

@@ -134,7 +134,7 @@ pub extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
     if !align.is_power_of_two() {
         return fail(libc::EINVAL);
     }
-    or_no_memory(raw::alloc_aligned(size, align))
+    or_no_memory(raw::alloc_pages(size, align))
 }
 
 /// Allocates `size` bytes at a multiple of `align`, which it rounds up to a power of two (EINVAL if
@@ -148,7 +148,7 @@ pub extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
 #[inline(always)]
 pub fn aligned(align: usize, size: usize) -> *mut c_void {
     match align.checked_next_power_of_two() {
-        Some(align) => or_no_memory(raw::alloc_aligned(size, align)),
+        Some(align) => or_no_memory(raw::alloc_pages(size, align)),
         None => fail(libc::EINVAL),
     }
 }
@@ -178,7 +178,7 @@ pub unsafe fn aligned_to(place: *mut *mut c_void, align: usize, size: usize) -> 
     if !align.is_power_of_two() || align < size_of::<*mut c_void>() {
         return libc::EINVAL;
     }
-    let block = raw::alloc_aligned(size, align);
+    let block = raw::alloc_pages(size, align);
     if block.is_null() {
         return libc::ENOMEM;
     }
@@ -196,7 +196,7 @@ pub extern "C" fn valloc(size: usize) -> *mut c_void {
 /// Does the work of [`valloc`].
 #[inline(always)]
 pub fn at_page(size: usize) -> *mut c_void {
-    or_no_memory(raw::alloc_aligned(size, PAGE))
+    or_no_memory(raw::alloc_pages(size, PAGE))
 }
 
 /// Allocates whole pages for `size` bytes.
@@ -209,7 +209,7 @@ pub extern "C" fn pvalloc(size: usize) -> *mut c_void {
 #[inline(always)]
 pub fn whole_pages(size: usize) -> *mut c_void {
     match size.checked_next_multiple_of(PAGE) {
-        Some(size) => or_no_memory(raw::alloc_aligned(size, PAGE)),
+        Some(size) => or_no_memory(raw::alloc_pages(size, PAGE)),
         None => fail(libc::ENOMEM),
     }
 }

@@ -118,6 +118,7 @@ pub use free::collect;
 pub use life::{claimed, collect_shared};
 pub use quarantine::is_held_back;
 pub use report::cached_by;
+pub use runs::alloc_protectable;
 pub use setup::{Setup, arena, start};
 #[cfg(any(test, debug_assertions))]
 pub use validity::check;

@@ -39,6 +39,26 @@ pub fn alloc_run(bytes: usize, align: usize, setup: &Setup) -> (*mut u8, bool) {
     run.unwrap_or((ptr::null_mut(), false))
 }
 
+/// A block of whole pages that the program may protect, advise and drop one by one: where the heap
+/// takes hugetlb pages, which allow no such thing, a mapping of its own. Null if there is none.
+#[cold]
+pub fn alloc_protectable(bytes: usize, align: usize, setup: &Setup) -> *mut u8 {
+    let mapping = arena(setup).and_then(|arena| {
+        let policy = arena.policy();
+        let wanted = policy.config().pages.takes_hugetlb() && !policy.is_plain();
+        (wanted && !is_absurd(bytes, align))
+            .then(|| arena.runs().outside().acquire(bytes, align))
+            .flatten()
+    });
+    if mapping.is_some()
+        && let Some(cache) = Handle::mine(setup)
+    {
+        // SAFETY: the step writes a counter.
+        unsafe { cache.step(|cache| cache.heap.counters.runs_allocated.add(1)) };
+    }
+    mapping.unwrap_or(ptr::null_mut())
+}
+
 /// Frees the run that starts at `block`, or ends the process if none does.
 ///
 /// # Safety

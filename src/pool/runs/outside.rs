@@ -1,5 +1,8 @@
 //! Huge runs for which the range has no room: each is a mapping of its own, anywhere.
 //!
+//! Blocks whose single pages the program may want to protect are such mappings too where the heap is
+//! on hugetlb pages, whose smallest unit is 2 MiB.
+//!
 //! Their addresses are foreign to all tables, so who meets a foreign address asks here. A sorted
 //! table under a lock is enough: the system calls for such a run cost far more.
 #![allow(unsafe_code)] // Maps, moves and unmaps runs.
@@ -48,9 +51,13 @@ unsafe impl Send for Outside {}
 // SAFETY: as for Send.
 unsafe impl Sync for Outside {}
 
-/// Bytes of the mapping of a run.
-fn mapped(bytes: usize) -> usize {
-    bytes.next_multiple_of(SUPER)
+/// Bytes of the mapping of a run of so many bytes, whole slots. `None` if there are none such.
+fn mapped(bytes: usize) -> Option<usize> {
+    if bytes < SUPER {
+        Some(bytes)
+    } else {
+        bytes.checked_next_multiple_of(SUPER)
+    }
 }
 
 impl Outside {
@@ -76,14 +83,17 @@ impl Outside {
             return None;
         }
         let bytes = bytes.checked_next_multiple_of(SLOT)?;
-        let len = bytes.checked_next_multiple_of(SUPER)?;
+        let len = mapped(bytes)?;
         let mode = match policy.config().pages {
             _ if policy.is_plain() => None,
             config::Pages::Small => Some(PageMode::Small),
+            // A hugepage would be larger than the run.
+            _ if len < SUPER => Some(PageMode::Small),
             _ => Some(PageMode::Thp),
         };
         let os = policy.os();
-        let address = os.map_anywhere(len, align.max(SUPER), mode).ok()?;
+        let align = align.max(if len < SUPER { PAGE } else { SUPER });
+        let address = os.map_anywhere(len, align, mode).ok()?;
         if self.insert(address, bytes) {
             // SAFETY: mapped just now.
             unsafe { policy.lock_memory(address, len) };
@@ -113,7 +123,7 @@ impl Outside {
             return false;
         };
         // SAFETY: a run's mapping, which nobody uses, as this function's Safety section has it.
-        unsafe { self.ground.policy.os().unreserve(address, mapped(bytes)) };
+        unsafe { (self.ground.policy.os()).unreserve(address, mapped(bytes).unwrap_or(bytes)) };
         true
     }
 
@@ -128,21 +138,22 @@ impl Outside {
     )]
     pub unsafe fn resize(&self, address: usize, bytes: usize, align: usize) -> Option<*mut u8> {
         let bytes = bytes.checked_next_multiple_of(SLOT)?;
-        let len = bytes.checked_next_multiple_of(SUPER)?;
+        let len = mapped(bytes)?;
         let policy = self.ground.policy;
         if align > PAGE {
             return None;
         }
         let old = self.remove(address)?;
+        let old_len = mapped(old).unwrap_or(old);
         // A mapping of the same length stays, also while the heap is sealed.
-        let moved = if len == mapped(old) {
+        let moved = if len == old_len {
             Some(address)
         } else if policy.is_sealed() || policy.is_plain() {
             None
         } else {
             // SAFETY: a run's mapping, which is the caller's, as this function's Safety section has
             // it.
-            unsafe { policy.os().remap(address, mapped(old), len) }.ok()
+            unsafe { policy.os().remap(address, old_len, len) }.ok()
         };
         // The place of the removed entry is free.
         self.insert(
