@@ -13,7 +13,11 @@ use theap::{Theap, raw};
 const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
 /// The smallest range.
-const SMALL: [(&str, &str); 1] = [("THEAP_ADDRESS_SPACE", "64M")];
+const SMALL: [(&str, &str); 2] = [
+    ("THEAP_ADDRESS_SPACE", "64M"),
+    // A host's pool of hugetlb pages may be too small for a fork.
+    ("THEAP_MESSAGES", "0"),
+];
 
 /// Writes a number to both ends of a block.
 fn sign(block: *mut u8, size: usize, number: u64) {
