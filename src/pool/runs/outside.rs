@@ -1,7 +1,7 @@
 //! Huge runs for which the range has no room: each is a mapping of its own, anywhere.
 //!
-//! Blocks whose single pages the program may want to protect are such mappings too where the heap is
-//! on hugetlb pages, whose smallest unit is 2 MiB.
+//! Blocks whose single pages the program may want to protect are such mappings too where the heap
+//! is on hugetlb pages, whose smallest unit is 2 MiB.
 //!
 //! Their addresses are foreign to all tables, so who meets a foreign address asks here. A sorted
 //! table under a lock is enough: the system calls for such a run cost far more.
