@@ -86,12 +86,12 @@ proptest! {
 #[test]
 fn a_block_made_smaller_is_not_taken_for_an_aligned_one() {
     // SAFETY: every block is live until it is freed, with the size that was last asked for.
-    unsafe {
+    oracle::in_turn(|| unsafe {
         let blocks = [(); 8].map(|()| theap::raw::realloc(theap::raw::alloc(640), 500));
         let _ = blocks.map(|block| theap::raw::free_sized(block, 500));
         for block in [(); 8].map(|()| theap::raw::alloc_aligned(500, 256)) {
             assert!((block as usize).is_multiple_of(256), "{block:?}");
             theap::raw::free(block);
         }
-    }
+    });
 }

@@ -171,16 +171,27 @@ pub struct Oracle {
 
 /// Runs a sequence, which begins and ends with an empty heap. Each operation runs in the thread
 /// that it names.
-pub fn run(ops: impl IntoIterator<Item = (usize, Op)>) {
-    // Sequences take turns, because they act on the process's one heap.
+pub fn run(ops: impl IntoIterator<Item = (usize, Op)> + Send) {
+    in_turn(|| {
+        let mut oracle = Oracle::default();
+        for (hand, op) in ops {
+            oracle.apply(hand % HANDS, &op);
+            oracle.is_valid(&op);
+        }
+        oracle.end();
+    });
+}
+
+/// Does something with the process's one heap while nobody else does, on a thread of its own. The
+/// turn ends with that thread: a thread that ends gives back what its heap holds, which is no
+/// moment to check all.
+pub fn in_turn(work: impl FnOnce() + Send) {
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut oracle = Oracle::default();
-    for (hand, op) in ops {
-        oracle.apply(hand % HANDS, &op);
-        oracle.is_valid(&op);
+    let done = thread::scope(|scope| scope.spawn(work).join());
+    if let Err(panic) = done {
+        std::panic::resume_unwind(panic);
     }
-    oracle.end();
 }
 
 impl Oracle {
