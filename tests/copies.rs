@@ -91,17 +91,7 @@ impl Library {
 }
 
 fn addresses() -> usize {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmSize"))
-        .unwrap();
-    line.split_whitespace()
-        .nth(1)
-        .unwrap()
-        .parse::<usize>()
-        .unwrap()
-        << 10
+    child::memory("VmSize")
 }
 
 /// Threads that use the library, and end before it is closed or afterwards.

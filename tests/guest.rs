@@ -5,10 +5,10 @@
 
 mod child;
 
-use child::passes;
+use child::{memory, passes};
 use std::ffi::c_void;
 use std::sync::Barrier;
-use std::{fs, ptr, slice, thread};
+use std::{ptr, slice, thread};
 use theap::raw;
 
 const KIB: usize = 1 << 10;
@@ -16,18 +16,6 @@ const MIB: usize = 1 << 20;
 const SUPER: usize = 2 * MIB;
 /// Sizes of small blocks.
 const SIZES: [usize; 5] = [16, 100, 1000, 9000, 40_000];
-
-/// A figure of this process's memory in bytes.
-fn memory(field: &str) -> usize {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
-    line.split_whitespace()
-        .nth(1)
-        .unwrap()
-        .parse::<usize>()
-        .unwrap()
-        * KIB
-}
 
 /// A block with a number in it; the heap must have one.
 fn block(size: usize, number: usize) -> *mut u8 {

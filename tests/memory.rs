@@ -63,17 +63,7 @@ fn free(blocks: &mut Vec<*mut u8>) {
 
 /// Resident bytes of the process, without hugetlb pages.
 fn resident() -> usize {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS"))
-        .unwrap();
-    line.split_whitespace()
-        .nth(1)
-        .unwrap()
-        .parse::<usize>()
-        .unwrap()
-        * KIB
+    child::memory("VmRSS")
 }
 
 /// Minor faults of the process: its accesses cause them, and so do the pages that it asks the

@@ -53,7 +53,7 @@ const HUGETLB: Controller = Controller {
     },
 };
 
-/// What is promised to mappings, though nobody has touched it yet: a limit of its own.
+/// The second limit of hugetlb pages: it counts pages that mappings were promised, touched or not.
 const HUGETLB_RESERVED: Controller = Controller {
     name: b"hugetlb",
     mount: b"/sys/fs/cgroup/hugetlb",

@@ -40,7 +40,7 @@ pub fn read<'a>(path: &[u8], buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     read_at(CStr::from_bytes_until_nul(&name).ok()?, buffer)
 }
 
-/// As [`read`], with a path of any length.
+/// Reads a file as [`read`] does, by a path of any length.
 pub fn read_at<'a>(path: &CStr, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let mut len = 0;

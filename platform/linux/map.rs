@@ -424,8 +424,8 @@ pub(super) unsafe fn close_hole_unless_there(addr: usize, len: usize) -> Result<
     })
 }
 
-/// Whether all of a range is mapped, and its first and last page without access, as reservations
-/// are.
+/// Tells whether all of a range is mapped, and its first and last page without access, as
+/// reservations are.
 fn is_reserved(addr: usize, len: usize) -> bool {
     // SAFETY: MS_ASYNC has no effect but the walk over the mappings.
     let is_mapped = unsafe { mm::msync(pointer(addr), len, MsyncFlags::ASYNC) }.is_ok();

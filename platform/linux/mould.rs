@@ -53,7 +53,7 @@ pub fn make(mode: PageMode, bind: Option<NodeId>) {
     }
 }
 
-/// Whether a page's mapping is locked in memory; false where the kernel does not say.
+/// Tells whether a page's mapping is locked in memory; false where the kernel does not say.
 fn is_locked(addr: usize) -> bool {
     // MS_INVALIDATE concerns files alone, and is refused for what is locked.
     let flags = MsyncFlags::ASYNC | MsyncFlags::INVALIDATE;

@@ -318,7 +318,8 @@ fn php() {
 
 #[test]
 #[ignore = "php loads extensions with RTLD_DEEPBIND: pdo and tokenizer free theap's blocks through \
-            the C library, which ends the process; so it is with jemalloc"]
+            the C library, which ends the process; so it is with jemalloc. To see it: cargo test \
+            -p theap-preload --test services -- --ignored php_with_all_extensions"]
 fn php_with_all_extensions() {
     if installed(&["php"]) {
         script("php", &["-dmemory_limit=-1"], "work.php");
@@ -483,7 +484,8 @@ fn shares_pool(process: u32) -> bool {
 }
 
 #[test]
-#[ignore = "needs a JDK: apt-get install --no-install-recommends default-jdk-headless"]
+#[ignore = "needs a JDK: apt-get install --no-install-recommends default-jdk-headless; then \
+            cargo test -p theap-preload --test services -- --ignored java"]
 fn java() {
     if installed(&["java", "javac"]) {
         is_ours("java", &["-version"]);
@@ -494,7 +496,8 @@ fn java() {
 /// The browser has an allocator of its own, which wins over a preloaded one: the library must do no
 /// harm to its processes.
 #[test]
-#[ignore = "needs a browser: apt-get install --no-install-recommends chromium"]
+#[ignore = "needs a browser: apt-get install --no-install-recommends chromium; then \
+            cargo test -p theap-preload --test services -- --ignored chromium"]
 fn chromium() {
     if !installed(&["chromium"]) {
         return;

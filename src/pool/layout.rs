@@ -1,8 +1,8 @@
 //! The layout of an arena's metadata.
 //!
 //! ```text
-//! | arena, parts | tables | heap 0 | front of the board | rest | heaps | heads | a SuperMeta each |
-//! |--------------------- dense ----------------------- | -------- opened in steps ------- |
+//! | arena, parts | tables | heap 0 | front of the board | rest | heaps | heads | SuperMetas |
+//! |--------------------- dense ----------------------- | -------- opened in steps ----- |
 //! ```
 //!
 //! The dense tables (a byte or a word for each slot or SuperSlab) are accessible from the start and

@@ -54,3 +54,12 @@ pub fn passes(scenario: &str, variables: &[(&str, &str)]) {
         "{scenario} {variables:?}: {said}"
     );
 }
+
+/// A figure of this process's memory in bytes, by its name in /proc/self/status.
+#[allow(dead_code, reason = "some tests need none")]
+pub fn memory(field: &str) -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+    let kib = line.split_whitespace().nth(1).unwrap();
+    kib.parse::<usize>().unwrap() << 10
+}
