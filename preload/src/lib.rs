@@ -23,6 +23,7 @@ extern crate std;
 
 mod foreign;
 mod glibc;
+mod image;
 mod libc_names;
 mod load;
 mod malloc;

@@ -1,6 +1,7 @@
 //! The set-up when the loader loads this library.
-#![allow(unsafe_code)] // Names the section of a static.
+#![allow(unsafe_code)] // Names the section of a static; calls the loader.
 
+use crate::image::is_ours;
 use crate::{foreign, operators};
 use core::ffi::{c_char, c_int};
 
@@ -21,7 +22,12 @@ extern "C" fn at_load(_: c_int, _: *const *const c_char, environment: *mut *mut 
     }
     theap::raw::note_stderr();
     theap::raw::handle_forks();
-    theap::raw::start();
+    // Beside another malloc that comes first, as a sanitizer's does, the heap does nothing that a
+    // free of a block does not ask for.
+    // SAFETY: the name ends with a zero.
+    if is_ours(unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"malloc".as_ptr()) }) {
+        theap::raw::start();
+    }
     operators::at_load();
     foreign::at_load();
 }

@@ -15,6 +15,7 @@
 //! table.
 #![allow(unsafe_code)] // C++ interfaces: exported names, assembly, functions by their names.
 
+use crate::image::is_ours;
 use crate::text;
 use core::arch::{asm, naked_asm};
 use core::ffi::{CStr, c_void};
@@ -26,13 +27,6 @@ use theap::raw;
 /// Whether this library has every operator of this process that may make a block, or in which
 /// another one ends.
 static ALL_OURS: AtomicBool = AtomicBool::new(false);
-
-unsafe extern "C" {
-    /// The start of this library in memory, which the linker defines.
-    static __ehdr_start: u8;
-    /// The end of this library in memory, which the linker defines.
-    static _end: u8;
-}
 
 /// The function to which the operator's name is bound in this process. For use in an unsafe block,
 /// which is sound everywhere: nobody writes to the global offset table after loading.
@@ -75,7 +69,6 @@ fn all_ours() -> bool {
 
 /// Finds out whether all operators are this library's.
 pub fn at_load() {
-    let library = &raw const __ehdr_start as usize..&raw const _end as usize;
     // SAFETY: reads entries of the global offset table, which nobody writes to after loading.
     let operators = unsafe {
         [
@@ -93,7 +86,7 @@ pub fn at_load() {
             bound!(_ZdaPvSt11align_val_t),
         ]
     };
-    let ours = operators.iter().all(|it| library.contains(&it.addr()));
+    let ours = operators.into_iter().all(is_ours);
     ALL_OURS.store(ours, Relaxed);
 }
 
