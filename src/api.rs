@@ -294,6 +294,12 @@ pub mod raw {
         process::set_elsewhere(elsewhere);
     }
 
+    /// Whether the option `foreign` lets the library serve those, too, who look for malloc in the
+    /// allocator that [`set_elsewhere`] has named.
+    pub fn stands_in() -> bool {
+        front::stands_in(&DEFAULT)
+    }
+
     /// The bytes that may be used at `block`, like [`crate::usable_size`], but also of a block that
     /// the allocator knows which [`set_elsewhere`] has named.
     #[inline]

@@ -8,34 +8,50 @@ use child::passes;
 use std::ffi::{CString, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Barrier, OnceLock};
+use std::sync::{Barrier, Mutex, OnceLock};
 use std::{env, fs, thread};
 use theap::raw;
 
 /// The library, built once for this test program. Its scenarios find it by a variable.
 fn plugin() -> &'static Path {
-    const VARIABLE: &str = "PLUGIN_OF_THEAP_TESTS";
     static PLUGIN: OnceLock<PathBuf> = OnceLock::new();
-    PLUGIN.get_or_init(|| {
-        if let Some(path) = env::var_os(VARIABLE) {
-            return path.into();
-        }
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugin");
-        let built = Command::new(env!("CARGO"))
-            .args([
-                "build",
-                "--quiet",
-                "--package",
-                "theap",
-                "--example",
-                "plugin",
-            ])
-            .arg("--target-dir")
-            .arg(&target)
-            .status();
-        assert!(built.unwrap().success());
-        target.join("debug/examples/libplugin.so")
-    })
+    PLUGIN.get_or_init(|| built("PLUGIN_OF_THEAP_TESTS", "plugin", &[]))
+}
+
+/// A library of a theap that is made otherwise. To try one of another version: build
+/// `tests/plugin/plugin.rs` with that, and name the library in the variable.
+fn other() -> &'static Path {
+    static OTHER: OnceLock<PathBuf> = OnceLock::new();
+    let features = ["--no-default-features", "--features", "stats"];
+    OTHER.get_or_init(|| built("OTHER_PLUGIN_OF_THEAP_TESTS", "other-plugin", &features))
+}
+
+/// The library that the variable names, or else one built with these arguments.
+fn built(variable: &str, name: &str, features: &[&str]) -> PathBuf {
+    /// Both come to be in the same file first.
+    static BUILDING: Mutex<()> = Mutex::new(());
+    if let Some(path) = env::var_os(variable) {
+        return path.into();
+    }
+    let _building = BUILDING.lock().unwrap();
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugin");
+    let built = Command::new(env!("CARGO"))
+        .args([
+            "build",
+            "--quiet",
+            "--package",
+            "theap",
+            "--example",
+            "plugin",
+        ])
+        .args(features)
+        .arg("--target-dir")
+        .arg(&target)
+        .status();
+    assert!(built.unwrap().success());
+    let library = target.join(name).with_extension("so");
+    fs::copy(target.join("debug/examples/libplugin.so"), &library).unwrap();
+    library
 }
 
 /// A loaded library.
@@ -148,12 +164,12 @@ fn fork_after_closing() {
     assert_eq!(Library::open(plugin()).drop_number(number), 7);
 }
 
-/// Two copies of the library and the program's own heap: three copies of theap, each with blocks
-/// that other threads free.
+/// Two copies of the library, one that is made otherwise, and the program's own heap: four copies
+/// of theap, each with blocks that other threads free.
 fn several() {
     let copy = plugin().with_file_name(format!("libcopy-{}.so", std::process::id()));
     fs::copy(plugin(), &copy).unwrap();
-    let libraries = [Library::open(plugin()), Library::open(&copy)];
+    let libraries = [plugin(), &copy, other()].map(Library::open);
     fs::remove_file(&copy).unwrap();
     let own = raw::alloc(100).expose_provenance();
     let numbers = libraries.map(|library| library.new_number(5));
@@ -183,10 +199,10 @@ fn scenario() {
 }
 
 fn run(scenario: &str) {
-    let path = plugin().to_str().unwrap();
     // The C library's heap takes addresses for each thread otherwise.
     let variables = [
-        ("PLUGIN_OF_THEAP_TESTS", path),
+        ("PLUGIN_OF_THEAP_TESTS", plugin().to_str().unwrap()),
+        ("OTHER_PLUGIN_OF_THEAP_TESTS", other().to_str().unwrap()),
         ("THEAP_PAGES", "small"),
         ("MALLOC_ARENA_MAX", "1"),
     ];

@@ -6,6 +6,7 @@
 mod child;
 
 use child::passes;
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use std::alloc::{GlobalAlloc, Layout};
 use std::thread;
 use theap::{Theap, raw};
@@ -146,6 +147,31 @@ fn sparse() {
     }
 }
 
+/// A limit of addresses leaves room for the block, but not for whole SuperSlabs around it.
+fn in_little_room() {
+    let (small, size) = (raw::alloc(100), 3 * MIB);
+    setrlimit(
+        Resource::RLIMIT_AS,
+        (child::memory("VmSize") + 3 * MIB + MIB / 2) as u64,
+        RLIM_INFINITY,
+    )
+    .unwrap();
+    for round in 0..3 {
+        let block = raw::alloc(size);
+        assert!(!block.is_null(), "round {round}");
+        assert!(theap::owns(block) && (size..size + MIB).contains(&theap::usable_size(block)));
+        assert!(outside(size));
+        assert!(holds(block, size - 8, 0), "new memory reads zero");
+        sign(block, size, round);
+        // SAFETY: live; the old address is not used any more.
+        let less = unsafe { raw::realloc(block, size - MIB) };
+        assert!(holds(less, 0, round));
+        free(less);
+    }
+    assert!(raw::alloc(4 * MIB).is_null());
+    free(small);
+}
+
 #[test]
 #[ignore = "the other tests run it, in processes of their own"]
 fn scenario() {
@@ -153,6 +179,7 @@ fn scenario() {
         Some("one") => one_block(),
         Some("many") => many_blocks(),
         Some("sparse") => sparse(),
+        Some("little") => in_little_room(),
         _ => {}
     }
 }
@@ -161,6 +188,13 @@ fn scenario() {
 fn a_block_may_be_larger_than_the_range() {
     for pages in ["small", "thp", "auto"] {
         passes("one", &[SMALL[0], ("THEAP_PAGES", pages)]);
+    }
+}
+
+#[test]
+fn a_block_needs_no_more_room_than_its_own() {
+    for pages in ["small", "thp"] {
+        passes("little", &[("THEAP_MESSAGES", "0"), ("THEAP_PAGES", pages)]);
     }
 }
 

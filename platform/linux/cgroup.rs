@@ -27,6 +27,9 @@ struct Files {
     used: Option<&'static [u8]>,
 }
 
+/// The directories where systems mount version 2: alone, and beside version 1.
+const SECOND: [&[u8]; 2] = [b"/sys/fs/cgroup", b"/sys/fs/cgroup/unified"];
+
 const MEMORY: Controller = Controller {
     name: b"memory",
     mount: b"/sys/fs/cgroup/memory",
@@ -95,7 +98,10 @@ fn least_of(groups: &[u8], controller: &Controller, room: &mut [u8]) -> u64 {
         let (controllers, path) = (fields.next()?, fields.next()?);
         let mut names = controllers.split(|&byte| byte == b',');
         if controllers.is_empty() {
-            Some(least(b"/sys/fs/cgroup", &controller.second, path, room))
+            let roots = SECOND.into_iter();
+            roots
+                .map(|root| least(root, &controller.second, path, room))
+                .min()
         } else {
             names
                 .any(|name| name == controller.name)

@@ -82,6 +82,11 @@ pub fn at_load() {
     raw::set_elsewhere(&C_LIBRARY);
 }
 
+/// A function of the C library; null if it is not glibc.
+pub fn c_library() -> *const c_void {
+    FREE.load(Relaxed)
+}
+
 /// # Safety
 /// `block` is a live block of the C library, and nobody uses it any more.
 unsafe fn free(block: *mut u8) {

@@ -21,6 +21,7 @@
 #[cfg(panic = "unwind")]
 extern crate std;
 
+mod deepbind;
 mod foreign;
 mod glibc;
 mod image;

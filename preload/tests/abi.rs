@@ -15,7 +15,7 @@ const EXPORTS: &str = "
     malloc free calloc realloc reallocarray cfree aligned_alloc memalign posix_memalign valloc pvalloc
     free_sized free_aligned_sized
     __libc_malloc __libc_free __libc_calloc __libc_realloc __libc_memalign __libc_valloc __libc_pvalloc __posix_memalign
-    malloc_usable_size malloc_trim malloc_stats malloc_info mallinfo mallinfo2 mallopt
+    malloc_usable_size malloc_trim malloc_stats malloc_info mallinfo mallinfo2 mallopt dlopen dlmopen
     _Znwm _ZnwmRKSt9nothrow_t _ZnwmSt11align_val_t _ZnwmSt11align_val_tRKSt9nothrow_t
     _Znam _ZnamRKSt9nothrow_t _ZnamSt11align_val_t _ZnamSt11align_val_tRKSt9nothrow_t
     _ZdlPv _ZdlPvm _ZdlPvRKSt9nothrow_t _ZdlPvSt11align_val_t _ZdlPvmSt11align_val_t

@@ -27,6 +27,7 @@ fn blocks_of_the_c_library_go_back_to_it() {
             preloaded(120, &program)
                 .arg(&plugin)
                 .arg("every")
+                .env("THEAP_FOREIGN", "apart")
                 .env(name, value),
         )
     };
@@ -34,7 +35,6 @@ fn blocks_of_the_c_library_go_back_to_it() {
         ("THEAP_PAGES", "small"),
         ("THEAP_PAGES", "thp"),
         ("THEAP_FRONT", "classic"),
-        ("THEAP_FOREIGN", "hand-over"),
         // The C library's arenas: one for all threads, and blocks of all sizes in them.
         ("GLIBC_TUNABLES", "glibc.malloc.arena_max=1"),
         ("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=67108864"),
@@ -47,6 +47,37 @@ fn blocks_of_the_c_library_go_back_to_it() {
     }
     let said = said(&run("THEAP_MESSAGES", "0"));
     assert_eq!(said, "");
+}
+
+/// A plugin that looks for malloc in its own libraries first finds the process's, and everything
+/// else where it looked for it: in itself, and by the run path of whoever loads it.
+#[test]
+fn plugins_that_look_in_their_own_libraries_are_served() {
+    let shared = |name: &str, define: &str| {
+        let run_path = [
+            "-shared",
+            "-fPIC",
+            define,
+            "-Wl,-rpath,$ORIGIN/../bin-deepbind-plugin.so",
+        ];
+        compile("deepbind.c", name, &run_path)
+    };
+    let plugin = shared("deepbind-plugin.so", "-DPLUGIN");
+    let loader = shared("deepbind-loader.so", "-DLOADER");
+    let host = compile("deepbind.c", "deepbind", &["-rdynamic"]);
+    let run = |value: &str, whose: &str, variables: &[(&str, &str)]| {
+        let mut command = preloaded(60, &host);
+        command.args([&plugin, &loader]).arg(whose);
+        command
+            .env("THEAP_FOREIGN", value)
+            .envs(variables.iter().copied());
+        assert_eq!(said(&succeed(&mut command)), "");
+    };
+    run("hand-over", "theap", &[]);
+    run("hand-over", "theap", &[("LD_BIND_NOW", "1")]);
+    run("hand-over", "theap", &[("THEAP_PAGES", "thp")]);
+    run("apart", "libc", &[]);
+    run("abort", "libc", &[]);
 }
 
 #[test]
@@ -88,7 +119,7 @@ fn what_is_no_block_ends_the_process() {
         let run = |resize: &[&str]| {
             let mut command = preloaded(20, &program);
             command.arg(&plugin).arg(number.to_string()).args(resize);
-            command.output().unwrap()
+            command.env("THEAP_FOREIGN", "apart").output().unwrap()
         };
         let output = run(&[]);
         if output.status.code() == Some(NO_SUCH) {

@@ -301,27 +301,12 @@ fn script(engine: &str, arguments: &[&str], name: &str) {
     });
 }
 
-/// With extensions that free nothing of php's own. See [`php_with_all_extensions`].
+/// With the extensions of the machine's settings, which php loads with RTLD_DEEPBIND, and which
+/// free php's blocks and the reverse.
 #[test]
 fn php() {
     if installed(&["php"]) {
-        let arguments = [
-            "-n",
-            "-dextension=ctype",
-            "-dextension=iconv",
-            "-dmemory_limit=-1",
-        ];
-        is_ours("php", &["-n", "--version"]);
-        script("php", &arguments, "work.php");
-    }
-}
-
-#[test]
-#[ignore = "php loads extensions with RTLD_DEEPBIND: pdo and tokenizer free theap's blocks through \
-            the C library, which ends the process; so it is with jemalloc. To see it: cargo test \
-            -p theap-preload --test services -- --ignored php_with_all_extensions"]
-fn php_with_all_extensions() {
-    if installed(&["php"]) {
+        is_ours("php", &["--version"]);
         script("php", &["-dmemory_limit=-1"], "work.php");
     }
 }

@@ -64,8 +64,11 @@ choices! {
     /// What becomes of blocks that are not the heap's.
     pub enum Foreign {
         /// The shared library hands what it can tell to be a block of the C library over to the C
-        /// library, and reports that once. Everything else ends the process.
+        /// library, and reports that once. Everything else ends the process. Plugins that look for
+        /// malloc in the C library (RTLD_DEEPBIND) find the shared library's.
         HandOver = "hand-over",
+        /// The same, but such plugins find the C library's malloc.
+        Apart = "apart",
         /// The process ends with a message.
         Abort = "abort",
     }
@@ -271,9 +274,9 @@ options! {
     /// turn, 2 MiB of each (interleave), or whichever the kernel chooses (off).
     numa(numa: Numa) = Numa::Local, "local", "THEAP_NUMA", NUMA;
 
-    /// What the shared library does with a block of the C library that the program frees or
-    /// resizes: hand it over to the C library, or end the process (abort), as with other addresses
-    /// that are not the heap's. Rust's global allocator always ends it.
+    /// What the shared library does with a block of the C library that the program frees: hand it
+    /// over, and be malloc for plugins loaded with RTLD_DEEPBIND too; hand it over only (apart); or
+    /// end the process, as Rust's global allocator does (abort).
     foreign(foreign: Foreign) = Foreign::HandOver, "hand-over", "THEAP_FOREIGN", FOREIGN;
 
     /// System calls that the heap makes after its start: all that it knows, or plain ones (mmap,

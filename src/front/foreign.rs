@@ -27,15 +27,23 @@ pub struct Elsewhere {
     pub usable_size: unsafe fn(*const u8) -> usize,
 }
 
+/// What becomes of blocks that are not the heap's.
+fn option(setup: &Setup) -> Foreign {
+    existing_arena().map_or(setup.config.foreign, |arena| {
+        arena.policy().config().foreign
+    })
+}
+
+/// Whether the options let the heap stand in for the other allocator.
+pub fn stands_in(setup: &Setup) -> bool {
+    option(setup) == Foreign::HandOver
+}
+
 /// The other allocator, if the address is not the heap's, the other allocator knows the block, and
 /// the options let it have the block.
 fn taker(block: *const u8, setup: &Setup) -> Option<&'static Elsewhere> {
-    let foreign = match existing_arena() {
-        Some(arena) if arena.addresses().contains(block as usize) => return None,
-        Some(arena) => arena.policy().config().foreign,
-        None => setup.config.foreign,
-    };
-    if foreign == Foreign::Abort {
+    let ours = existing_arena().is_some_and(|arena| arena.addresses().contains(block as usize));
+    if ours || option(setup) == Foreign::Abort {
         return None;
     }
     (setup.elsewhere)().filter(|elsewhere| (elsewhere.knows)(block))

@@ -113,7 +113,7 @@ pub use entries::stay;
 pub use entries::{
     TAIL, alloc, alloc_aligned, alloc_cached, alloc_zeroed, free, free_sized, resize, usable_size,
 };
-pub use foreign::{Elsewhere, resize_foreign, usable_size_foreign};
+pub use foreign::{Elsewhere, resize_foreign, stands_in, usable_size_foreign};
 pub use free::collect;
 pub use life::{claimed, collect_shared};
 pub use quarantine::is_held_back;

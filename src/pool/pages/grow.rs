@@ -234,7 +234,7 @@ impl Pages {
         ))
     }
 
-    /// Commits the metadata of claimed SuperSlabs and maps them.
+    /// Maps claimed SuperSlabs and commits their metadata.
     ///
     /// # Safety
     /// The caller has claimed the SuperSlabs.
@@ -248,16 +248,19 @@ impl Pages {
         if policy.refuses() {
             return Err(Error::NoMemory);
         }
-        let id = self.supers.id(first);
-        let huge = modes.first() != Some(&PageMode::Small);
-        self.ground.metadata.commit(id, count, huge)?;
-        let (policy, address, len) = (self.ground.policy, self.address(first), count * SUPER);
+        let (id, huge) = (
+            self.supers.id(first),
+            modes.first() != Some(&PageMode::Small),
+        );
+        let (address, len) = (self.address(first), count * SUPER);
         // SAFETY: claimed SuperSlabs, as this function's Safety section has it, are not in use.
-        // What could not be mapped is only reserved, unless it is lost.
+        // What could not be mapped is only reserved, unless it is lost. The metadata, which stays,
+        // comes second: without room for the SuperSlabs it would only take some of what there is.
         unsafe {
             policy.reserve(address, len)?;
-            let mapped = self.map_pages(first, count, modes);
-            if mapped.is_err_and(|error| error != Error::Lost) {
+            let committed = self.ground.metadata.commit(id, count, huge);
+            let mapped = committed.and_then(|()| self.map_pages(first, count, modes));
+            if committed.is_err() || mapped.is_err_and(|error| error != Error::Lost) {
                 policy.unreserve(address, len);
             }
             mapped

@@ -20,8 +20,8 @@ pub const MOST: usize = 1 << 15;
 #[derive(Debug)]
 pub struct Entry {
     address: OwnerWord<u64>,
-    /// Bytes that the run's user has; its mapping has whole SuperSlabs.
-    bytes: OwnerWord<u64>,
+    /// The run's [`Size`].
+    size: OwnerWord<u64>,
 }
 
 /// The runs outside of the range.
@@ -51,12 +51,29 @@ unsafe impl Send for Outside {}
 // SAFETY: as for Send.
 unsafe impl Sync for Outside {}
 
-/// Bytes of the mapping of a run of so many bytes, whole slots. `None` if there are none such.
-fn mapped(bytes: usize) -> Option<usize> {
-    if bytes < SUPER {
-        Some(bytes)
-    } else {
-        bytes.checked_next_multiple_of(SUPER)
+/// The bytes that a run's user has, whole slots. The mapping has whole SuperSlabs, unless the
+/// lowest bit says that there was no room for so much.
+#[derive(Clone, Copy)]
+struct Size(u64);
+
+const EXACT: u64 = 1;
+
+impl Size {
+    fn bytes(self) -> usize {
+        (self.0 & !EXACT) as usize
+    }
+
+    fn exact(self) -> Self {
+        Self(self.0 | EXACT)
+    }
+
+    /// Bytes of the mapping. `None` if there are none such.
+    fn mapped(self) -> Option<usize> {
+        if self.0 & EXACT != 0 || self.bytes() < SUPER {
+            Some(self.bytes())
+        } else {
+            self.bytes().checked_next_multiple_of(SUPER)
+        }
     }
 }
 
@@ -82,25 +99,31 @@ impl Outside {
         if policy.is_sealed() {
             return None;
         }
-        let bytes = bytes.checked_next_multiple_of(SLOT)?;
-        let len = mapped(bytes)?;
-        let mode = match policy.config().pages {
-            _ if policy.is_plain() => None,
-            config::Pages::Small => Some(PageMode::Small),
+        let size = Size(bytes.checked_next_multiple_of(SLOT)? as u64);
+        let len = size.mapped()?;
+        let (mode, whole) = match policy.config().pages {
+            _ if policy.is_plain() => (None, SUPER),
             // A hugepage would be larger than the run.
-            _ if len < SUPER => Some(PageMode::Small),
-            _ => Some(PageMode::Thp),
+            _ if len < SUPER => (Some(PageMode::Small), PAGE),
+            config::Pages::Small => (Some(PageMode::Small), SUPER),
+            _ => (Some(PageMode::Thp), SUPER),
         };
-        let os = policy.os();
-        let align = align.max(if len < SUPER { PAGE } else { SUPER });
-        let address = os.map_anywhere(len, align, mode).ok()?;
-        if self.insert(address, bytes) {
+        let mapped = self.map(size, align.max(whole), mode);
+        // Whole SuperSlabs at a multiple of one, on certain pages, take more of what limits allow.
+        mapped.or_else(|| self.map(size.exact(), align.max(PAGE), None))
+    }
+
+    /// Maps a run of this size.
+    fn map(&self, size: Size, align: usize, mode: Option<PageMode>) -> Option<*mut u8> {
+        let (policy, len) = (self.ground.policy, size.mapped()?);
+        let address = policy.os().map_anywhere(len, align, mode).ok()?;
+        if self.insert(address, size) {
             // SAFETY: mapped just now.
             unsafe { policy.lock_memory(address, len) };
             return Some(address as *mut u8);
         }
         // SAFETY: nobody knows of it.
-        unsafe { os.unreserve(address, len) };
+        unsafe { policy.os().unreserve(address, len) };
         None
     }
 
@@ -111,7 +134,7 @@ impl Outside {
         }
         let used = self.used.lock();
         let index = self.find(&used, address).ok()?;
-        Some(self.table(&used)[index].bytes.get() as usize)
+        Some(self.table(&used)[index].size().bytes())
     }
 
     /// Unmaps the run that starts at the address; false if there is none.
@@ -119,12 +142,12 @@ impl Outside {
     /// # Safety
     /// Nobody uses the run any more.
     pub unsafe fn release(&self, address: usize) -> bool {
-        let Some(bytes) = self.remove(address) else {
-            return false;
-        };
-        // SAFETY: a run's mapping, which nobody uses, as this function's Safety section has it.
-        unsafe { (self.ground.policy.os()).unreserve(address, mapped(bytes).unwrap_or(bytes)) };
-        true
+        let len = self.remove(address).and_then(Size::mapped);
+        if let Some(len) = len {
+            // SAFETY: a run's mapping, which nobody uses, as this function's Safety section has it.
+            unsafe { self.ground.policy.os().unreserve(address, len) };
+        }
+        len.is_some()
     }
 
     /// Changes the size of the run that starts at the address, and maybe the address. `None` if
@@ -137,14 +160,14 @@ impl Outside {
         allow(dead_code, reason = "memcheck knows no moved pages")
     )]
     pub unsafe fn resize(&self, address: usize, bytes: usize, align: usize) -> Option<*mut u8> {
-        let bytes = bytes.checked_next_multiple_of(SLOT)?;
-        let len = mapped(bytes)?;
+        let size = Size(bytes.checked_next_multiple_of(SLOT)? as u64);
+        let len = size.mapped()?;
         let policy = self.ground.policy;
         if align > PAGE {
             return None;
         }
         let old = self.remove(address)?;
-        let old_len = mapped(old).unwrap_or(old);
+        let old_len = old.mapped()?;
         // A mapping of the same length stays, also while the heap is sealed.
         let moved = if len == old_len {
             Some(address)
@@ -158,7 +181,7 @@ impl Outside {
         // The place of the removed entry is free.
         self.insert(
             moved.unwrap_or(address),
-            if moved.is_some() { bytes } else { old },
+            if moved.is_some() { size } else { old },
         );
         moved.map(|address| address as *mut u8)
     }
@@ -175,7 +198,7 @@ impl Outside {
     }
 
     /// Notes a run; false if the table is full.
-    fn insert(&self, address: usize, bytes: usize) -> bool {
+    fn insert(&self, address: usize, size: Size) -> bool {
         let mut used = self.used.lock();
         if used.count == used.open && !self.open_more(&mut used) {
             return false;
@@ -187,26 +210,26 @@ impl Outside {
             table[at + 1].set(&table[at]);
         }
         table[index].address.set(address as u64);
-        table[index].bytes.set(bytes as u64);
+        table[index].size.set(size.0);
         used.count += 1;
-        self.total.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.total.fetch_add(size.bytes() as u64, Ordering::Relaxed);
         true
     }
 
-    /// Forgets a run. Returns its bytes.
-    fn remove(&self, address: usize) -> Option<usize> {
+    /// Forgets a run. Returns its size.
+    fn remove(&self, address: usize) -> Option<Size> {
         if self.total.load(Ordering::Relaxed) == 0 {
             return None;
         }
         let mut used = self.used.lock();
         let (index, table) = (self.find(&used, address).ok()?, self.table(&used));
-        let bytes = table[index].bytes.get();
+        let size = table[index].size();
         used.count -= 1;
         for at in index..used.count {
             table[at].set(&table[at + 1]);
         }
-        self.total.fetch_sub(bytes, Ordering::Relaxed);
-        Some(bytes as usize)
+        self.total.fetch_sub(size.bytes() as u64, Ordering::Relaxed);
+        Some(size)
     }
 
     /// Makes more entries accessible; false if there are all, or no memory.
@@ -239,6 +262,10 @@ impl Outside {
 impl Entry {
     fn set(&self, other: &Self) {
         self.address.set(other.address.get());
-        self.bytes.set(other.bytes.get());
+        self.size.set(other.size.get());
+    }
+
+    fn size(&self) -> Size {
+        Size(self.size.get())
     }
 }
