@@ -27,6 +27,12 @@ impl NodeSet {
         self.0[usize::from(node.0 / 64)] >> (node.0 % 64) & 1 == 1
     }
 
+    /// The node of a set of one.
+    pub fn only(&self) -> Option<NodeId> {
+        let mut nodes = self.iter();
+        nodes.next().filter(|_| nodes.next().is_none())
+    }
+
     /// The nodes in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = NodeId> {
         (0..=u8::MAX).map(NodeId).filter(|&node| self.has(node))

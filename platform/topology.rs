@@ -143,12 +143,17 @@ impl Topology {
     /// Makes a topology without nodes that of [`Topology::single`].
     fn finish(&mut self) {
         if self.nodes == 0 {
-            self.nodes = 1;
-            self.kernel[0] = NodeId(0);
-            self.cpus = MAX_CPUS;
-            self.node_of_cpu.fill(0);
-            self.home_of.fill(0);
+            self.settle_all(NodeId(0));
         }
+    }
+
+    /// Makes a node the home of all CPUs and nodes.
+    fn settle_all(&mut self, node: NodeId) {
+        self.nodes = 1;
+        self.kernel[0] = node;
+        self.cpus = MAX_CPUS;
+        self.node_of_cpu.fill(0);
+        self.home_of.fill(0);
     }
 }
 
@@ -201,6 +206,25 @@ type ReadFile<'f> = &'f dyn for<'a> Fn(&[u8], &'a mut [u8]) -> Option<&'a [u8]>;
 /// Fills an empty topology with what the files show to a process that may use the memory of these
 /// nodes. `text` is room for the files.
 fn scan(read: ReadFile<'_>, allowed: NodeSet, topology: &mut Topology, text: &mut [u8]) {
+    if let Some(node) = allowed.only() {
+        topology.settle_all(node);
+    } else {
+        scan_nodes(read, allowed, topology, text);
+    }
+    let mut possible = 0;
+    read_list(
+        read,
+        b"/sys/devices/system/cpu/possible",
+        text,
+        |_, last| possible = last as usize + 1,
+    );
+    if possible != 0 {
+        topology.cpus = possible.min(MAX_CPUS);
+    }
+}
+
+/// Fills an empty topology with the homes, as `scan` does.
+fn scan_nodes(read: ReadFile<'_>, allowed: NodeSet, topology: &mut Topology, text: &mut [u8]) {
     let (mut online, mut memory) = (NodeSet::NONE, NodeSet::NONE);
     let mut add = |set: &mut NodeSet, name: &[u8]| {
         read_list(read, name, text, |first, last| set.add(first, last))
@@ -237,16 +261,6 @@ fn scan(read: ReadFile<'_>, allowed: NodeSet, topology: &mut Topology, text: &mu
         }
     }
     topology.finish();
-    let mut possible = 0;
-    read_list(
-        read,
-        b"/sys/devices/system/cpu/possible",
-        text,
-        |_, last| possible = last as usize + 1,
-    );
-    if possible != 0 {
-        topology.cpus = possible.min(MAX_CPUS);
-    }
 }
 
 /// Calls `each` with the first and the last CPU of every range of a node's CPUs.

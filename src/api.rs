@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::front::{self, Setup};
 use crate::gate::{Classes, Front};
 use crate::placement::Placement;
+use crate::pool::Arena;
 use crate::pool::global::existing_arena;
 use crate::process::{self, DEFAULT};
 use crate::stats::Stats;
@@ -129,14 +130,14 @@ pub fn collect() {
 }
 
 /// Does what [`collect`] does, then gives all free memory of the heap back to the system, and with
-/// it the memory of thread caches whose threads have ended. Blocks in the magazines of other
-/// threads stay. Returns the number of bytes of the heap that were given back.
+/// it the memory of thread caches whose threads have ended. Of spans in which blocks are live it
+/// gives the free pages back, for which it splits a transparent hugepage if half of it is free.
+/// Blocks in the magazines of other threads stay, and the spans of their heaps. Returns the number
+/// of bytes of the heap that were given back; free pages of spans count whether or not they were
+/// resident.
 pub fn purge() -> usize {
-    collect();
-    existing_arena().map_or(0, |arena| {
-        front::collect_shared(arena);
-        arena.purge()
-    })
+    let bytes = front::discard();
+    bytes + existing_arena().map_or(0, Arena::purge)
 }
 
 /// From now on the allocator makes no system call. An operation that would need one is refused, and

@@ -213,7 +213,11 @@ fn scenario() {
     crash();
 }
 
-const REPORT: &[(&str, &str)] = &[("THEAP_CRASH_REPORT", "1"), ("THEAP_PAGES", "small")];
+const REPORT: &[(&str, &str)] = &[
+    ("THEAP_CRASH_REPORT", "1"),
+    ("THEAP_PAGES", "small"),
+    ("THEAP_NURSERY", "0"),
+];
 
 /// The rest of the report's line after `theap: SIGNAL at ADDRESS: `. The address must be one that
 /// the scenario has printed.
@@ -261,7 +265,7 @@ fn every_crash_is_reported_and_ends_the_process_as_before() {
 #[test]
 fn the_previous_handler_runs_after_the_report() {
     for (name, signal, parts, _) in CRASHES {
-        let output = child::run(&format!("handled: {name}"), &[("THEAP_PAGES", "small")]);
+        let output = child::run(&format!("handled: {name}"), &REPORT[1..]);
         assert_eq!(
             output.status.code(),
             Some(40 + signal),

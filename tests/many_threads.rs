@@ -17,6 +17,8 @@ use theap::{Config, Pages, Theap};
 static HEAP: Theap = Theap::with(Config::new().pages(Pages::Small));
 
 const ALIVE: usize = 1000;
+/// Nurseries that threads make on a machine with few CPUs.
+const NURSERIES: u64 = 8;
 const LATER: usize = if cfg!(debug_assertions) {
     10_000
 } else {
@@ -139,13 +141,17 @@ fn scenario() {
         run();
         let after = Level::now();
         println!("{what}: {after:?}, {:?}", begun.elapsed());
-        assert_eq!(after.active, before.active, "slots are lost");
+        // More nurseries than before may have a span with a block that lives on.
+        assert!(after.active <= before.active + MIB, "slots are lost");
         assert!(after.resident <= before.resident + KEPT, "memory is lost");
         after
     });
     let [once, _, again] = &levels;
     assert!(again.resident <= once.resident + MIB, "it grows");
-    assert!(again.heaps <= before.heaps + ALIVE as u64, "heaps are lost");
+    assert!(
+        again.heaps <= before.heaps + ALIVE as u64 + NURSERIES,
+        "heaps are lost"
+    );
     assert_eq!(again.mapped, once.mapped, "addresses are lost");
 }
 

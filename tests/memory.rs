@@ -8,7 +8,7 @@ mod hugepages;
 
 use std::fs;
 use std::mem::MaybeUninit;
-use std::ptr;
+use std::{ptr, thread};
 use theap::raw;
 
 const KIB: usize = 1 << 10;
@@ -142,6 +142,30 @@ fn warmed() {
     assert_eq!(faults() - before, 0, "{:?}", theap::stats());
 }
 
+/// Fills, frees and fills a heap that was warmed up for more than it retains otherwise.
+fn warmed_twice() {
+    let mut blocks = rehearsed();
+    let more = if cfg!(feature = "shared-pool") {
+        0
+    } else {
+        128 * MIB
+    };
+    theap::warm_up(128 * MIB + more).unwrap();
+    let before = faults();
+    for round in 0..3 {
+        fill(128 * MIB, &mut blocks);
+        free(&mut blocks);
+        theap::collect();
+        assert_eq!(faults() - before, 0, "{round}: {:?}", theap::stats());
+    }
+    theap::purge();
+    let stats = theap::stats();
+    assert!(
+        stats.empty < 4 * MIB as u64,
+        "a purge takes it all: {stats:?}"
+    );
+}
+
 /// Warms up and purges in turn within 64 MiB of addresses, which must be used again.
 fn warmed_again() {
     for round in 0..5 {
@@ -155,6 +179,65 @@ fn warmed_again() {
     }
 }
 
+/// Allocates 64 MiB of blocks of a size, and frees all but one for each 64 KiB: every second of the
+/// others in another thread. What stays is given with the byte that it is full of.
+fn thinned(size: usize) -> Vec<(*mut u8, u8)> {
+    let (count, every) = (64 * MIB / size, 64 * KIB / size);
+    let blocks: Vec<_> = (0..count)
+        .map(|i| {
+            let block = raw::alloc(size);
+            assert!(!block.is_null());
+            // SAFETY: the block is new and has as many bytes.
+            unsafe { block.write_bytes(i as u8, size) };
+            block.expose_provenance()
+        })
+        .collect();
+    let free = |first: usize| {
+        for (_, &block) in (blocks.iter().enumerate().skip(first).step_by(2))
+            .filter(|(i, _)| !i.is_multiple_of(every))
+        {
+            // SAFETY: live, and not used any more.
+            unsafe { raw::free(ptr::with_exposed_provenance_mut(block)) };
+        }
+    };
+    free(0);
+    thread::scope(|scope| scope.spawn(|| free(1)).join()).unwrap();
+    let kept = blocks.iter().enumerate().step_by(every);
+    kept.map(|(i, &block)| (ptr::with_exposed_provenance_mut(block), i as u8))
+        .collect()
+}
+
+/// Purges where all spans and SuperSlabs have a live block.
+fn thin() {
+    const SIZES: [usize; 3] = [48, 1000, 5000];
+    let before = resident();
+    let kept = SIZES.map(thinned);
+    let (full, bytes) = (resident(), theap::purge());
+    let after = resident();
+    println!("before {before}, full {full}, purged {bytes}, after {after}");
+    // With this feature free blocks keep a pattern that is compared later.
+    if !cfg!(feature = "hardened") {
+        assert!(after < before + 48 * MIB, "{after} of {full} stay");
+        assert!(bytes + MIB >= full - after, "{bytes} told");
+    }
+    for (blocks, size) in kept.into_iter().zip(SIZES) {
+        let anew = thinned(size);
+        for (block, byte) in blocks.into_iter().chain(anew) {
+            // SAFETY: a live block of as many bytes, freed once.
+            unsafe {
+                let bytes = std::slice::from_raw_parts(block, size);
+                assert!(
+                    bytes.iter().all(|&it| it == byte),
+                    "a live block has changed"
+                );
+                raw::free(block);
+            }
+        }
+    }
+    theap::purge();
+    assert!(resident() < before + 16 * MIB, "{} in the end", resident());
+}
+
 #[test]
 #[ignore = "the other tests run it, in processes of their own"]
 fn scenario() {
@@ -162,7 +245,9 @@ fn scenario() {
         Some("give back") => give_back(),
         Some("first touch") => first_touch(),
         Some("warmed") => warmed(),
+        Some("warmed twice") => warmed_twice(),
         Some("warmed again") => warmed_again(),
+        Some("thin") => thin(),
         _ => {}
     }
 }
@@ -170,8 +255,10 @@ fn scenario() {
 /// Runs a scenario in a page mode. It must succeed and write nothing to standard error.
 fn passes(scenario: &str, pages: &str) {
     let mut variables = vec![("THEAP_PAGES", pages)];
-    if scenario == "warmed again" {
-        variables.push(("THEAP_ADDRESS_SPACE", "64M"));
+    match scenario {
+        "warmed again" => variables.push(("THEAP_ADDRESS_SPACE", "64M")),
+        "warmed twice" => variables.push(("THEAP_RETAIN", "8M")),
+        _ => {}
     }
     let output = child::run(scenario, &variables);
     let (stdout, stderr) = (child::text(&output.stdout), child::text(&output.stderr));
@@ -214,6 +301,12 @@ fn what_is_freed_goes_back_after_purge() {
 }
 
 #[test]
+fn pages_between_live_blocks_go_back_after_purge() {
+    passes("thin", "small");
+    passes("thin", "thp");
+}
+
+#[test]
 fn a_first_touch_costs_one_fault_a_hugepage() {
     if has_thp() {
         passes("first touch", "thp");
@@ -228,6 +321,15 @@ fn what_is_warmed_up_costs_no_fault() {
         passes("warmed", "thp");
     }
     passes_on_hugetlb("warmed");
+}
+
+#[test]
+fn what_is_warmed_up_stays_warm() {
+    passes("warmed twice", "small");
+    if has_thp() {
+        passes("warmed twice", "thp");
+    }
+    passes_on_hugetlb("warmed twice");
 }
 
 #[test]

@@ -98,7 +98,8 @@ fn least_of(groups: &[u8], controller: &Controller, room: &mut [u8]) -> u64 {
         let (controllers, path) = (fields.next()?, fields.next()?);
         let mut names = controllers.split(|&byte| byte == b',');
         if controllers.is_empty() {
-            let roots = SECOND.into_iter();
+            // The root of a whole tree has no limit: only a container's root is worth a look.
+            let roots = SECOND.into_iter().take(if path == b"/" { 1 } else { 2 });
             roots
                 .map(|root| least(root, &controller.second, path, room))
                 .min()

@@ -91,9 +91,13 @@ pub fn env<R>(name: &[u8], read: impl FnOnce(Option<&[u8]>) -> R) -> R {
     unsafe {
         let mut entry = environ;
         while !entry.is_null() && !(*entry).is_null() {
-            let bytes = CStr::from_ptr(*entry).to_bytes();
-            if let Some([b'=', value @ ..]) = bytes.strip_prefix(name) {
-                return read(Some(value));
+            // Byte by byte: most names differ in the first ones, and values are long.
+            let at = (*entry).cast::<u8>();
+            let mut same = name.iter().chain(b"=").enumerate();
+            if same.all(|(i, byte)| *at.add(i) == *byte) {
+                return read(Some(
+                    CStr::from_ptr((*entry).add(name.len() + 1)).to_bytes(),
+                ));
             }
             entry = entry.add(1);
         }

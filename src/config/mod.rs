@@ -251,6 +251,10 @@ options! {
     /// with 0.
     magazine(bytes: usize) = 32 << 10, "32K", "THEAP_MAGAZINE", BYTES;
 
+    /// Whether a thread's first blocks of each size class come from spans that the threads of a CPU
+    /// share, so that a thread which allocates little takes little memory.
+    nursery(on: bool) = true, "1", "THEAP_NURSERY", SWITCH;
+
     /// Whether theap learns from the program: magazines grow where bursts empty and overflow them,
     /// and heaps and nodes keep memory that they gave back too early. All of that shrinks again
     /// when it is no longer needed.

@@ -1,8 +1,11 @@
 //! The thread cache: a thread's magazines and heap in one piece of memory.
 //!
 //! ```text
-//! | ThreadCache: head, heap, state of each class | for each class: a null sentinel, its places |
+//! | ThreadCache: head, heap, state of each class | nest | for each class: a null sentinel, its places |
 //! ```
+//!
+//! The nest has arrays too, of a few places for each class, which fit two pages together: a thread
+//! that allocates little touches no others.
 //!
 //! The arrays lie behind the struct, not in it, and are reached through pointers that were made
 //! from the pointer to the whole memory. So a `&mut ThreadCache` never covers them, and the
@@ -13,7 +16,7 @@
 use super::classic::List;
 use super::head::{FIRST, Head};
 use super::kept::Kept;
-use super::magazines::{MagazineState, places};
+use super::magazines::{MagazineState, NEST, places};
 use super::quarantine::Quarantine;
 use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::geometry::{ClassId, NodeIndex};
@@ -63,11 +66,18 @@ const fn array_places_before(end: usize) -> usize {
     sum
 }
 
+/// Places of the nest, with their sentinels.
+const NEST_PLACES: usize = if NEST == 0 {
+    0
+} else {
+    (NEST + 1) * CLASS_COUNT
+};
+
 /// Where in the arrays' memory each class's array begins, above its sentinel.
 const ARRAYS: [usize; CLASS_COUNT] = {
     let (mut arrays, mut class) = ([0; CLASS_COUNT], 0);
     while class < CLASS_COUNT {
-        arrays[class] = array_places_before(class) + 1;
+        arrays[class] = NEST_PLACES + array_places_before(class) + 1;
         class += 1;
     }
     arrays
@@ -77,8 +87,9 @@ const ARRAYS: [usize; CLASS_COUNT] = {
 pub const ARRAYS_AT: usize = size_of::<ThreadCache>();
 
 /// Bytes of a cache's memory, in whole pages.
-pub const CACHE_BYTES: usize =
-    (ARRAYS_AT + array_places_before(CLASS_COUNT) * size_of::<*mut u8>()).next_multiple_of(PAGE);
+pub const CACHE_BYTES: usize = (ARRAYS_AT
+    + (NEST_PLACES + array_places_before(CLASS_COUNT)) * size_of::<*mut u8>())
+.next_multiple_of(PAGE);
 
 const _: () = assert!(ARRAYS_AT.is_multiple_of(align_of::<*mut u8>()));
 
@@ -88,6 +99,13 @@ impl ThreadCache {
         // SAFETY: `arrays` points to the memory behind the struct, which `CACHE_BYTES` makes large
         // enough for the arrays of all classes.
         unsafe { self.arrays.add(ARRAYS[class.index()]) }
+    }
+
+    /// The array that the class has in the nest.
+    #[cfg(feature = "magazines")]
+    pub fn nest(&self, class: ClassId) -> *mut *mut u8 {
+        // SAFETY: the nest lies at the beginning of the memory behind the struct.
+        unsafe { self.arrays.add(class.index() * (NEST + 1) + 1) }
     }
 
     /// The header of the class's array.

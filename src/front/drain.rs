@@ -17,7 +17,7 @@ impl ThreadCache {
     /// True: there is room.
     #[inline(never)]
     pub fn drain_magazine(&mut self, class: ClassId) -> bool {
-        if self.learn(class, true) {
+        if self.outgrow_nest(class) || self.learn(class, true) {
             return true;
         }
         let (base, held) = (self.bases[class.index()], self.held(class));

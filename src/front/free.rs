@@ -6,7 +6,8 @@ use super::cache::ThreadCache;
 use super::foreign::free_foreign;
 use super::handle::Handle;
 use super::head::Head;
-use super::life::{collect_shared, share};
+use super::life::{if_shared, share};
+use super::nursery::each_nursery;
 use super::runs::{count_freed, free_run};
 use super::setup::Setup;
 use crate::geometry::ClassId;
@@ -58,13 +59,46 @@ pub unsafe fn free_slow(head: *mut Head, block: *mut u8, setup: &Setup) {
 /// wholly free spans to the pool.
 pub fn collect() {
     if let Some(arena) = existing_arena() {
-        collect_shared(arena);
+        // SAFETY: the step calls only the heap and the arena.
+        unsafe { if_shared(arena, ThreadCache::collect) };
     }
     // Last, as blocks of this thread's spans may have come home by then.
     if let Some(cache) = Handle::existing() {
         // SAFETY: the step calls only the heap and the arena.
         unsafe { cache.step(ThreadCache::collect) };
     }
+    // Nurseries keep no blocks, and get those of all others.
+    if let Some(arena) = existing_arena() {
+        // SAFETY: as before.
+        unsafe { each_nursery(arena, ThreadCache::collect) };
+        arena.sweep();
+    }
+}
+
+/// Does what [`collect`] does, and gives the free pages of the spans of this thread's heap, the
+/// nurseries' and the shared one back to the system. Their bytes. With the features that look at
+/// free blocks these pages stay.
+pub fn discard() -> usize {
+    collect();
+    let Some(arena) = existing_arena() else {
+        return 0;
+    };
+    let stays = cfg!(any(feature = "hardened", feature = "valgrind")) || arena.policy().refuses();
+    let mut bytes = 0;
+    let mut discard = |cache: &mut ThreadCache| {
+        // Blocks of these spans may have come home from a cache that was collected later.
+        cache.collect();
+        bytes += if stays { 0 } else { cache.heap.discard() };
+    };
+    // SAFETY: the step calls only the heap and the arena.
+    unsafe {
+        if let Some(cache) = Handle::existing() {
+            cache.step(&mut discard);
+        }
+        if_shared(arena, &mut discard);
+        each_nursery(arena, &mut discard);
+    }
+    bytes
 }
 
 impl ThreadCache {

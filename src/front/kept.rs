@@ -3,7 +3,6 @@
 #![allow(unsafe_code)] // Writes arrays through raw pointers.
 
 use super::cache::ThreadCache;
-use super::magazines::places;
 use crate::geometry::ClassId;
 use crate::heap::Heap;
 use core::ptr;
@@ -47,7 +46,8 @@ impl ThreadCache {
         // with this feature, and this thread alone uses them.
         unsafe {
             let top = self.magazine(class).top;
-            core::slice::from_raw_parts_mut(top, places(class) - held).fill(ptr::null_mut());
+            core::slice::from_raw_parts_mut(top, self.array_places(class) - held)
+                .fill(ptr::null_mut());
         }
     }
 }

@@ -50,25 +50,35 @@ pub unsafe fn share<R>(arena: &'static Arena, step: impl FnOnce(&mut ThreadCache
     let mut is_laid_out = arena.heaps().share();
     // SAFETY: the memory of heap 0 is accessible and a cache's; who has the lock has it alone.
     unsafe {
-        let cache = NonNull::new_unchecked(arena.heaps().at(SHARED).cast());
         if !*is_laid_out {
+            let cache = NonNull::new_unchecked(arena.heaps().at(SHARED).cast());
             write_new(arena, cache, SHARED, NodeIndex(0));
             *is_laid_out = true;
         }
-        Handle::new(cache).step(step)
+        cache_of(arena, SHARED).step(step)
     }
 }
 
-/// Returns what the shared cache keeps to the spans and the pool, if it was ever used.
-pub fn collect_shared(arena: &'static Arena) {
+/// Takes a step of the shared cache, under its lock, if it was ever used.
+///
+/// # Safety
+/// The conditions of [`Handle::step`].
+pub unsafe fn if_shared(arena: &'static Arena, step: impl FnOnce(&mut ThreadCache)) {
     let is_laid_out = arena.heaps().share();
     if *is_laid_out {
-        // SAFETY: as in `share`; the step calls only the heap and the arena.
-        unsafe {
-            let cache = NonNull::new_unchecked(arena.heaps().at(SHARED).cast());
-            Handle::new(cache).step(ThreadCache::collect);
-        }
+        // SAFETY: as in `share`.
+        unsafe { cache_of(arena, SHARED).step(step) };
     }
+}
+
+/// The cache of a heap.
+///
+/// # Safety
+/// The heap's memory holds a cache, and it is the calling thread's for as long as it uses the
+/// handle.
+pub unsafe fn cache_of(arena: &'static Arena, index: usize) -> Handle {
+    // SAFETY: no heap's memory is at address 0; the rest is this function's own Safety section.
+    unsafe { Handle::new(NonNull::new_unchecked(arena.heaps().at(index).cast())) }
 }
 
 /// Retires the thread's cache. What the thread allocates from then on it takes from the shared one:

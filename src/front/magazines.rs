@@ -11,18 +11,27 @@ use super::cache::ThreadCache;
 use super::learner::Learner;
 use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::geometry::ClassId;
+use core::ptr;
 
 /// Most blocks of a batch.
 pub const BATCH: usize = 1024;
 /// Blocks of a class's first refill; each refill doubles the next.
 const FIRST: usize = 8;
+/// Places of a class's array in the nest: those of its first refill.
+pub const NEST: usize = FIRST;
+/// Refills after which each one is a whole batch.
+const SMALL: u8 = (BATCH / FIRST).trailing_zeros() as u8;
 
 /// The magazines of a cache. Zero is valid: the classic front serves all classes.
 pub struct MagazineState {
     /// The classes that magazines serve, by their bits.
     served: u64,
-    /// Refills of each class's magazine so far, as long as they are small.
-    refilled: [u8; CLASS_COUNT],
+    /// Batches that each class has had, up to [`SMALL`].
+    batches: [u8; CLASS_COUNT],
+    /// The classes whose magazines are still in the nest, by their bits.
+    nested: u64,
+    /// The thread has prepared itself, and gets no blocks of nurseries, which others may exhaust.
+    pub weaned: bool,
     /// The capacities that the workload has taught.
     pub learner: Learner,
 }
@@ -31,6 +40,17 @@ impl MagazineState {
     /// Bytes of the budget that learned capacities have claimed.
     pub fn claimed(&self) -> usize {
         self.learner.claimed()
+    }
+
+    /// Batches that the class has had, as long as they are small.
+    pub fn batches(&self, class: ClassId) -> u8 {
+        self.batches[class.index()]
+    }
+
+    /// Notes that the class gets a batch.
+    pub fn count_batch(&mut self, class: ClassId) {
+        let batches = &mut self.batches[class.index()];
+        *batches = (*batches + 1).min(SMALL);
     }
 }
 
@@ -52,10 +72,65 @@ impl ThreadCache {
 
     /// Places of the class's array that may be used now.
     pub fn places_in_use(&self, class: ClassId) -> usize {
-        if self.has_magazine(class) {
-            usize::from(self.capacities[class.index()])
-        } else {
+        let capacity = usize::from(self.capacities[class.index()]);
+        if !self.has_magazine(class) {
             self.fast_places(class)
+        } else if self.magazines.nested & class.bit() != 0 {
+            capacity.min(NEST)
+        } else {
+            capacity
+        }
+    }
+
+    /// Places of the class's array, in use or not.
+    #[cfg(feature = "valgrind")]
+    pub fn array_places(&self, class: ClassId) -> usize {
+        if self.magazines.nested & class.bit() != 0 {
+            NEST
+        } else {
+            places(class)
+        }
+    }
+
+    /// Moves the class's magazine out of the nest if it has a larger capacity. False if it stays
+    /// where it is.
+    pub fn outgrow_nest(&mut self, class: ClassId) -> bool {
+        let grows = self.magazines.nested & class.bit() != 0
+            && usize::from(self.capacities[class.index()]) > NEST;
+        if grows {
+            self.leave_nest(class);
+        }
+        grows
+    }
+
+    /// Moves the class's magazine to the array of its own, if it is in the nest.
+    #[cold]
+    pub fn leave_nest(&mut self, class: ClassId) {
+        if self.magazines.nested & class.bit() == 0 {
+            return;
+        }
+        self.magazines.nested &= !class.bit();
+        let held = self.held(class);
+        let base = self.own_array(class);
+        // SAFETY: both arrays have places for what the magazine holds, and lie apart, outside of
+        // the struct.
+        unsafe {
+            ptr::copy_nonoverlapping(self.bases[class.index()], base, held);
+            let limit = base.add(self.places_in_use(class));
+            let magazine = self.magazine(class);
+            (magazine.top, magazine.limit) = (base.add(held), limit);
+        }
+        self.bases[class.index()] = base;
+        self.wipe(class);
+    }
+
+    /// Puts an empty magazine, of which nobody has taken yet, into the nest.
+    fn enter_nest(&mut self, class: ClassId) {
+        if self.held(class) == 0 && self.magazines.batches[class.index()] == 0 {
+            self.magazines.nested |= class.bit();
+            let base = self.nest(class);
+            self.bases[class.index()] = base;
+            self.magazine(class).top = base;
         }
     }
 
@@ -108,12 +183,24 @@ impl ThreadCache {
     unsafe fn refill_magazine(&mut self, class: ClassId) -> *mut u8 {
         self.learn(class, false);
         let half = batch(usize::from(self.capacities[class.index()]));
-        let refilled = &mut self.magazines.refilled[class.index()];
-        let want = half.min(FIRST << *refilled);
-        *refilled += u8::from(want < half);
+        let before = self.magazines.batches(class);
+        let want = half.min(FIRST << before);
+        self.magazines.count_batch(class);
+        if want > NEST {
+            self.leave_nest(class);
+        }
         // SAFETY: the magazine is empty (this function's own Safety section; learning moves nothing
         // into it), and half of its capacity is no more than its places.
-        unsafe { self.fill(class, want, want) }
+        unsafe {
+            if self.lists[class.index()].is_empty() {
+                let base = self.bases[class.index()];
+                let got = self.take_nursed(class, before, base, want);
+                if got > 0 {
+                    return self.filled(class, got);
+                }
+            }
+            self.fill(class, want, want)
+        }
     }
 
     /// Switches classes between the fronts as the gate says. A class keeps its array and its list,
@@ -125,9 +212,12 @@ impl ThreadCache {
         while changed != 0 {
             let class = ClassId::new(changed.trailing_zeros() as usize);
             changed &= changed - 1;
-            if !self.has_magazine(class) {
+            if self.has_magazine(class) {
+                self.enter_nest(class);
+            } else {
                 self.flush_array(class);
                 self.unlearn(class);
+                self.leave_nest(class);
             }
             let places = self.places_in_use(class);
             let base = self.bases[class.index()];
@@ -139,7 +229,8 @@ impl ThreadCache {
 
     /// Forgets what the cache's thread has taught: the next thread begins anew.
     pub fn reset_magazines(&mut self) {
-        self.magazines.refilled = [0; CLASS_COUNT];
+        self.magazines.batches = [0; CLASS_COUNT];
+        self.magazines.weaned = false;
         self.unlearn_all();
     }
 }

@@ -49,8 +49,11 @@ mod warm;
 cfg_if::cfg_if! {
     if #[cfg(feature = "magazines")] {
         mod magazines;
+        mod nursery;
     } else {
         mod no_magazines;
+        mod no_nursery;
+        use no_nursery as nursery;
         use no_magazines as magazines;
     }
 }
@@ -114,8 +117,8 @@ pub use entries::{
     TAIL, alloc, alloc_aligned, alloc_cached, alloc_zeroed, free, free_sized, resize, usable_size,
 };
 pub use foreign::{Elsewhere, resize_foreign, stands_in, usable_size_foreign};
-pub use free::collect;
-pub use life::{claimed, collect_shared};
+pub use free::{collect, discard};
+pub use life::claimed;
 pub use quarantine::is_held_back;
 pub use report::cached_by;
 pub use runs::alloc_protectable;

@@ -4,9 +4,9 @@ use crate::front::cache::ThreadCache;
 use crate::geometry::ClassId;
 
 impl ThreadCache {
-    /// False: there is no room.
+    /// True, there is room, if the magazine was in the nest, and false otherwise.
     #[inline(always)]
-    pub fn drain_magazine(&mut self, _class: ClassId) -> bool {
-        false
+    pub fn drain_magazine(&mut self, class: ClassId) -> bool {
+        self.outgrow_nest(class)
     }
 }

@@ -16,6 +16,9 @@ impl MagazineState {
     }
 }
 
+/// There is no nest: a FastCache is small.
+pub const NEST: usize = 0;
+
 /// Places of a class's array: those of a FastCache.
 pub const fn places(class: ClassId) -> usize {
     let most = CLASSES[class.index()].magazine as usize;
@@ -26,6 +29,12 @@ impl ThreadCache {
     /// Places of the class's array that may be used now.
     pub fn places_in_use(&self, class: ClassId) -> usize {
         self.fast_places(class)
+    }
+
+    /// Places of the class's array.
+    #[cfg(feature = "valgrind")]
+    pub fn array_places(&self, class: ClassId) -> usize {
+        places(class)
     }
 
     /// A block for an empty array, which takes more. Null if there is no memory.

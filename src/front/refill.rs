@@ -62,8 +62,23 @@ impl ThreadCache {
                 if got < from_spans {
                     ptr::copy(base.add(from_spans - got), base, got);
                 }
-                self.shuffle(base, got);
+                return self.filled(class, got);
             }
+            self.magazine(class).top = base.add(got);
+            self.wipe(class);
+            theap_arch::pop(self.magazine(class))
+        }
+    }
+
+    /// Pops the first of the `got` blocks that spans have given to the class's empty array.
+    ///
+    /// # Safety
+    /// The array's first places hold so many blocks.
+    pub unsafe fn filled(&mut self, class: ClassId, got: usize) -> *mut u8 {
+        let base = self.bases[class.index()];
+        // SAFETY: the blocks lie at the array's bottom (this function's own Safety section).
+        unsafe {
+            self.shuffle(base, got);
             self.magazine(class).top = base.add(got);
             self.wipe(class);
             theap_arch::pop(self.magazine(class))

@@ -36,6 +36,9 @@ use world::World;
 
 const SMALL: Config = Config::new().address_space(128 << 20).pages(Pages::Small);
 
+/// For tests that look at the spans of a thread's heap: it has all of its blocks in them.
+const OWN: Config = SMALL.nursery(false);
+
 /// Operations of a random life, at most; Miri is slow.
 const LIFE: usize = if cfg!(miri) { 40 } else { 1500 };
 /// Random lives.
@@ -242,7 +245,7 @@ fn stashes_overflow_to_the_list_and_are_found_from_other_cpus() {
 #[test]
 fn what_was_given_back_too_early_is_kept_until_it_decays() {
     const MIB: usize = 1 << 20;
-    let mut world = World::new(SMALL.retain(4 * MIB), |_| {}).expect("an arena");
+    let mut world = World::new(OWN.retain(4 * MIB), |_| {}).expect("an arena");
     world.fake.set_now(1);
     let cache = world.cache().expect("a cache");
     let burst = |world: &mut World| {

@@ -46,8 +46,7 @@ fn take_fresh(class: ClassId, setup: &Setup) -> Option<*mut u8> {
             if cache.held(class) > 0 || !cache.lists[class.index()].is_empty() {
                 return None;
             }
-            cache.follow();
-            cache.heap.take_fresh(class)
+            cache.take_fresh(class)
         })
     }
 }

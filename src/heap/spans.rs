@@ -372,6 +372,24 @@ impl Heap {
         self.part_with_spans(true);
     }
 
+    /// Gives the free pages of all spans back to the system. Their bytes.
+    pub fn discard(&mut self) -> usize {
+        let mut bytes = 0;
+        for class in ClassId::all() {
+            // SAFETY: the heap's spans are this thread's.
+            let discard = |span| unsafe { self.arena.spans().discard(span) };
+            bytes += self.classes[class.index()].current.map_or(0, discard);
+            for _ in 0..self.classes[class.index()].partial.len() {
+                if let Some(span) = self.pop_partial(class) {
+                    // SAFETY: as above.
+                    bytes += unsafe { self.arena.spans().discard(span) };
+                    self.push_partial(class, span);
+                }
+            }
+        }
+        bytes
+    }
+
     /// Forgets how many spans the heap has learned to keep.
     fn forget(&mut self) {
         self.keeping.clear(self.arena.policy().budget());

@@ -294,7 +294,7 @@ impl Arena {
             places.put_node(index, Node::new(supers, pages, lists, warmer));
         }
         let (links, shared, heaps) = places.heaps();
-        let bytes = places.heap_bytes();
+        let (nurseries, bytes) = (places.put_nurseries(), places.heap_bytes());
         places.put_arena(Arena {
             ground,
             nodes: places.nodes(),
@@ -302,7 +302,7 @@ impl Arena {
             // SAFETY: the layout has room for the table, which is not used yet.
             runs: unsafe { Runs::new(ground, places.nodes(), places.outside()) },
             // SAFETY: the layout has room for as many heaps as there are links; heap 0 is dense.
-            heaps: unsafe { Heaps::new(ground, links, shared, heaps, bytes) },
+            heaps: unsafe { Heaps::new(ground, links, nurseries, shared, heaps, bytes) },
             memory,
             front: places.front(),
         })
@@ -425,6 +425,13 @@ impl Arena {
     /// Lets the warmers' threads start again.
     pub fn unpark_warmers(&self) {
         self.nodes.iter().for_each(|node| node.warmer().unpark());
+    }
+
+    /// Gives back the spans that are the pool's and wholly free: their blocks have come home by
+    /// remote frees.
+    pub fn sweep(&self) {
+        self.spans.empty_stashes();
+        self.nodes.iter().for_each(|node| node.lists().sweep_all());
     }
 
     /// Gives all free memory of the heap back to the system, and the memory of heaps that no thread

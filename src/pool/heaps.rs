@@ -4,7 +4,27 @@
 
 use super::ground::Ground;
 use crate::sync::{AtomicU32, Ordering};
+#[cfg(feature = "magazines")]
+use theap_platform::Cpu;
 use theap_platform::{Error, Guard, Mutex, Rank};
+
+/// Tries after which a thread goes on without the nursery: some µs.
+#[cfg(feature = "magazines")]
+const NURSERY_TRIES: usize = 1 << 7;
+/// The least and the most nurseries: a few are there for threads that find their CPU's taken, and
+/// CPUs beyond the most share those of others.
+pub const NURSERIES: (usize, usize) = (8, 64);
+
+/// The lock on a nursery, and the number of its heap, or zero as long as there is none.
+#[repr(align(64))]
+pub struct Nursery(Mutex<u32>);
+
+impl Nursery {
+    /// A nursery without a heap.
+    pub const fn new() -> Self {
+        Self(Mutex::new(Rank::Shared, 0))
+    }
+}
 
 /// The ids of heaps: the number ever made, and those that wait for a new thread (linked through
 /// `links`).
@@ -35,6 +55,8 @@ pub struct Heaps {
     /// The lock on heap 0, and whether its owner has laid it out.
     shared: Mutex<bool>,
     shared_memory: usize,
+    /// At least one.
+    nurseries: &'static [Nursery],
     /// A link for each possible heap; guarded by the lock of `ids`.
     links: &'static [AtomicU32],
     memory: usize,
@@ -53,6 +75,7 @@ impl Heaps {
     pub unsafe fn new(
         ground: Ground,
         links: &'static [AtomicU32],
+        nurseries: &'static [Nursery],
         shared: usize,
         memory: usize,
         bytes: usize,
@@ -67,6 +90,7 @@ impl Heaps {
             ids: Mutex::new(Rank::Heaps, ids),
             shared: Mutex::new(Rank::Shared, false),
             shared_memory: shared,
+            nurseries,
             links,
             memory,
             bytes,
@@ -170,6 +194,33 @@ impl Heaps {
         self.shared.lock()
     }
 
+    /// Locks the nursery of a CPU, or one that is `away` places from it; `None` if another thread
+    /// has it, in the CPU's own for long.
+    #[cfg(feature = "magazines")]
+    pub fn nursery(&self, cpu: Cpu, away: usize) -> Option<Guard<'_, u32>> {
+        let nursery = &self.nurseries[(cpu.0 as usize + away) % self.nurseries.len()];
+        nursery
+            .0
+            .try_lock_often(if away == 0 { NURSERY_TRIES } else { 1 })
+    }
+
+    /// Calls `each` with the number of each nursery's heap, under the nursery's lock.
+    #[cfg(feature = "magazines")]
+    pub fn each_nursery(&self, mut each: impl FnMut(usize)) {
+        for nursery in self.nurseries {
+            let index = nursery.0.lock();
+            if *index != 0 {
+                each(*index as usize);
+            }
+        }
+    }
+
+    /// The number of nurseries.
+    #[cfg(test)]
+    pub fn nurseries(&self) -> usize {
+        self.nurseries.len()
+    }
+
     /// The number of heaps that were ever made, for a thread that has called `lock`.
     ///
     /// # Safety
@@ -180,9 +231,12 @@ impl Heaps {
         unsafe { self.ids.held().made }
     }
 
-    /// Takes the locks on heap 0 and on heap ids, before fork.
+    /// Takes the locks on heap 0, on the nurseries and on heap ids, before fork.
     pub fn lock(&self) {
-        core::mem::forget(self.shared.lock());
+        self.shared.lock_for_fork();
+        for nursery in self.nurseries {
+            nursery.0.lock_for_fork();
+        }
         core::mem::forget(self.ids.lock());
     }
 
@@ -194,6 +248,9 @@ impl Heaps {
         // SAFETY: this thread holds the lock, as this function's Safety section asks.
         unsafe {
             self.ids.force_unlock();
+            for nursery in self.nurseries {
+                nursery.0.force_unlock();
+            }
             self.shared.force_unlock();
         }
     }

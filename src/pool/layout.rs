@@ -13,6 +13,7 @@
 use super::Arena;
 use super::affinity::Affinity;
 use super::figures::{Extent, Figures};
+use super::heaps::{NURSERIES, Nursery};
 use super::metadata::Metadata;
 use super::node::Node;
 use super::pages::Pages;
@@ -80,6 +81,11 @@ impl Shape {
         self.supers().clamp(256, MAX_HEAPS)
     }
 
+    /// Nurseries, one a CPU as far as there may be so many.
+    fn nurseries(&self) -> usize {
+        self.cpus.clamp(NURSERIES.0, NURSERIES.1)
+    }
+
     /// The board, if it begins at this address.
     fn board_at(&self, address: usize) -> Extent {
         Extent {
@@ -106,6 +112,7 @@ pub struct Layout {
     outside: usize,
     modes: usize,
     heap_links: usize,
+    nurseries: usize,
     meta_states: usize,
     bitmaps: usize,
     words: usize,
@@ -124,8 +131,7 @@ impl Layout {
     /// The layout for a shape.
     pub fn new(shape: Shape) -> Self {
         let (nodes, supers, slots) = (shape.nodes, shape.supers(), shape.len / SLOT);
-        let max_heaps = shape.max_heaps();
-        let metas_len = Metadata::len(supers);
+        let (max_heaps, metas_len) = (shape.max_heaps(), Metadata::len(supers));
         let mut carver = Carver { at: 0 };
         carver.values::<Arena>(1);
         let policy = carver.values::<Policy>(1);
@@ -139,6 +145,7 @@ impl Layout {
         let learned = carver.take(shape.cpus, 64);
         let modes = carver.take(supers, 64);
         let heap_links = carver.take(max_heaps * 4, 64);
+        let nurseries = carver.values::<Nursery>(shape.nurseries());
         let meta_states = carver.take(metas_len / HUGE, 64);
         let bitmaps = carver.take(
             nodes * LEVELS * bitmap_words(shape.supers_of_node()) * 8,
@@ -167,6 +174,7 @@ impl Layout {
             outside,
             modes,
             heap_links,
+            nurseries,
             meta_states,
             bitmaps,
             words,
@@ -285,6 +293,15 @@ impl Places {
     /// Places the lists of a node.
     pub fn put_lists(&self, node: usize, lists: NodeLists) -> &'static NodeLists {
         self.put(self.layout.lists, node, lists)
+    }
+
+    /// Places the nurseries.
+    pub fn put_nurseries(&self) -> &'static [Nursery] {
+        let (at, count) = (self.layout.nurseries, self.layout.shape.nurseries());
+        for index in 0..count {
+            self.put(at, index, Nursery::new());
+        }
+        self.table(at, count)
     }
 
     /// Places a node.

@@ -295,3 +295,29 @@ pub fn a_recycled_heap_takes_its_spans_back() {
         assert_eq!(world.bits(), 1, "the block is lost");
     });
 }
+
+/// The threads of a CPU take from a nursery's span under its lock, whose value says whether the
+/// span is still the nursery's; what they have taken they free as any other thread does.
+#[test]
+pub fn threads_of_a_nursery_take_and_free() {
+    explore(|| {
+        let world = World::full();
+        let nursery = Arc::new(Mutex::new(true));
+        let threads = [1, 2].map(|bit| {
+            let (world, nursery) = (world.clone(), nursery.clone());
+            thread::spawn(move || {
+                let _ = world.free(bit, POOL);
+                let mut is_owner = nursery.lock().unwrap();
+                if !*is_owner {
+                    return 0;
+                }
+                *is_owner = world.has_blocks(ME);
+                if *is_owner { world.take_all() } else { 0 }
+            })
+        });
+        let [first, second] = join(threads);
+        assert_eq!(first & second, 0, "one block in two hands");
+        assert_eq!(first | second | world.bits(), 3, "a block is lost");
+        world.check();
+    });
+}

@@ -23,6 +23,7 @@ const COUNTERS: &str = "src/stats/counters.rs";
 const WEAKENED: &[Weakened] = &[
     (OWNERSHIP, "disown", "fetch_or(0", Weakening::Forgotten, one_remote_free_against_disowning),
     (OWNERSHIP, "disown", "fetch_or(0", Weakening::Forgotten, a_recycled_heap_takes_its_spans_back),
+    (OWNERSHIP, "free_remote", "word.fetch_or", Weakening::Torn, threads_of_a_nursery_take_and_free),
     (OWNERSHIP, "free_remote", "pending.fetch_or", Weakening::Forgotten, one_remote_free_against_disowning),
     (OWNERSHIP, "retake", "compare_exchange(", Weakening::Torn, last_owner_takes_its_span_back_or_the_pool_gets_it),
     (OWNERSHIP, "free_remote", "compare_exchange(", Weakening::Torn, last_owner_takes_its_span_back_or_the_pool_gets_it),

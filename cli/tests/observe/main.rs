@@ -147,7 +147,8 @@ fn a_running_process_shows_what_it_does() {
     let after = running.json();
     assert!(class_3k(&after)["refilled_blocks"].as_u64().unwrap() >= 4000);
     assert!(after["counters"]["refills"].as_u64() > before["counters"]["refills"].as_u64());
-    assert_eq!(after["heaps"], 1);
+    // The thread's, and those of the nurseries of the CPUs that it ran on.
+    assert!((2..=9).contains(&after["heaps"].as_u64().unwrap()));
     let shown = running.stats("text");
     assert!(shown.contains("\nrefills "), "{shown}");
     let metrics = running.stats("prometheus");

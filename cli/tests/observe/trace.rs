@@ -114,7 +114,7 @@ fn a_running_process_is_traced_while_somebody_looks() {
     let shown = text(&ended.stdout);
     let refills = shown
         .lines()
-        .filter(|line| line.contains(" heap 1     refill "))
+        .filter(|line| line.contains(" heap ") && line.contains(" refill "))
         .count();
     assert_eq!(refills, count(&events, "refill"), "{shown}");
     let sums = format!("refill     {refills:>10} events");

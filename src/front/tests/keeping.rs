@@ -2,7 +2,7 @@
 //! forgotten when it is not needed, and is not what was prepared.
 #![allow(unsafe_code)] // Gives a block back.
 
-use super::{SMALL, World};
+use super::{OWN, World};
 use crate::classes::class_for;
 use crate::front::handle::Handle;
 use std::vec::Vec;
@@ -43,7 +43,7 @@ fn time_passes(world: &mut World, cache: Handle) {
 
 #[test]
 fn what_is_kept_for_a_class_serves_another_when_memory_ends() {
-    let config = SMALL.budget(1 << 30).retain(1 << 30);
+    let config = OWN.budget(1 << 30).retain(1 << 30);
     let mut world = World::new(config, |_| {}).expect("an arena");
     let cache = world.cache().expect("a cache");
     bursts(&mut world, cache, 1024, 80 * MIB);
@@ -57,7 +57,7 @@ fn what_is_kept_for_a_class_serves_another_when_memory_ends() {
 
 #[test]
 fn what_was_learned_is_forgotten_also_where_no_span_is_taken() {
-    let mut world = World::new(SMALL, |_| {}).expect("an arena");
+    let mut world = World::new(OWN, |_| {}).expect("an arena");
     world.fake.set_now(1);
     let cache = world.cache().expect("a cache");
     bursts(&mut world, cache, 1024, 4 * MIB);
@@ -72,7 +72,7 @@ fn what_was_learned_is_forgotten_also_where_no_span_is_taken() {
 
 #[test]
 fn what_was_prepared_stays_when_others_are_forgotten() {
-    let mut world = World::new(SMALL, |_| {}).expect("an arena");
+    let mut world = World::new(OWN, |_| {}).expect("an arena");
     world.fake.set_now(1);
     let cache = world.cache().expect("a cache");
     bursts(&mut world, cache, 1024, 4 * MIB);
@@ -101,7 +101,7 @@ fn what_was_prepared_stays_when_others_are_forgotten() {
 /// A heap whose memory was given back would fault, and may need a system call.
 #[test]
 fn a_sealed_heap_has_no_blank_fronts() {
-    let mut world = World::new(SMALL, |_| {}).expect("an arena");
+    let mut world = World::new(OWN, |_| {}).expect("an arena");
     let cache = world.cache().expect("a cache");
     cache.end();
     world.arena.heaps().purge();
@@ -114,7 +114,7 @@ fn a_sealed_heap_has_no_blank_fronts() {
 
 #[test]
 fn fresh_blocks_are_counted() {
-    let mut world = World::new(SMALL, |_| {}).expect("an arena");
+    let mut world = World::new(OWN, |_| {}).expect("an arena");
     let cache = world.cache().expect("a cache");
     let class = class_for(100_000, 1).expect("a class");
     let before = cache.counters().refilled_blocks.get();

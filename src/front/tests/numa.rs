@@ -3,7 +3,7 @@
 
 use super::super::follow::PATIENCE;
 use super::world::topology;
-use super::{SIZES, SMALL, World, op, scenario};
+use super::{OWN, SIZES, SMALL, World, op, scenario};
 use crate::config::{Config, Numa};
 use crate::front::handle::Handle;
 use crate::geometry::{NodeIndex, SUPER};
@@ -322,7 +322,7 @@ fn cpus_that_come_online_later_are_learned() {
 #[test]
 fn what_an_unplugged_cpu_has_in_its_stash_is_found_on_its_node() {
     let mut world = world(
-        SMALL.address_space(1 << 30),
+        OWN.address_space(1 << 30),
         &[(0, 0, 4), (40, 40, 9), (4095, 4095, 9)],
     );
     let owner = world.cache_on(4095);

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::front::cache::{CACHE_BYTES, ThreadCache};
 use crate::front::handle::Handle;
 use crate::front::life::new_in;
+use crate::front::nursery::each_nursery;
 use crate::front::validity;
 use crate::geometry::NodeIndex;
 use crate::pool::Location;
@@ -190,6 +191,8 @@ impl World {
             self.free(*cache, address);
         }
         caches.into_iter().for_each(Handle::end);
+        // SAFETY: the step calls only the heap and the arena.
+        unsafe { each_nursery(self.arena, ThreadCache::collect) };
         self.arena.purge();
         self.is_valid();
         assert_eq!(self.active(), 0, "slots are lost");

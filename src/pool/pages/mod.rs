@@ -3,7 +3,8 @@
 //!
 //! `claims` is the protocol that says who may map a SuperSlab; `node_pages` keeps the page modes;
 //! `grow` adds SuperSlabs and `huge` the runs that are larger than one; `prefault` touches memory
-//! before it is used; `purge` gives it back; `collapse` turns small pages into hugepages; `fork`
+//! before it is used; `purge` gives it back, `discard` also
+//! from within spans; `collapse` turns small pages into hugepages; `fork`
 //! keeps hugetlb pages safe across a fork.
 
 pub mod claims;
@@ -11,6 +12,7 @@ pub mod claims;
 cfg_if::cfg_if! {
     if #[cfg(not(loom))] {
         mod collapse;
+        mod discard;
         pub mod fork;
         mod grow;
         mod huge;

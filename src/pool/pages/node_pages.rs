@@ -10,6 +10,7 @@ use crate::pool::supers::Supers;
 use crate::stats::board::NodeBoard;
 use crate::stats::events::EventKind;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use theap_arch::valgrind;
 use theap_platform::{Error, Mutex, NodeId, PAGE, PageMode, Rank};
 
 /// Pages of one question where they lie.
@@ -214,15 +215,14 @@ impl Pages {
             return unsafe { os.open(address, count * SUPER) };
         }
         let bind = self.ground.affinity.binding(self.supers.id(i));
+        // Memcheck would report the question whether the range is locked.
         // SAFETY: reserved and the caller's, as this function's Safety section asks; after an error
         // other than Lost the range is still reserved.
-        unsafe {
-            match os.map(address, count * SUPER, mode, bind) {
-                Err(Error::Other(_)) if bind.is_some() => {
-                    os.map(address, count * SUPER, mode, None)
-                }
-                answer => answer,
-            }
+        let map =
+            |bind| valgrind::quietly(|| unsafe { os.map(address, count * SUPER, mode, bind) });
+        match map(bind) {
+            Err(Error::Other(_)) if bind.is_some() => map(None),
+            answer => answer,
         }
     }
 

@@ -6,7 +6,7 @@ use super::Pages;
 use super::claims::POPULATED;
 use crate::config;
 use crate::geometry::{Kind, NodeSuper, SLOT, SLOTS, SUPER};
-use theap_platform::{Error, PAGE, PageMode};
+use theap_platform::{Error, HUGE_1G, PAGE, PageMode};
 
 /// SuperSlabs that a step of the warmer prepares at most in a small heap.
 const STEP: usize = 4;
@@ -26,7 +26,9 @@ impl Pages {
             if free >= bytes {
                 return Ok(());
             }
-            self.add_free((bytes - free).div_ceil(SUPER))?;
+            let added = self.add_free((bytes - free).div_ceil(SUPER))?;
+            // The program wants it warm, also after it has used and freed it.
+            self.supers.decay().warm(added * SLOTS);
         }
     }
 
@@ -48,22 +50,23 @@ impl Pages {
     }
 
     /// Adds free SuperSlabs: at most `wanted`, unless a page of 1 GiB brings more, and at least
-    /// one.
-    fn add_free(&self, wanted: usize) -> Result<(), Error> {
+    /// one. Their number; 0 if addresses were lost.
+    fn add_free(&self, wanted: usize) -> Result<usize, Error> {
         let _growth = self.growth.lock();
         let hole = self.claims.claim_hole().map(|i| (i, 1));
         if hole.is_none() && self.add_gigantic(0).is_some() {
-            return Ok(());
+            return Ok(HUGE_1G / SUPER);
         }
         let claimed = hole.or_else(|| self.claims.claim_ahead(wanted.min(self.step_limit())));
         let (first, count) = claimed.ok_or(Error::NoMemory)?;
         // SAFETY: claimed just now.
         match unsafe { self.map_claimed(first, count, 0) } {
-            Ok(_) | Err(Error::Lost) => Ok(()),
+            Ok(_) => Ok(count),
+            Err(Error::Lost) => Ok(0),
             Err(_) if count > 1 => {
                 let (first, one) = self.claims.claim_ahead(1).ok_or(Error::NoMemory)?;
                 // SAFETY: claimed just now.
-                unsafe { self.map_claimed(first, one, 0).map(drop) }
+                unsafe { self.map_claimed(first, one, 0).map(|_| one) }
             }
             Err(error) => Err(error),
         }

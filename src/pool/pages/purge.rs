@@ -3,8 +3,9 @@
 //! A SuperSlab whose slots are all free is taken as a whole (all ABSENT), so nobody can take a slot
 //! of it meanwhile. Small and transparent pages are dropped in place and the slots become FRESH. A
 //! hugetlb page goes back to its pool and leaves a hole, since touching it again could meet an
-//! empty pool. A 1 GiB page is never given back. A SuperSlab in use gives its EMPTY slots back only
-//! on small pages: splitting a hugepage would cost more than it brings.
+//! empty pool. A 1 GiB page is never given back. A SuperSlab in use gives its EMPTY slots back when
+//! the program asks for a purge, on transparent hugepages only if half of it is free: it splits the
+//! hugepage (see also `discard`).
 #![allow(unsafe_code)] // Purges and unmaps memory.
 
 use super::Pages;
@@ -35,8 +36,13 @@ impl Pages {
 
     pub(super) fn has_too_much(&self) -> bool {
         let policy = self.ground.policy;
-        let kept = policy.config().retain / SLOT + self.supers.decay().kept();
-        self.supers.warm() > kept && !policy.is_sealed()
+        self.supers.warm() > self.retain() + self.supers.decay().kept() && !policy.is_sealed()
+    }
+
+    /// Slots that stay warm without learning: what the options say, and what the program has asked
+    /// for.
+    pub fn retain(&self) -> usize {
+        self.ground.policy.config().retain / SLOT + self.supers.decay().warmed()
     }
 
     /// After slots were given back: what the node has learned to keep and did not need for a while
@@ -44,9 +50,10 @@ impl Pages {
     #[cold]
     pub(super) fn trim_idle(&self) {
         let (policy, supers) = (self.ground.policy, self.supers);
-        let retain = policy.config().retain / SLOT;
         let (now, decay) = (policy.os().recently(), policy.decay());
-        supers.decay().end_period(now, decay, supers.warm(), retain);
+        supers
+            .decay()
+            .end_period(now, decay, supers.warm(), self.retain());
         if !self.has_too_much() || self.has_warmer() {
             return;
         }
@@ -76,7 +83,11 @@ impl Pages {
     pub fn purge(&self) -> usize {
         self.mapped_supers()
             .map(|i| match self.purge_super(i, false) {
-                0 if self.mode(i) == Some(PageMode::Small) => self.purge_slots(i),
+                0 => match self.mode(i) {
+                    Some(PageMode::Small) => self.purge_slots(i, PageMode::Small),
+                    Some(PageMode::Thp) if self.is_sparse(i) => self.purge_slots(i, PageMode::Thp),
+                    _ => 0,
+                },
                 whole => whole,
             })
             .sum()
@@ -145,12 +156,12 @@ impl Pages {
         }
     }
 
-    /// Purges the EMPTY slots of a SuperSlab on small pages that is in use.
-    fn purge_slots(&self, i: NodeSuper) -> usize {
+    /// Purges the EMPTY slots of a SuperSlab that is in use.
+    fn purge_slots(&self, i: NodeSuper, mode: PageMode) -> usize {
         let purge = |slot: SlotId, len: usize| {
             let address = self.ground.addresses.address_of(slot);
             // SAFETY: the slots are ABSENT: nobody uses them.
-            let purged = unsafe { self.drop_pages(address, len * SLOT, PageMode::Small) }.is_ok();
+            let purged = unsafe { self.drop_pages(address, len * SLOT, mode) }.is_ok();
             if purged {
                 self.claims.unmark(i);
             }
@@ -164,7 +175,12 @@ impl Pages {
     ///
     /// # Safety
     /// Nobody uses the range.
-    unsafe fn drop_pages(&self, address: usize, len: usize, mode: PageMode) -> Result<(), Error> {
+    pub(super) unsafe fn drop_pages(
+        &self,
+        address: usize,
+        len: usize,
+        mode: PageMode,
+    ) -> Result<(), Error> {
         let os = self.ground.policy.os();
         // SAFETY: nobody uses the range, as this function's Safety section asks.
         let purge = || unsafe { os.purge(address, len) };

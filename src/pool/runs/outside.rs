@@ -11,6 +11,7 @@ use crate::config;
 use crate::geometry::{SLOT, SUPER};
 use crate::pool::ground::Ground;
 use crate::sync::{AtomicU64, Ordering, OwnerWord};
+use theap_arch::valgrind;
 use theap_platform::{Mutex, PAGE, PageMode, Rank};
 
 /// The most runs outside of the range: half of the mappings that the kernel allows a process.
@@ -116,7 +117,7 @@ impl Outside {
     /// Maps a run of this size.
     fn map(&self, size: Size, align: usize, mode: Option<PageMode>) -> Option<*mut u8> {
         let (policy, len) = (self.ground.policy, size.mapped()?);
-        let address = policy.os().map_anywhere(len, align, mode).ok()?;
+        let address = valgrind::quietly(|| policy.os().map_anywhere(len, align, mode)).ok()?;
         if self.insert(address, size) {
             // SAFETY: mapped just now.
             unsafe { policy.lock_memory(address, len) };

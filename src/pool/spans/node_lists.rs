@@ -102,14 +102,48 @@ impl NodeLists {
         }
     }
 
+    /// Does what `sweep_all` does, and gives the free pages of the other spans back. Their bytes.
+    pub fn discard_all(&self) -> usize {
+        let mut bytes = 0;
+        for class in ClassId::all() {
+            for _ in 0..self.len(class) {
+                let Some(span) = self.pop(class) else {
+                    break;
+                };
+                // SAFETY: taken from the list just now; what is not released is the pool's still.
+                unsafe {
+                    if !self.release_if_free(class, span) {
+                        bytes += self.discard(span);
+                        self.push(class, span);
+                    }
+                }
+            }
+        }
+        bytes
+    }
+
+    /// Gives back the pages that hold nothing but free blocks of a span. Their bytes.
+    ///
+    /// # Safety
+    /// The caller alone owns the span.
+    pub unsafe fn discard(&self, span: SpanId) -> usize {
+        // SAFETY: this function's own Safety section.
+        unsafe { self.pages.discard(span) }
+    }
+
     fn sweep_class(&self, class: ClassId, count: usize) -> bool {
         let mut any = false;
         for _ in 0..count {
             let Some(span) = self.pop(class) else {
                 break;
             };
-            // SAFETY: taken from the list just now.
-            any |= unsafe { self.release_or_keep(class, span) };
+            // SAFETY: taken from the list just now; what is not released is the pool's still.
+            unsafe {
+                match self.release_if_free(class, span) {
+                    true => any = true,
+                    false => self.push(class, span),
+                }
+            }
         }
         any
     }
@@ -119,7 +153,7 @@ impl NodeLists {
     ///
     /// # Safety
     /// The caller has taken the span from the list of the class.
-    unsafe fn release_or_keep(&self, class: ClassId, span: SpanId) -> bool {
+    unsafe fn release_if_free(&self, class: ClassId, span: SpanId) -> bool {
         // SAFETY: spans on lists are of mapped SuperSlabs, and this one is the caller's alone, as
         // this function's Safety section has it.
         unsafe {
@@ -132,7 +166,6 @@ impl NodeLists {
                 self.release(span);
                 return true;
             }
-            self.push(class, span);
         }
         false
     }

@@ -122,6 +122,15 @@ impl Spans {
         unsafe { self.lists_of(span).release(span) };
     }
 
+    /// Gives back the pages that hold nothing but free blocks of a span. Their bytes.
+    ///
+    /// # Safety
+    /// The caller alone owns the span.
+    pub unsafe fn discard(&self, span: SpanId) -> usize {
+        // SAFETY: this function's own Safety section.
+        unsafe { self.lists_of(span).discard(span) }
+    }
+
     /// Turns slots into a span of the class, owned by heap `me`, all blocks free.
     pub fn make(&self, run: SlotRun, class: ClassId, me: u64) -> SpanId {
         let Ground {

@@ -1,8 +1,9 @@
 //! The memory that a node keeps warm beyond the option `retain`, because giving it back turned out
 //! to be too early: memory that was given back when it became free and is taken again before the
 //! time of the option `decay` is over is kept from then on. Of that memory, the part that stayed
-//! free for a whole period is given back again. The threads that take and give slots count them
-//! here; every number is a hint, so all accesses are relaxed.
+//! free for a whole period is given back again. Memory that the program has asked for ahead
+//! (`warm_up`, `reserve`) is kept until it asks for a purge. The threads that take and give slots
+//! count them here; every number is a hint, so all accesses are relaxed.
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
@@ -11,6 +12,8 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 pub struct Decay {
     /// Slots to keep beyond `retain`.
     kept: AtomicUsize,
+    /// Slots to keep besides, since the program has asked for them.
+    warmed: AtomicUsize,
     /// The slots that were given back in this period and not taken again.
     gave: AtomicUsize,
     /// The least number of warm slots in this period.
@@ -20,15 +23,26 @@ pub struct Decay {
 }
 
 impl Decay {
-    /// Slots to keep beyond `retain`.
+    /// Slots to keep beyond `retain`, learned.
     pub fn kept(&self) -> usize {
         self.kept.load(Relaxed)
+    }
+
+    /// Slots to keep beyond `retain` since the program has asked for them.
+    pub fn warmed(&self) -> usize {
+        self.warmed.load(Relaxed)
+    }
+
+    /// Notes slots that were mapped because the program has asked for them.
+    pub fn warm(&self, slots: usize) {
+        self.warmed.fetch_add(slots, Relaxed);
     }
 
     /// Keeps no more than `retain` from now on.
     pub fn forget(&self) {
         self.kept.store(0, Relaxed);
         self.gave.store(0, Relaxed);
+        self.warmed.store(0, Relaxed);
     }
 
     /// Notes slots that were given back because there were too many.

@@ -29,7 +29,7 @@ use super::ground::Ground;
 use super::pages::Pages;
 use super::supers::Supers;
 use crate::config::{self, Prefault};
-use crate::geometry::{NodeIndex, NodeSuper, SUPER};
+use crate::geometry::{NodeIndex, NodeSuper, SLOTS, SUPER};
 use crate::messages::{self, OnceMessage};
 use crate::stats::board::NodeBoard;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -260,7 +260,7 @@ impl Warmer {
         Limits {
             ahead: config.ahead.div_ceil(SUPER).min(self.supers.count()),
             most: room as usize / 8 / nodes / SUPER,
-            retain: config.retain / SUPER,
+            retain: self.pages.retain() / SLOTS,
             decay: policy.decay(),
         }
     }

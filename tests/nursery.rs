@@ -1,0 +1,130 @@
+//! Threads that allocate little share spans: they take little memory, and what they allocate is as
+//! any other memory. Each test is a process of its own, whose figures it reads.
+#![allow(unsafe_code)] // Calls the allocator directly.
+#![cfg(all(feature = "magazines", feature = "stats"))]
+
+mod child;
+
+use child::passes;
+use std::sync::Barrier;
+use std::thread;
+use theap::raw;
+
+const THREADS: usize = 100;
+const BLOCKS: usize = 64;
+const MIB: u64 = 1 << 20;
+
+/// Allocates a block of each of some sizes, and writes to all of it.
+fn few_blocks(thread: usize) -> Vec<(usize, usize)> {
+    (0..BLOCKS)
+        .map(|i| {
+            let size = 16 + i * 8;
+            let block = raw::alloc(size);
+            assert!(!block.is_null());
+            // SAFETY: the block is new and has as many bytes.
+            unsafe { block.write_bytes((thread + i) as u8, size) };
+            (block.expose_provenance(), size)
+        })
+        .collect()
+}
+
+/// Compares the blocks with what was written, and frees them.
+fn free(thread: usize, blocks: Vec<(usize, usize)>) {
+    for (i, (address, size)) in blocks.into_iter().enumerate() {
+        let block = std::ptr::with_exposed_provenance_mut::<u8>(address);
+        // SAFETY: a live block of as many bytes, not used after this.
+        unsafe {
+            let bytes = std::slice::from_raw_parts(block, size);
+            assert!(bytes.iter().all(|&byte| byte == (thread + i) as u8));
+            raw::free(block);
+        }
+    }
+}
+
+/// The slots in use, in bytes, and the resident memory that so many resting threads take.
+fn resting() -> (u64, u64) {
+    free(0, few_blocks(0));
+    let before = (theap::stats().active, child::memory("VmRSS") as u64);
+    let (all, measured) = (Barrier::new(THREADS + 1), Barrier::new(THREADS + 1));
+    thread::scope(|scope| {
+        let threads = [(); THREADS].map(|()| {
+            scope.spawn(|| {
+                let blocks = few_blocks(1);
+                all.wait();
+                measured.wait();
+                free(1, blocks);
+            })
+        });
+        all.wait();
+        let after = (theap::stats().active, child::memory("VmRSS") as u64);
+        measured.wait();
+        // The threads' caches end with the threads, a little later than what they do here.
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
+        (after.0 - before.0, after.1 - before.1)
+    })
+}
+
+fn rests_in_little() {
+    let (active, resident) = resting();
+    println!("{active} bytes of slots, {resident} bytes resident");
+    assert!(active <= 12 * MIB, "{active} bytes of slots");
+    assert!(resident <= 8 * MIB, "{resident} bytes resident");
+    theap::purge();
+    let left = theap::stats().active;
+    assert!(left <= 2 * MIB, "{left} bytes of slots stay in use");
+}
+
+/// Without nurseries each thread has spans of its own.
+fn rests_in_much() {
+    let (active, _) = resting();
+    assert!(active >= 60 * MIB, "{active} bytes of slots");
+}
+
+/// A thread that takes more has spans of its own, which it finds again when its blocks come home.
+fn grows_out_of_it() {
+    let before = theap::stats();
+    for _ in 0..50 {
+        let blocks: Vec<_> = (0..20_000).map(|_| raw::alloc(64)).collect();
+        // SAFETY: live, and not used any more.
+        blocks
+            .into_iter()
+            .for_each(|block| unsafe { raw::free(block) });
+    }
+    let after = theap::stats();
+    let (remote, drained) = (
+        after.totals.remote_words - before.totals.remote_words,
+        after.totals.drained_blocks - before.totals.drained_blocks,
+    );
+    assert!(
+        remote * 100 < drained,
+        "{remote} remote frees, {drained} blocks"
+    );
+}
+
+#[test]
+#[ignore = "the other tests run it, in processes of their own"]
+fn scenario() {
+    match child::role().as_deref() {
+        Some("little") => rests_in_little(),
+        Some("much") => rests_in_much(),
+        Some("grows") => grows_out_of_it(),
+        _ => {}
+    }
+}
+
+#[test]
+fn resting_threads_take_little() {
+    passes("little", &[("THEAP_PAGES", "small")]);
+}
+
+#[test]
+fn without_nurseries_they_take_much() {
+    passes("much", &[("THEAP_PAGES", "small"), ("THEAP_NURSERY", "0")]);
+}
+
+#[test]
+fn busy_threads_have_spans_of_their_own() {
+    passes("grows", &[("THEAP_PAGES", "small")]);
+}
