@@ -1,5 +1,9 @@
 //! The messages to valgrind's tools in a build without the feature `valgrind`, which do nothing.
 
+/// Says that the range is the allocator's own.
+#[inline(always)]
+pub fn own(_address: usize, _len: usize) {}
+
 /// Says that a block begins here.
 #[inline(always)]
 pub fn allocated(_block: *mut u8, _size: usize, _whole: usize, _zero: bool) {}

@@ -18,6 +18,8 @@ const CHANGE_ERR_DISABLEMENT: usize = 0x1801;
 const MAKE_MEM_NOACCESS: usize = 0x4d43_0000;
 /// A request of helgrind: its first letters are 'H' and 'G'.
 const CLEAN_MEMORY: usize = 0x4847_0000;
+/// Another one of helgrind.
+const MAKE_UNTRACKED: usize = 0x4847_0127;
 
 /// Makes a client request.
 #[inline(always)]
@@ -38,6 +40,12 @@ fn request(number: usize, arguments: [usize; 4]) {
             options(nostack)
         );
     }
+}
+
+/// Says that the range is the allocator's own: its threads order their accesses by atomics, which
+/// helgrind does not know.
+pub fn own(address: usize, len: usize) {
+    request(MAKE_UNTRACKED, [address, len, 0, 0]);
 }
 
 /// Says that a block of `size` bytes begins here, and that nobody may access the bytes after it up

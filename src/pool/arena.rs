@@ -21,6 +21,7 @@ use super::warmer::Warmer;
 use crate::config::{self, Calls, Config, Numa};
 use crate::geometry::{NodeIndex, SUPER};
 use core::sync::atomic::Ordering;
+use theap_arch::valgrind;
 use theap_platform::{Error, HUGE, HUGE_1G, Os, PageMode, Topology};
 
 /// A range is never smaller.
@@ -183,6 +184,7 @@ impl Arena {
                 return Err(error);
             }
         };
+        valgrind::own(meta, dense);
         // SAFETY: reserved, the dense part committed and so zero; the parts are put below once
         // each.
         let places = unsafe { Places::new(meta, layout) };

@@ -8,6 +8,7 @@
 #![allow(unsafe_code)] // Reserves and commits ranges of addresses.
 
 use super::Policy;
+use theap_arch::valgrind;
 use theap_platform::{Error, Guard, NodeId, PageMode};
 
 impl Policy {
@@ -54,6 +55,7 @@ impl Policy {
             }
             self.lock_memory(address, len);
         }
+        valgrind::own(address, len);
         Ok(())
     }
 
@@ -88,7 +90,7 @@ impl Policy {
         // unless it is lost.
         unsafe {
             self.reserve(address, len)?;
-            match self.os.map(address, len, PageMode::Thp, bind) {
+            match valgrind::quietly(|| self.os.map(address, len, PageMode::Thp, bind)) {
                 Ok(()) => {}
                 Err(Error::Lost) => return Err(Error::Lost),
                 Err(_) => match self.os.open(address, len) {
@@ -102,6 +104,7 @@ impl Policy {
             }
             self.lock_memory(address, len);
         }
+        valgrind::own(address, len);
         Ok(())
     }
 
