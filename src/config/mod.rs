@@ -252,7 +252,8 @@ options! {
     magazine(bytes: usize) = 32 << 10, "32K", "THEAP_MAGAZINE", BYTES;
 
     /// Whether a thread's first blocks of each size class come from spans that the threads of a CPU
-    /// share, so that a thread which allocates little takes little memory.
+    /// share, so that a thread which allocates little takes little memory. Not after `warm_up` or
+    /// with `reserve`.
     nursery(on: bool) = true, "1", "THEAP_NURSERY", SWITCH;
 
     /// Whether theap learns from the program: magazines grow where bursts empty and overflow them,

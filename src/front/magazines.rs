@@ -30,8 +30,6 @@ pub struct MagazineState {
     batches: [u8; CLASS_COUNT],
     /// The classes whose magazines are still in the nest, by their bits.
     nested: u64,
-    /// The thread has prepared itself, and gets no blocks of nurseries, which others may exhaust.
-    pub weaned: bool,
     /// The capacities that the workload has taught.
     pub learner: Learner,
 }
@@ -124,9 +122,13 @@ impl ThreadCache {
         self.wipe(class);
     }
 
-    /// Puts an empty magazine, of which nobody has taken yet, into the nest.
+    /// Puts an empty magazine, of which nobody has taken yet, into the nest, unless the program
+    /// wants all at hand.
     fn enter_nest(&mut self, class: ClassId) {
-        if self.held(class) == 0 && self.magazines.batches[class.index()] == 0 {
+        if self.held(class) == 0
+            && self.magazines.batches[class.index()] == 0
+            && !self.arena().policy().is_prepared()
+        {
             self.magazines.nested |= class.bit();
             let base = self.nest(class);
             self.bases[class.index()] = base;
@@ -230,7 +232,6 @@ impl ThreadCache {
     /// Forgets what the cache's thread has taught: the next thread begins anew.
     pub fn reset_magazines(&mut self) {
         self.magazines.batches = [0; CLASS_COUNT];
-        self.magazines.weaned = false;
         self.unlearn_all();
     }
 }

@@ -13,10 +13,6 @@ use crate::pool::Arena;
 pub unsafe fn each_nursery(_arena: &'static Arena, _step: impl FnMut(&mut ThreadCache)) {}
 
 impl ThreadCache {
-    /// The thread takes no blocks of nurseries.
-    #[inline(always)]
-    pub fn wean(&mut self) {}
-
     /// A block of the class that reads zero.
     #[cfg_attr(
         any(feature = "hardened", feature = "valgrind"),

@@ -85,21 +85,15 @@ impl ThreadCache {
         self.heap.take_fresh(class)
     }
 
-    /// From now on the thread takes no blocks of nurseries, which others may exhaust.
-    pub fn wean(&mut self) {
-        self.magazines.weaned = true;
-    }
-
     /// Whether the `batch`-th batch of a class comes from the nursery. Never with the feature
     /// `valgrind`: helgrind knows nothing of the nursery's lock.
     fn is_nursed(&self, batch: u8) -> bool {
-        if cfg!(feature = "valgrind") {
-            return false;
-        }
+        let policy = self.arena().policy();
         batch < BATCHES
-            && !self.magazines.weaned
             && self.index != SHARED
-            && self.arena().policy().config().nursery
+            && policy.config().nursery
+            && !policy.is_prepared()
+            && !cfg!(feature = "valgrind")
     }
 
     /// Takes a step of a nursery's heap. `None` if others have all that were tried, if there is no

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // Touches the cache's own memory.
 
 use super::TAIL;
-use super::cache::{CACHE_BYTES, ThreadCache};
+use super::cache::CACHE_BYTES;
 use super::handle::Handle;
 use super::setup::Setup;
 use crate::classes;
@@ -57,8 +57,7 @@ fn touched(setup: &Setup) -> Result<Handle, Error> {
     }
     // SAFETY: the cache's memory is committed; populating keeps its contents.
     unsafe { arena.os().populate(cache.memory() as usize, CACHE_BYTES)? };
-    // SAFETY: the step writes a field.
-    unsafe { cache.step(ThreadCache::wean) };
+    arena.policy().set_prepared();
     arena.touch_figures()?;
     // The page of the kernel's clock faults at its first use too.
     arena.os().recently();

@@ -27,6 +27,8 @@ pub struct Policy {
     learns: AtomicBool,
     /// The system must not be asked for anything.
     sealed: AtomicBool,
+    /// The program has prepared memory ahead.
+    prepared: AtomicBool,
     /// This process was forked from the one that made the heap.
     child: AtomicBool,
     /// A block may be larger than the class of the size that its owner knows.
@@ -65,6 +67,7 @@ impl Policy {
             secret: os.random() as usize,
             learns: AtomicBool::new(config.learn),
             sealed: AtomicBool::new(false),
+            prepared: AtomicBool::new(false),
             child: AtomicBool::new(false),
             outsized: AtomicBool::new(false),
             forks: AtomicU32::new(0),
@@ -136,6 +139,18 @@ impl Policy {
     #[inline]
     pub fn is_sealed(&self) -> bool {
         self.sealed.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the program prepares memory ahead.
+    pub fn set_prepared(&self) {
+        self.prepared.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the program has prepared memory ahead: it wants its threads to have all at hand from
+    /// the start, and one that has prepared its own memory must find it when it needs it.
+    #[cfg_attr(not(feature = "magazines"), allow(dead_code, reason = "nobody asks"))]
+    pub fn is_prepared(&self) -> bool {
+        self.prepared.load(Ordering::Relaxed)
     }
 
     /// Whether a step that needs the system must be refused now. A refusal is counted.
