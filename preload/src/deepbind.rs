@@ -52,7 +52,7 @@ const NAMES: [&CStr; 18] = [
     c"__libc_pvalloc",
 ];
 
-/// Whether the C library's symbol table was changed, or cannot be.
+/// It is true once the C library's symbol table was changed, or cannot be.
 static DONE: AtomicBool = AtomicBool::new(false);
 
 macro_rules! loading {
@@ -133,7 +133,7 @@ fn in_process(name: &CStr) -> *const c_void {
     unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
 }
 
-/// What the loader knows of a library; the first two members of `struct link_map` (link.h).
+/// The loader's description of a library: the first two members of `struct link_map` (link.h).
 #[repr(C)]
 struct LinkMap {
     base: usize,
@@ -268,7 +268,7 @@ unsafe fn tables(base: usize, dynamic: *const Dynamic) -> Option<[usize; 3]> {
     found.iter().all(|place| *place != 0).then_some(found)
 }
 
-/// Whether the library maps this address for reading only.
+/// Tells whether the library maps this address for reading only.
 ///
 /// # Safety
 /// A loaded library's header is at `base`.

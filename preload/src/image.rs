@@ -10,7 +10,7 @@ unsafe extern "C" {
     static _end: u8;
 }
 
-/// Whether the function is one of this library.
+/// Tells whether the function is one of this library.
 pub fn is_ours(function: *const c_void) -> bool {
     (&raw const __ehdr_start as usize..&raw const _end as usize).contains(&function.addr())
 }
