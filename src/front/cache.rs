@@ -1,7 +1,7 @@
 //! The thread cache: a thread's magazines and heap in one piece of memory.
 //!
 //! ```text
-//! | ThreadCache: head, heap, state of each class | nest | each class: a null sentinel, its places |
+//! | ThreadCache: head, heap, state by class | nest | each class: a null sentinel, its places |
 //! ```
 //!
 //! The nest has arrays too, of a few places for each class, which fit two pages together: a thread
