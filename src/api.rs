@@ -295,8 +295,8 @@ pub mod raw {
         process::set_elsewhere(elsewhere);
     }
 
-    /// Whether the option `foreign` lets the library serve those, too, who look for malloc in the
-    /// allocator that [`set_elsewhere`] has named.
+    /// Tells whether the option `foreign` lets the library serve those, too, who look for malloc in
+    /// the allocator that [`set_elsewhere`] has named.
     pub fn stands_in() -> bool {
         front::stands_in(&DEFAULT)
     }

@@ -127,9 +127,8 @@ fn first_touch() {
     assert!(stats.mapped_small <= 2 * MIB as u64, "{stats:?}");
 }
 
-/// Touches 128 MiB on a heap that was warmed up while it had free blocks and slots of all kinds.
-fn warmed() {
-    let mut blocks = rehearsed();
+/// Warms up what `fill(128 * MIB, …)` takes.
+fn warm_up() {
     // Without the shared pool every class takes whole SuperSlabs.
     let more = if cfg!(feature = "shared-pool") {
         0
@@ -137,6 +136,12 @@ fn warmed() {
         128 * MIB
     };
     theap::warm_up(128 * MIB + more).unwrap();
+}
+
+/// Touches 128 MiB on a heap that was warmed up while it had free blocks and slots of all kinds.
+fn warmed() {
+    let mut blocks = rehearsed();
+    warm_up();
     let before = faults();
     fill(128 * MIB, &mut blocks);
     assert_eq!(faults() - before, 0, "{:?}", theap::stats());
@@ -145,12 +150,7 @@ fn warmed() {
 /// Fills, frees and fills a heap that was warmed up for more than it retains otherwise.
 fn warmed_twice() {
     let mut blocks = rehearsed();
-    let more = if cfg!(feature = "shared-pool") {
-        0
-    } else {
-        128 * MIB
-    };
-    theap::warm_up(128 * MIB + more).unwrap();
+    warm_up();
     let before = faults();
     for round in 0..3 {
         fill(128 * MIB, &mut blocks);

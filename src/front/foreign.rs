@@ -27,14 +27,14 @@ pub struct Elsewhere {
     pub usable_size: unsafe fn(*const u8) -> usize,
 }
 
-/// What becomes of blocks that are not the heap's.
+/// Answers the option `foreign`: the heap's, or before there is one the program's.
 fn option(setup: &Setup) -> Foreign {
     existing_arena().map_or(setup.config.foreign, |arena| {
         arena.policy().config().foreign
     })
 }
 
-/// Whether the options let the heap stand in for the other allocator.
+/// Tells whether the options let the heap stand in for the other allocator.
 pub fn stands_in(setup: &Setup) -> bool {
     option(setup) == Foreign::HandOver
 }

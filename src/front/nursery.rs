@@ -85,7 +85,7 @@ impl ThreadCache {
         self.heap.take_fresh(class)
     }
 
-    /// Whether the `batch`-th batch of a class comes from the nursery. Never with the feature
+    /// Tells whether the `batch`-th batch of a class comes from the nursery. Never with the feature
     /// `valgrind`: helgrind knows nothing of the nursery's lock.
     fn is_nursed(&self, batch: u8) -> bool {
         let policy = self.arena().policy();
