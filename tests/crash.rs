@@ -69,7 +69,7 @@ const CRASHES: &[Scenario] = &[
         "memory that was never mapped",
         libc::SIGSEGV,
         &["pages reserved, not mapped, slot ABSENT; no block: never used"],
-        || touch(allocate(1) + (1 << 30)),
+        || touch(allocate(1) + (1 << 29)),
     ),
     (
         "a live block",

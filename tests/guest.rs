@@ -197,10 +197,78 @@ fn locked(flags: libc::c_int, early: bool) {
         .for_each(|(number, block)| free(block, number));
 }
 
+/// The heap's start takes little but its first SuperSlab, however many addresses it may use.
+fn small_start() {
+    let before = memory("VmSize");
+    let first = block(100, 1);
+    let taken = memory("VmSize") - before;
+    // Seven bits for each SuperSlab that there may ever be.
+    let space: usize = std::env::var("SPACE").unwrap().parse().unwrap();
+    let most = SUPER + 256 * KIB + space / SUPER;
+    assert!(taken <= most, "{} KiB", taken / KIB);
+    free(first, 1);
+}
+
+/// Blocks beyond the first GiB, whose tables come to be while threads run, are freed by threads
+/// that were there before, and used again.
+fn beyond_a_step() {
+    const SIZE: usize = 200_000;
+    const BLOCKS: usize = (7 << 29) / SIZE;
+    let (ready, freed) = (Barrier::new(2), Barrier::new(2));
+    let fill = || -> Vec<_> {
+        (0..BLOCKS)
+            .map(|number| block(SIZE, number).addr())
+            .collect()
+    };
+    let give = |all: &[usize], first: usize| {
+        for (k, &at) in all.iter().enumerate() {
+            free(ptr::with_exposed_provenance_mut(at), first + k);
+        }
+    };
+    let blocks = std::sync::Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            free(block(SIZE, 1), 1);
+            ready.wait();
+            ready.wait();
+            give(&blocks.lock().unwrap()[BLOCKS / 2..], BLOCKS / 2);
+            freed.wait();
+        });
+        ready.wait();
+        *blocks.lock().unwrap() = fill();
+        ready.wait();
+        freed.wait();
+    });
+    give(&blocks.into_inner().unwrap()[..BLOCKS / 2], 0);
+    theap::collect();
+    let mapped = theap::stats().mapped();
+    let again = fill();
+    assert!(theap::stats().mapped() <= mapped + (64 * MIB) as u64);
+    give(&again, 0);
+}
+
+/// Runs that end at, and go beyond, what the tables describe so far.
+fn runs_beyond_a_step() {
+    for (first, then) in [(512, 3), (513, 1200), (3000, 4000)] {
+        let (size, more) = (first * SUPER, then * SUPER);
+        let run = block(size, first);
+        // SAFETY: a live block; the new one is at least as large as what is read.
+        unsafe {
+            let grown = raw::realloc(run, more);
+            assert!(!grown.is_null());
+            assert_eq!(raw::usable_size(grown), more);
+            free(grown, first);
+        }
+    }
+}
+
 #[test]
 #[ignore = "the other tests run it, in processes of their own"]
 fn scenario() {
     match child::role().as_deref() {
+        Some("start") => small_start(),
+        Some("beyond") => beyond_a_step(),
+        Some("runs") => runs_beyond_a_step(),
         Some("addresses") => addresses(),
         Some("few") => few_addresses(),
         Some("in-the-way") => mapping_in_the_way(),
@@ -250,6 +318,30 @@ fn threads_without_heaps_share_one() {
 #[test]
 fn late_destructors_cost_no_heap() {
     passes("destructors", &[]);
+}
+
+#[test]
+fn a_start_takes_little_whatever_the_host_has() {
+    for pages in ["small", "thp", "auto"] {
+        for space in [64 * MIB, 1 << 30, 32 << 30, 128 << 30, 1 << 40, 16 << 40] {
+            let space = space.to_string();
+            let variables = [
+                ("THEAP_PAGES", pages),
+                ("THEAP_ADDRESS_SPACE", &space),
+                ("SPACE", &space),
+            ];
+            passes("start", &variables);
+        }
+    }
+}
+
+#[test]
+fn tables_grow_with_the_heap() {
+    for (pages, calls) in [("small", "all"), ("thp", "all"), ("small", "plain")] {
+        let variables = [("THEAP_PAGES", pages), ("THEAP_CALLS", calls)];
+        passes("beyond", &variables);
+        passes("runs", &variables);
+    }
 }
 
 #[test]

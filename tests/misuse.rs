@@ -72,7 +72,7 @@ const MISTAKES: &[(&str, &str, fn())] = &[
         wrong_free(raw::alloc(40 * MIB) as usize + 32 * MIB)
     }),
     ("memory that was never used", NO_BLOCK, || {
-        wrong_free(raw::alloc(1) as usize + (1 << 30));
+        wrong_free(raw::alloc(1) as usize + (1 << 29));
     }),
     #[cfg(debug_assertions)]
     ("with a smaller class's size", SIZE, || {

@@ -4,8 +4,9 @@
 //! | ThreadCache: head, heap, state by class | nest | each class: a null sentinel, its places |
 //! ```
 //!
-//! The nest has arrays too, of a few places for each class, which fit two pages together: a thread
-//! that allocates little touches no others.
+//! The nest has arrays too, of a few places for each class. Memory up to its end is accessible from
+//! the start, and the rest when a magazine first leaves the nest: a thread that allocates little
+//! has no more.
 //!
 //! The arrays lie behind the struct, not in it, and are reached through pointers that were made
 //! from the pointer to the whole memory. So a `&mut ThreadCache` never covers them, and the
@@ -21,7 +22,7 @@ use super::quarantine::Quarantine;
 use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::geometry::{ClassId, NodeIndex};
 use crate::heap::Heap;
-use crate::pool::Arena;
+use crate::pool::{Arena, HeapBytes};
 use theap_arch::Magazine;
 use theap_platform::PAGE;
 
@@ -86,10 +87,22 @@ const ARRAYS: [usize; CLASS_COUNT] = {
 /// Bytes from the beginning of a cache's memory to its arrays.
 pub const ARRAYS_AT: usize = size_of::<ThreadCache>();
 
-/// Bytes of a cache's memory, in whole pages.
-pub const CACHE_BYTES: usize = (ARRAYS_AT
-    + (NEST_PLACES + array_places_before(CLASS_COUNT)) * size_of::<*mut u8>())
-.next_multiple_of(PAGE);
+/// Bytes of a cache's memory up to the end of this many places of its arrays, in whole pages.
+const fn bytes_with(places: usize) -> usize {
+    (ARRAYS_AT + places * size_of::<*mut u8>()).next_multiple_of(PAGE)
+}
+
+/// Bytes of a cache's memory: all, and those that it needs as long as its magazines are in the
+/// nest.
+pub const CACHE_BYTES: HeapBytes = {
+    let whole = bytes_with(NEST_PLACES + array_places_before(CLASS_COUNT));
+    let first = if NEST == 0 {
+        whole
+    } else {
+        bytes_with(NEST_PLACES)
+    };
+    HeapBytes { first, whole }
+};
 
 const _: () = assert!(ARRAYS_AT.is_multiple_of(align_of::<*mut u8>()));
 

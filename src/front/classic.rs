@@ -133,7 +133,7 @@ impl ThreadCache {
     /// The class's array is an empty FastCache.
     #[inline(never)]
     pub unsafe fn refill_fast_cache(&mut self, class: ClassId) -> *mut u8 {
-        let places = self.fast_places(class);
+        let places = self.places_in_use(class);
         // SAFETY: the array is empty (this function's own Safety section) and a FastCache has
         // `places` places.
         unsafe { self.fill(class, places.div_ceil(2), places) }
@@ -164,7 +164,7 @@ impl ThreadCache {
     #[inline(never)]
     pub unsafe fn spill(&mut self, class: ClassId) {
         let base = self.bases[class.index()];
-        let places = self.fast_places(class);
+        let places = self.places_in_use(class);
         let half = places.div_ceil(2);
         let room = usize::from(self.capacities[class.index()]) - places;
         let arena = self.heap.arena();

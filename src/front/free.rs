@@ -108,7 +108,9 @@ impl ThreadCache {
     /// The slot of `block` has the class byte of `class`, and nobody uses the block any more.
     pub unsafe fn free_class(&mut self, class: ClassId, block: *mut u8) {
         self.heed_gate();
-        let (home_part, bytes) = self.arena().addresses().part(self.node());
+        let (home_part, bytes) = self.arena().addresses().open_part(self.node());
+        // The part may have been opened further since the head was written.
+        self.head.home_bytes = bytes;
         if (block as usize).wrapping_sub(home_part) < bytes && self.make_room(class) {
             // SAFETY: this thread's magazine, which has room for a block of its class.
             unsafe { theap_arch::push(self.magazine(class), block) };

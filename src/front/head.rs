@@ -21,7 +21,7 @@ pub struct Head {
     /// First address of the home part: the part of the range that belongs to the cache's node, and
     /// whose blocks may go into the magazines.
     pub home_part: usize,
-    /// Bytes of the home part.
+    /// Bytes of the home part that are open, or were when the thread last looked.
     pub home_bytes: usize,
     /// Class bytes of the slots of the home part.
     pub kinds: *const AtomicU8,

@@ -205,7 +205,9 @@ impl ThreadCache {
     /// Changes a magazine's capacity; what it holds beyond that goes to the spans. False if there
     /// is no memory for its pointers: nothing has changed then.
     fn set_capacity(&mut self, class: ClassId, capacity: usize) -> bool {
-        self.leave_nest(class);
+        if !self.leave_nest(class) {
+            return false;
+        }
         let old = self.bases[class.index()];
         let own = self.own_array(class);
         let base = if capacity <= places(class) {

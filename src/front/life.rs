@@ -135,6 +135,9 @@ unsafe fn write_new(
         (&raw mut (*new).arrays).write(arrays.cast());
         (*new).lay_out_magazines();
         (*new).settle_on(node);
+        if arena.policy().is_prepared() {
+            (*new).leave_nests();
+        }
     }
 }
 
@@ -143,7 +146,7 @@ impl ThreadCache {
     /// what the gate says.
     fn lay_out_magazines(&mut self) {
         for class in ClassId::all() {
-            let base = self.own_array(class);
+            let base = self.first_array(class);
             self.bases[class.index()] = base;
             self.capacities[class.index()] = self.fixed_capacity(class) as u16;
             let limit = base.wrapping_add(self.places_in_use(class));
@@ -151,7 +154,7 @@ impl ThreadCache {
             (magazine.top, magazine.limit) = (base, limit);
         }
         // The zeroed sentinel of class 0 serves the magazines that never hold anything.
-        let nothing = self.own_array(ClassId::FIRST);
+        let nothing = self.bases[ClassId::FIRST.index()];
         for kind in [Kind::Free, Kind::Large, Kind::Huge] {
             let magazine = &mut self.head.magazines[kind.magazine()];
             (magazine.top, magazine.limit) = (nothing, nothing);
@@ -161,7 +164,7 @@ impl ThreadCache {
     /// Takes memory of this node from now on. The cache has no blocks and no spans.
     pub fn settle_on(&mut self, node: NodeIndex) {
         let arena = self.arena();
-        (self.head.home_part, self.head.home_bytes) = arena.addresses().part(node);
+        (self.head.home_part, self.head.home_bytes) = arena.addresses().open_part(node);
         self.head.kinds = arena.addresses().kinds_of_node(node);
         self.heap.move_to(node);
         self.away = 0;

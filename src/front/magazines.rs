@@ -28,7 +28,7 @@ pub struct MagazineState {
     served: u64,
     /// Batches that each class has had, up to [`SMALL`].
     batches: [u8; CLASS_COUNT],
-    /// The classes whose magazines are still in the nest, by their bits.
+    /// The classes whose arrays are still in the nest, by their bits.
     nested: u64,
     /// The capacities that the workload has taught.
     pub learner: Learner,
@@ -68,15 +68,23 @@ impl ThreadCache {
         self.magazines.served & class.bit() != 0
     }
 
+    /// The array that the class begins with: the one in the nest.
+    pub fn first_array(&mut self, class: ClassId) -> *mut *mut u8 {
+        self.magazines.nested |= class.bit();
+        self.nest(class)
+    }
+
     /// Places of the class's array that may be used now.
     pub fn places_in_use(&self, class: ClassId) -> usize {
-        let capacity = usize::from(self.capacities[class.index()]);
-        if !self.has_magazine(class) {
-            self.fast_places(class)
-        } else if self.magazines.nested & class.bit() != 0 {
-            capacity.min(NEST)
+        let places = if self.has_magazine(class) {
+            usize::from(self.capacities[class.index()])
         } else {
-            capacity
+            self.fast_places(class)
+        };
+        if self.magazines.nested & class.bit() != 0 {
+            places.min(NEST)
+        } else {
+            places
         }
     }
 
@@ -90,28 +98,31 @@ impl ThreadCache {
         }
     }
 
-    /// Moves the class's magazine out of the nest if it has a larger capacity. False if it stays
+    /// Moves the class's array out of the nest if it may then have more places. False if it stays
     /// where it is.
     pub fn outgrow_nest(&mut self, class: ClassId) -> bool {
-        let grows = self.magazines.nested & class.bit() != 0
-            && usize::from(self.capacities[class.index()]) > NEST;
-        if grows {
-            self.leave_nest(class);
-        }
-        grows
+        let before = self.places_in_use(class);
+        self.magazines.nested & class.bit() != 0
+            && before == NEST
+            && self.leave_nest(class)
+            && self.places_in_use(class) > before
     }
 
-    /// Moves the class's magazine to the array of its own, if it is in the nest.
+    /// Moves the class's array to its own place, if it is in the nest. False if there is no memory
+    /// for that: the array stays.
     #[cold]
-    pub fn leave_nest(&mut self, class: ClassId) {
+    pub fn leave_nest(&mut self, class: ClassId) -> bool {
         if self.magazines.nested & class.bit() == 0 {
-            return;
+            return true;
+        }
+        if self.arena().heaps().open_whole(self.index).is_err() {
+            return false;
         }
         self.magazines.nested &= !class.bit();
         let held = self.held(class);
         let base = self.own_array(class);
-        // SAFETY: both arrays have places for what the magazine holds, and lie apart, outside of
-        // the struct.
+        // SAFETY: both arrays have places for what the class's array holds, and lie apart, outside
+        // of the struct.
         unsafe {
             ptr::copy_nonoverlapping(self.bases[class.index()], base, held);
             let limit = base.add(self.places_in_use(class));
@@ -120,20 +131,13 @@ impl ThreadCache {
         }
         self.bases[class.index()] = base;
         self.wipe(class);
+        true
     }
 
-    /// Puts an empty magazine, of which nobody has taken yet, into the nest, unless the program
-    /// wants all at hand.
-    fn enter_nest(&mut self, class: ClassId) {
-        if self.held(class) == 0
-            && self.magazines.batches[class.index()] == 0
-            && !self.arena().policy().is_prepared()
-        {
-            self.magazines.nested |= class.bit();
-            let base = self.nest(class);
-            self.bases[class.index()] = base;
-            self.magazine(class).top = base;
-        }
+    /// Moves all arrays out of the nest, as the program wants all at hand.
+    pub fn leave_nests(&mut self) {
+        // One that stays has fewer places.
+        ClassId::all().all(|class| self.leave_nest(class));
     }
 
     /// A block for an empty array, which takes more. Null if there is no memory.
@@ -161,8 +165,10 @@ impl ThreadCache {
         if self.has_magazine(class) {
             return self.drain_magazine(class);
         }
-        // SAFETY: the array is full (this function's own Safety section).
-        unsafe { self.spill(class) };
+        if !self.outgrow_nest(class) {
+            // SAFETY: the array is full (this function's own Safety section).
+            unsafe { self.spill(class) };
+        }
         true
     }
 
@@ -186,10 +192,10 @@ impl ThreadCache {
         self.learn(class, false);
         let half = batch(usize::from(self.capacities[class.index()]));
         let before = self.magazines.batches(class);
-        let want = half.min(FIRST << before);
+        let mut want = half.min(FIRST << before);
         self.magazines.count_batch(class);
-        if want > NEST {
-            self.leave_nest(class);
+        if want > NEST && !self.leave_nest(class) {
+            want = NEST;
         }
         // SAFETY: the magazine is empty (this function's own Safety section; learning moves nothing
         // into it), and half of its capacity is no more than its places.
@@ -214,12 +220,9 @@ impl ThreadCache {
         while changed != 0 {
             let class = ClassId::new(changed.trailing_zeros() as usize);
             changed &= changed - 1;
-            if self.has_magazine(class) {
-                self.enter_nest(class);
-            } else {
+            if !self.has_magazine(class) {
                 self.flush_array(class);
                 self.unlearn(class);
-                self.leave_nest(class);
             }
             let places = self.places_in_use(class);
             let base = self.bases[class.index()];

@@ -26,6 +26,15 @@ pub const fn places(class: ClassId) -> usize {
 }
 
 impl ThreadCache {
+    /// The array that the class begins with.
+    pub fn first_array(&mut self, class: ClassId) -> *mut *mut u8 {
+        self.own_array(class)
+    }
+
+    /// There is no nest to leave.
+    #[inline(always)]
+    pub fn leave_nests(&mut self) {}
+
     /// Places of the class's array that may be used now.
     pub fn places_in_use(&self, class: ClassId) -> usize {
         self.fast_places(class)

@@ -2,7 +2,6 @@
 #![allow(unsafe_code)] // Touches the cache's own memory.
 
 use super::TAIL;
-use super::cache::CACHE_BYTES;
 use super::handle::Handle;
 use super::setup::Setup;
 use crate::classes;
@@ -55,8 +54,12 @@ fn touched(setup: &Setup) -> Result<Handle, Error> {
     if arena.policy().refuses() {
         return Err(Error::NoMemory);
     }
-    // SAFETY: the cache's memory is committed; populating keeps its contents.
-    unsafe { arena.os().populate(cache.memory() as usize, CACHE_BYTES)? };
+    // SAFETY: the step reads a field.
+    let index = unsafe { cache.step(|cache| cache.index) };
+    arena.heaps().open_whole(index)?;
+    let bytes = arena.heaps().accessible(index);
+    // SAFETY: the cache's memory is accessible; populating keeps its contents.
+    unsafe { arena.os().populate(cache.memory() as usize, bytes)? };
     arena.policy().set_prepared();
     arena.touch_figures()?;
     // The page of the kernel's clock faults at its first use too.

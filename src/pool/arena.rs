@@ -8,9 +8,9 @@ use super::addresses::AddressMap;
 use super::affinity::Affinity;
 use super::figures::{self, Figures};
 use super::ground::Ground;
-use super::heaps::Heaps;
+use super::heaps::{HeapBytes, Heaps};
 use super::layout::{Layout, Places, Shape};
-use super::metadata::Metadata;
+use super::metadata::{Metadata, Tables};
 use super::node::Node;
 use super::pages::{Pages, fork};
 use super::policy::{Policy, SHARE};
@@ -116,13 +116,16 @@ impl Memory {
 
 /// Creation.
 impl Arena {
-    /// Makes an arena with a range and metadata. `heap_bytes` (a multiple of the page) is what a
-    /// heap's memory takes.
+    /// Makes an arena with a range and metadata. `heap_bytes` is what a heap's memory takes.
     ///
     /// # Errors
     /// The system's error when it refused even the smallest range.
     #[inline(never)] // Nor is this function's frame to lie below that of reading the options.
-    pub fn create(os: Os, mut config: Config, heap_bytes: usize) -> Result<&'static Arena, Error> {
+    pub fn create(
+        os: Os,
+        mut config: Config,
+        heap_bytes: HeapBytes,
+    ) -> Result<&'static Arena, Error> {
         let topology = os.topology();
         let mut shape = Shape {
             len: wanted(os, &config),
@@ -251,25 +254,25 @@ impl Arena {
         places: &Places,
     ) -> Ground {
         let Memory { base, len, .. } = memory;
-        let nodes = places.board().nodes;
-        let (kinds, heads) = places.slot_tables();
-        // SAFETY: the tables lie in the dense part of the metadata, zero, with a byte for each
-        // slot.
-        let addresses = unsafe { AddressMap::new(base, len, nodes, kinds, heads) };
+        let stretches = places.stretches();
+        let [_, _, kinds, heads] = stretches.map(|table| table.address);
+        // SAFETY: the tables lie in the metadata with a byte for each slot, of which those of the
+        // open SuperSlabs are dense, and zero.
+        let addresses = unsafe { AddressMap::new(base, len, (kinds, heads), places.open()) };
         let affinity = Affinity::new(policy, addresses, topology, places.learned());
         let affinity = places.put_affinity(affinity);
         let (metas, states) = places.metas();
         // SAFETY: the layout has room for the metadata of all SuperSlabs, not used yet.
-        let metadata = unsafe {
-            let metadata = Metadata::new(policy, affinity, metas, states, len / SUPER);
-            metadata.with_heads(heads, places.head_states())
-        };
+        let metadata = unsafe { Metadata::new(policy, affinity, metas, states, len / SUPER) };
+        // SAFETY: the layout has placed the tables, and none but the dense ones are open yet.
+        let tables = unsafe { Tables::new(policy, addresses, stretches) };
         Ground {
             policy,
             figures,
             affinity,
             addresses,
             metadata,
+            tables,
         }
     }
 
@@ -303,7 +306,8 @@ impl Arena {
             spans: Spans::new(ground, places.stashes(), places.lists()),
             // SAFETY: the layout has room for the table, which is not used yet.
             runs: unsafe { Runs::new(ground, places.nodes(), places.outside()) },
-            // SAFETY: the layout has room for as many heaps as there are links; heap 0 is dense.
+            // SAFETY: the layout has room for as many heaps as there are links; the first part of
+            // heap 0 is dense.
             heaps: unsafe { Heaps::new(ground, links, nurseries, shared, heaps, bytes) },
             memory,
             front: places.front(),

@@ -9,7 +9,7 @@
 //! process's: so no other thread is inside of it when the child comes to be. It is not published.
 #![allow(unsafe_code)] // Keeps the arena as a pointer, and frees a lock by force, after fork.
 
-use super::Arena;
+use super::{Arena, HeapBytes};
 use crate::config::Config;
 use crate::messages;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
@@ -86,7 +86,7 @@ fn made_in_fork() -> Option<&'static Arena> {
 /// The process's arena, made with `config` and the environment if this is the first use, and
 /// whether this call has made it. `heap_bytes` is what the memory of a thread's heap takes. `None`
 /// if the system refuses; the next call tries again.
-pub fn arena(config: &Config, heap_bytes: usize) -> Option<(&'static Arena, bool)> {
+pub fn arena(config: &Config, heap_bytes: HeapBytes) -> Option<(&'static Arena, bool)> {
     match existing_arena() {
         Some(arena) => Some((arena, false)),
         None => first(config, heap_bytes),
@@ -96,7 +96,7 @@ pub fn arena(config: &Config, heap_bytes: usize) -> Option<(&'static Arena, bool
 /// The arena, which this thread or another one makes now.
 #[cold]
 #[inline(never)]
-fn first(config: &Config, heap_bytes: usize) -> Option<(&'static Arena, bool)> {
+fn first(config: &Config, heap_bytes: HeapBytes) -> Option<(&'static Arena, bool)> {
     let _init = (!forks()).then(|| INIT.lock());
     if let Some(arena) = existing_arena() {
         return Some((arena, false));
@@ -105,7 +105,7 @@ fn first(config: &Config, heap_bytes: usize) -> Option<(&'static Arena, bool)> {
 }
 
 /// Makes the arena. The caller has `INIT`, and there is no arena.
-fn make(config: &Config, heap_bytes: usize) -> Option<&'static Arena> {
+fn make(config: &Config, heap_bytes: HeapBytes) -> Option<&'static Arena> {
     let os = Os::LINUX;
     os.note_stderr();
     let mut config = config.with_environment(os);

@@ -3,7 +3,7 @@
 use super::addresses::AddressMap;
 use super::affinity::Affinity;
 use super::figures::Figures;
-use super::metadata::Metadata;
+use super::metadata::{Metadata, Tables};
 use super::policy::Policy;
 
 /// The parts that all nodes of a heap share. Copied into each part above them.
@@ -19,4 +19,6 @@ pub struct Ground {
     pub addresses: AddressMap,
     /// The metadata of SuperSlabs and spans.
     pub metadata: Metadata,
+    /// The tables for slots and SuperSlabs.
+    pub tables: Tables,
 }

@@ -1,12 +1,15 @@
 //! The memory of heaps: given to threads, kept when they end, never unmapped. A purge empties what
 //! no thread has. Heap 0 is no thread's: those that can have none share it, under a lock.
+//!
+//! A heap's memory is accessible in its first part alone until its thread needs more.
 #![allow(unsafe_code)] // Commits and purges the memory of heaps.
 
 use super::ground::Ground;
+use super::metadata::column::Column;
 use crate::sync::{AtomicU32, Ordering};
 #[cfg(feature = "magazines")]
 use theap_platform::Cpu;
-use theap_platform::{Error, Guard, Mutex, Rank};
+use theap_platform::{Error, Guard, Mutex, PAGE, Rank};
 
 /// Tries after which a thread goes on without the nursery: some µs.
 #[cfg(feature = "magazines")]
@@ -14,6 +17,20 @@ const NURSERY_TRIES: usize = 1 << 7;
 /// The least and the most nurseries: a few are there for threads that find their CPU's taken, and
 /// CPUs beyond the most share those of others.
 pub const NURSERIES: (usize, usize) = (8, 64);
+
+/// The bit of a heap's link that says that all of its memory is accessible.
+const WHOLE: u32 = 1 << 31;
+/// Links whose memory is opened together.
+const LINKS_AT_ONCE: usize = PAGE / size_of::<AtomicU32>();
+
+/// Bytes of the memory of a heap, in whole pages.
+#[derive(Clone, Copy, Debug)]
+pub struct HeapBytes {
+    /// Bytes that are accessible from the start.
+    pub first: usize,
+    /// All bytes.
+    pub whole: usize,
+}
 
 /// The lock on a nursery, and the number of its heap, or zero as long as there is none.
 #[repr(align(64))]
@@ -31,6 +48,8 @@ impl Nursery {
 #[derive(Debug, Default)]
 struct HeapIds {
     made: u32,
+    /// Links that are accessible.
+    links: u32,
     /// Id plus one of the latest retired heap, or zero.
     idle: u32,
     /// Id plus one of the latest retired heap whose memory was given back, or zero.
@@ -57,11 +76,11 @@ pub struct Heaps {
     shared_memory: usize,
     /// At least one.
     nurseries: &'static [Nursery],
-    /// A link for each possible heap; guarded by the lock of `ids`.
-    links: &'static [AtomicU32],
+    /// A link for each possible heap, guarded by the lock of `ids`, and the bit [`WHOLE`], which
+    /// belongs to the heap's thread.
+    links: Column<'static, AtomicU32>,
     memory: usize,
-    /// Bytes of the memory of a heap, a multiple of the page.
-    bytes: usize,
+    bytes: HeapBytes,
 }
 
 impl Heaps {
@@ -69,16 +88,16 @@ impl Heaps {
     /// links.
     ///
     /// # Safety
-    /// `shared` is the accessible and zeroed memory of heap 0. `memory` is a range with `bytes`
-    /// bytes for each link that is the heap's as long as the arena lives, not open yet, and that
-    /// nobody else uses.
+    /// `shared` is the memory of heap 0, zero and accessible in its first part. `memory` is a range
+    /// with room for a heap for each link that is the heap's as long as the arena lives, not open
+    /// yet, and that nobody else uses. The links are not open yet either.
     pub unsafe fn new(
         ground: Ground,
-        links: &'static [AtomicU32],
+        links: Column<'static, AtomicU32>,
         nurseries: &'static [Nursery],
         shared: usize,
         memory: usize,
-        bytes: usize,
+        bytes: HeapBytes,
     ) -> Self {
         let ids = HeapIds {
             made: 1,
@@ -121,7 +140,7 @@ impl Heaps {
         if index == self.links.len() || policy.refuses() {
             return None;
         }
-        self.commit(index).ok()?;
+        self.commit(&mut ids.links, index).ok()?;
         ids.made += 1;
         self.ground.figures.header().heap_made(ids.made);
         Some(HeapSlot {
@@ -131,14 +150,49 @@ impl Heaps {
         })
     }
 
-    fn commit(&self, index: usize) -> Result<(), Error> {
+    /// Makes the first part of a heap's memory accessible, and its link.
+    fn commit(&self, links: &mut u32, index: usize) -> Result<(), Error> {
         let (policy, memory) = (self.ground.policy, self.at(index) as usize);
-        // SAFETY: the heap's place in the range that `new` was given.
+        // SAFETY: the heap's places in the ranges that `new` was given, of which `links` are open.
         unsafe {
-            policy.open(memory, self.bytes)?;
+            if index >= *links as usize {
+                policy.open(
+                    core::ptr::from_ref(self.links.at(*links as usize)).addr(),
+                    PAGE,
+                )?;
+                *links += LINKS_AT_ONCE as u32;
+            }
+            policy.open(memory, self.bytes.first)?;
             (self.ground.figures.commit_heap(index))
-                .inspect_err(|_| policy.unreserve(memory, self.bytes))
+                .inspect_err(|_| policy.unreserve(memory, self.bytes.first))
         }
+    }
+
+    /// Makes all of a heap's memory accessible. For its thread. Once it has succeeded it always
+    /// does. Heap 0 keeps to its first part.
+    ///
+    /// # Errors
+    /// The system's error, or out of memory while sealed.
+    pub fn open_whole(&self, index: usize) -> Result<(), Error> {
+        let HeapBytes { first, whole } = self.bytes;
+        if whole == first {
+            return Ok(());
+        }
+        let policy = self.ground.policy;
+        if index == 0 {
+            return Err(Error::NoMemory);
+        }
+        let link = self.links.at(index);
+        if link.load(Ordering::Relaxed) & WHOLE != 0 {
+            return Ok(());
+        }
+        if policy.refuses() {
+            return Err(Error::NoMemory);
+        }
+        // SAFETY: the rest of the heap's place, which nobody but its thread opens.
+        unsafe { policy.open(self.at(index) as usize + first, whole - first)? };
+        link.fetch_or(WHOLE, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Keeps a heap for a later thread.
@@ -157,7 +211,7 @@ impl Heaps {
             };
             let memory = self.at(index) as usize;
             // SAFETY: committed, and nobody's: the heap is retired, and on no list now.
-            let purged = unsafe { policy.os().purge(memory, self.bytes) };
+            let purged = unsafe { policy.os().purge(memory, self.accessible(index)) };
             if purged.is_err() {
                 return self.push(&mut ids.idle, index);
             }
@@ -166,14 +220,26 @@ impl Heaps {
     }
 
     fn push(&self, list: &mut u32, index: usize) {
-        self.links[index].store(*list, Ordering::Relaxed);
+        let link = self.links.at(index);
+        let whole = link.load(Ordering::Relaxed) & WHOLE;
+        link.store(*list | whole, Ordering::Relaxed);
         *list = index as u32 + 1;
     }
 
     fn pop(&self, list: &mut u32) -> Option<usize> {
         let index = list.checked_sub(1)? as usize;
-        *list = self.links[index].load(Ordering::Relaxed);
+        *list = self.links.at(index).load(Ordering::Relaxed) & !WHOLE;
         Some(index)
+    }
+
+    /// The bytes of a heap's memory that are accessible. For its thread.
+    pub fn accessible(&self, index: usize) -> usize {
+        let is_whole = index > 0 && self.links.at(index).load(Ordering::Relaxed) & WHOLE != 0;
+        if is_whole {
+            self.bytes.whole
+        } else {
+            self.bytes.first
+        }
     }
 
     /// The number of heaps that were ever made; their memory stays valid.
@@ -185,7 +251,7 @@ impl Heaps {
     pub fn at(&self, index: usize) -> *mut u8 {
         match index {
             0 => self.shared_memory as *mut u8,
-            _ => (self.memory + index * self.bytes) as *mut u8,
+            _ => (self.memory + index * self.bytes.whole) as *mut u8,
         }
     }
 

@@ -1,20 +1,22 @@
 //! The layout of an arena's metadata.
 //!
 //! ```text
-//! | arena, parts | tables | heap 0 | front of the board | rest | heaps | heads | SuperMetas |
+//! | arena, parts | hints | heap 0 | front of the board | rest | heaps | tables | SuperMetas |
 //! |--------------------- dense ----------------------- | -------- opened in steps ----- |
 //! ```
 //!
-//! The dense tables (a byte or a word for each slot or SuperSlab) are accessible from the start and
-//! take memory where they are touched; the rest is committed as heaps and SuperSlabs come to be.
+//! The dense front is accessible from the start and takes memory where it is touched; the rest is
+//! committed as heaps and SuperSlabs come to be. The tables, which have bytes for each slot or
+//! SuperSlab, lie before heap 0 in a range that is too small for steps.
 //! The arena itself lies at the front of its metadata, so that nothing is needed before it.
 #![allow(unsafe_code)] // Places values and tables in raw memory.
 
 use super::Arena;
 use super::affinity::Affinity;
 use super::figures::{Extent, Figures};
-use super::heaps::{NURSERIES, Nursery};
-use super::metadata::Metadata;
+use super::heaps::{HeapBytes, NURSERIES, Nursery};
+use super::metadata::column::Column;
+use super::metadata::{Metadata, STRETCHES, Stretch, Tables};
 use super::node::Node;
 use super::pages::Pages;
 use super::pages::claims::Claims;
@@ -26,10 +28,11 @@ use super::supers::Supers;
 use super::supers::avail::{Avail, Bitmap, LEVELS};
 use super::supers::slot_word::SlotWord;
 use crate::classes::CLASS_COUNT;
-use crate::geometry::{SLOT, SUPER};
+use crate::geometry::SUPER;
 use crate::stats::board::MAX_HEAPS;
-use crate::sync::{AtomicU8, AtomicU32, AtomicU64};
+use crate::sync::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
 use core::sync::atomic::AtomicU8 as CoreAtomicU8;
+use core::sync::atomic::Ordering::Relaxed;
 use theap_platform::{HUGE, PAGE};
 
 /// Hands out places, one behind the other.
@@ -48,6 +51,14 @@ impl Carver {
     fn values<T>(&mut self, count: usize) -> usize {
         self.take(count * size_of::<T>(), 64)
     }
+
+    /// Places for the tables of so many SuperSlabs, whole pages each.
+    fn tables(&mut self, supers: usize) -> [Stretch; STRETCHES.len()] {
+        STRETCHES.map(|bytes| Stretch {
+            address: self.take((supers * bytes).next_multiple_of(PAGE), PAGE),
+            bytes,
+        })
+    }
 }
 
 /// The quantities that determine a layout.
@@ -59,8 +70,8 @@ pub struct Shape {
     pub nodes: usize,
     /// CPUs that are possible.
     pub cpus: usize,
-    /// Bytes of the memory of a heap, a multiple of the page.
-    pub heap_bytes: usize,
+    /// Bytes of the memory of a heap.
+    pub heap_bytes: HeapBytes,
     /// The board is to be published.
     pub publish: bool,
 }
@@ -74,6 +85,11 @@ impl Shape {
     /// SuperSlabs of a node's part.
     fn supers_of_node(&self) -> usize {
         self.supers() / self.nodes.next_power_of_two()
+    }
+
+    /// Whether the tables are opened in steps.
+    fn opens_in_steps(&self) -> bool {
+        Tables::open_in_steps(self.supers_of_node())
     }
 
     /// Heaps that there are places for.
@@ -110,15 +126,12 @@ pub struct Layout {
     stashes: usize,
     learned: usize,
     outside: usize,
-    modes: usize,
     heap_links: usize,
     nurseries: usize,
     meta_states: usize,
     bitmaps: usize,
-    words: usize,
-    kinds: usize,
-    head_states: usize,
-    heads: usize,
+    open: usize,
+    tables: [Stretch; STRETCHES.len()],
     shared: usize,
     board: usize,
     dense: usize,
@@ -130,7 +143,7 @@ pub struct Layout {
 impl Layout {
     /// The layout for a shape.
     pub fn new(shape: Shape) -> Self {
-        let (nodes, supers, slots) = (shape.nodes, shape.supers(), shape.len / SLOT);
+        let (nodes, supers) = (shape.nodes, shape.supers());
         let (max_heaps, metas_len) = (shape.max_heaps(), Metadata::len(supers));
         let mut carver = Carver { at: 0 };
         carver.values::<Arena>(1);
@@ -143,22 +156,20 @@ impl Layout {
         let nodes_at = carver.values::<Node>(nodes);
         let stashes = carver.values::<Stash>(shape.cpus * CLASS_COUNT);
         let learned = carver.take(shape.cpus, 64);
-        let modes = carver.take(supers, 64);
-        let heap_links = carver.take(max_heaps * 4, 64);
+        let open = carver.values::<AtomicUsize>(nodes);
         let nurseries = carver.values::<Nursery>(shape.nurseries());
         let meta_states = carver.take(metas_len / HUGE, 64);
         let bitmaps = carver.take(
             nodes * LEVELS * bitmap_words(shape.supers_of_node()) * 8,
             64,
         );
-        let words = carver.take(supers * 8, PAGE);
-        let kinds = carver.take(slots, PAGE);
-        let head_states = carver.take(Metadata::head_pieces(supers), 64);
-        let shared = carver.take(shape.heap_bytes, PAGE);
+        let early = (!shape.opens_in_steps()).then(|| carver.tables(supers));
+        let shared = carver.take(shape.heap_bytes.first, PAGE);
         let extent = shape.board_at(0);
         let board = carver.take(extent.len(), PAGE);
-        let heaps = carver.take(max_heaps * shape.heap_bytes, PAGE);
-        let heads = carver.take(slots, PAGE);
+        let heaps = carver.take(max_heaps * shape.heap_bytes.whole, PAGE);
+        let tables = early.unwrap_or_else(|| carver.tables(supers));
+        let heap_links = carver.take(max_heaps * 4, PAGE);
         let outside = carver.take(MOST_OUTSIDE * size_of::<Entry>(), PAGE);
         Self {
             shape,
@@ -172,15 +183,12 @@ impl Layout {
             stashes,
             learned,
             outside,
-            modes,
             heap_links,
             nurseries,
             meta_states,
             bitmaps,
-            words,
-            kinds,
-            head_states,
-            heads,
+            open,
+            tables,
             shared,
             board,
             dense: board + extent.open_from_start(),
@@ -333,9 +341,33 @@ impl Places {
 
 /// The tables.
 impl Places {
-    /// Addresses of the tables of class bytes and of heads.
-    pub fn slot_tables(&self) -> (usize, usize) {
-        (self.meta + self.layout.kinds, self.meta + self.layout.heads)
+    /// The tables that are opened in steps: SP-SLOT words, page modes, class bytes, heads.
+    pub fn stretches(&self) -> [Stretch; STRETCHES.len()] {
+        self.layout.tables.map(|table| Stretch {
+            address: self.meta + table.address,
+            ..table
+        })
+    }
+
+    /// The open bytes of each node's part.
+    pub fn open(&self) -> &'static [AtomicUsize] {
+        let shape = self.layout.shape;
+        let open: &[AtomicUsize] = self.table(self.layout.open, shape.nodes);
+        if !shape.opens_in_steps() {
+            let whole = shape.supers_of_node() * SUPER;
+            open.iter().for_each(|part| part.store(whole, Relaxed));
+        }
+        open
+    }
+
+    /// The table of the `index`-th stretch, for the SuperSlabs of a node.
+    fn column<T>(&self, index: usize, node: usize) -> Column<'static, T> {
+        let supers = self.layout.shape.supers_of_node();
+        let Stretch { address, bytes } = self.stretches()[index];
+        debug_assert_eq!(bytes, size_of::<T>());
+        // SAFETY: tables of atomics, for which zero is valid, that lie apart from all else as long
+        // as the arena lives. The parts ask for values of the SuperSlabs that are open.
+        unsafe { Column::new(address + node * supers * bytes, supers) }
     }
 
     /// The board.
@@ -350,7 +382,7 @@ impl Places {
 
     /// Bytes at the beginning that have the parts and the stashes, in whole pages.
     pub fn front(&self) -> usize {
-        self.layout.modes.next_multiple_of(PAGE)
+        self.layout.open.next_multiple_of(PAGE)
     }
 
     /// The address of the table of runs outside of the range.
@@ -371,35 +403,31 @@ impl Places {
         (self.meta + self.layout.metas, states)
     }
 
-    /// The states of the pieces of the table of heads.
-    pub fn head_states(&self) -> &'static [CoreAtomicU8] {
-        let pieces = Metadata::head_pieces(self.layout.shape.supers());
-        self.table(self.layout.head_states, pieces)
-    }
-
     /// The links of heaps, the memory of heap 0, and that of all heaps.
-    pub fn heaps(&self) -> (&'static [AtomicU32], usize, usize) {
-        let links = self.table(self.layout.heap_links, self.layout.shape.max_heaps());
+    pub fn heaps(&self) -> (Column<'static, AtomicU32>, usize, usize) {
+        let (at, count) = (
+            self.meta + self.layout.heap_links,
+            self.layout.shape.max_heaps(),
+        );
+        // SAFETY: a table of atomics of its own; the heaps open it in steps.
+        let links = unsafe { Column::new(at, count) };
         let (shared, heaps) = (self.layout.shared, self.layout.heaps);
         (links, self.meta + shared, self.meta + heaps)
     }
 
     /// Bytes of the memory of a heap.
-    pub fn heap_bytes(&self) -> usize {
+    pub fn heap_bytes(&self) -> HeapBytes {
         self.layout.shape.heap_bytes
     }
 
     /// The SP-SLOT words of a node.
-    pub fn words(&self, node: usize) -> &'static [SlotWord] {
-        let supers = self.layout.shape.supers_of_node();
-        self.table(self.layout.words + node * supers * 8, supers)
+    pub fn words(&self, node: usize) -> Column<'static, SlotWord> {
+        self.column(0, node)
     }
 
     /// The claims of a node.
     pub fn claims(&self, node: usize) -> Claims<'static> {
-        let supers = self.layout.shape.supers_of_node();
-        let bytes: &[AtomicU8] = self.table(self.layout.modes + node * supers, supers);
-        Claims::new(bytes)
+        Claims::new(self.column::<AtomicU8>(1, node))
     }
 
     /// The hints of a node.

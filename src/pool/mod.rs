@@ -57,6 +57,7 @@ cfg_if::cfg_if! {
 
         pub use addresses::{Location, RunPart, SlotRun, SpanPart};
         pub use arena::Arena;
+        pub use heaps::HeapBytes;
         #[cfg(all(feature = "hardened", not(feature = "valgrind")))]
         pub use metadata::BlockId;
         #[cfg(test)]

@@ -31,13 +31,13 @@ pub fn claims_of_superslabs() {
             let warmer = {
                 let claims = claims.clone();
                 thread::spawn(move || {
-                    if let Some((first, len)) = claims.claim_ahead(claimed_first) {
+                    if let Some((first, len)) = claims.claim_ahead(claimed_first, 4) {
                         // The system refuses to map the step.
                         claims.give_up(first, len);
                     }
                 })
             };
-            let (first, len) = claims.claim_ahead(1).unwrap();
+            let (first, len) = claims.claim_ahead(1, 4).unwrap();
             assert_eq!(claims.byte(first).swap(1, Ordering::AcqRel), PREPARING);
             assert_eq!(len, 1);
             warmer.join().unwrap();
@@ -120,7 +120,7 @@ impl Node {
 
     /// Does what `Pages::prepare` does, in the warmer.
     fn prepare(&self) -> bool {
-        let claimed = self.claims.claim_ahead(1);
+        let claimed = self.claims.claim_ahead(1, SUPERS);
         if let Some((i, _)) = claimed {
             self.map(i, 0);
         }
@@ -155,7 +155,7 @@ impl Node {
     fn take(&self) -> Option<NodeSuper> {
         self.find().or_else(|| {
             let hole = self.claims.claim_hole();
-            let i = hole.or_else(|| self.claims.claim_ahead(1).map(|(i, _)| i))?;
+            let i = hole.or_else(|| self.claims.claim_ahead(1, SUPERS).map(|(i, _)| i))?;
             self.map(i, 1);
             Some(i)
         })

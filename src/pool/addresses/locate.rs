@@ -13,7 +13,7 @@ pub const FAR: usize = 255;
 /// The place of an address in the heap, as the tables say.
 #[derive(Clone, Copy, Debug)]
 pub enum Location {
-    /// The address is not in the heap's range.
+    /// The address is in no open part of the heap's range.
     Foreign,
     /// The slot is not in use.
     Free,
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
     use crate::geometry::{NodeIndex, SUPER};
     use crate::pool::addresses::SlotRun;
-    use core::sync::atomic::AtomicU8;
+    use core::sync::atomic::{AtomicU8, AtomicUsize};
 
     const BASE: usize = 1 << 40;
     const SLOT_COUNT: usize = 2048;
@@ -122,8 +122,10 @@ mod tests {
                 .collect::<Vec<_>>();
             bytes.leak().as_ptr() as usize
         };
+        let half = SLOT_COUNT * SLOT / 2;
+        let open = Box::leak(Box::new([half, half].map(AtomicUsize::new)));
         // SAFETY: two zeroed tables of the right length that live for ever.
-        unsafe { AddressMap::new(BASE, SLOT_COUNT * SLOT, 2, table(), table()) }
+        unsafe { AddressMap::new(BASE, SLOT_COUNT * SLOT, (table(), table()), open) }
     }
 
     #[test]

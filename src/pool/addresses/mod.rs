@@ -1,5 +1,5 @@
-//! The address space of a heap: one reserved range, cut into a part for each NUMA node, and two
-//! tables with a byte for each slot of it.
+//! The address space of a heap: one range, cut into a part for each NUMA node, and two tables with
+//! a byte for each slot of it.
 //!
 //! ```text
 //!  address - base:   | node part | SuperSlab (2 MiB)        | slot (64 KiB) | offset |
@@ -11,6 +11,9 @@
 //! other span or run has it) writes its two bytes before the first address of it is handed out, and
 //! after the last one came back; anyone may read them. The bytes alone decide nothing: a reader
 //! that has a live block has the happens-before of the block.
+//!
+//! Each part is *open* from its front up to a bound that only grows: there the tables are
+//! accessible, and there alone SuperSlabs come to be. An address beyond it is foreign.
 #![allow(unsafe_code)] // Reads and writes tables by pointer.
 
 mod locate;
@@ -20,7 +23,7 @@ pub use locate::{FAR, Location, RunPart, SpanPart};
 pub use slot_run::SlotRun;
 
 use crate::geometry::{Kind, NodeIndex, SLOT, SUPER, SlotId, SuperId};
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 /// The range, its parts and its tables. Immutable, and copied into every part of the pool that asks
 /// it often.
@@ -32,6 +35,8 @@ pub struct AddressMap {
     nodes: u32,
     kinds: *const AtomicU8,
     heads: *const AtomicU8,
+    /// The bytes of each part that are open.
+    open: &'static [AtomicUsize],
 }
 
 // SAFETY: the pointers lead to tables of atomics that live as long as the heap.
@@ -43,10 +48,16 @@ impl AddressMap {
     /// The map of a reserved range of `len` bytes, a power of two, that `nodes` nodes share.
     ///
     /// # Safety
-    /// `kinds` and `heads` are zeroed tables of `len / SLOT` bytes that live as long as any copy of
-    /// the map, and that nobody else writes. The heads of a SuperSlab may come to be accessible
-    /// later: before a slot of it is dressed.
-    pub unsafe fn new(base: usize, len: usize, nodes: usize, kinds: usize, heads: usize) -> Self {
+    /// The two tables, `kinds` and `heads`, have `len / SLOT` bytes, live as long as any copy of
+    /// the map, and nobody else writes them. They are zero and accessible for the slots of the
+    /// first `open` bytes of each node's part.
+    pub unsafe fn new(
+        base: usize,
+        len: usize,
+        (kinds, heads): (usize, usize),
+        open: &'static [AtomicUsize],
+    ) -> Self {
+        let nodes = open.len();
         Self {
             base,
             len,
@@ -54,13 +65,38 @@ impl AddressMap {
             nodes: nodes as u32,
             kinds: kinds as *const AtomicU8,
             heads: heads as *const AtomicU8,
+            open,
         }
     }
 
-    /// Whether the address lies in the range.
+    /// Whether the address lies in an open part of the range.
     #[inline]
     pub fn contains(&self, address: usize) -> bool {
-        address.wrapping_sub(self.base) < self.len
+        let at = address.wrapping_sub(self.base);
+        let within = at & ((1 << self.part_shift) - 1);
+        at < self.len
+            && (self.open.get(at >> self.part_shift))
+                .is_some_and(|open| within < open.load(Ordering::Relaxed))
+    }
+
+    /// The first address of a node's part, and the bytes of it that are open.
+    #[inline]
+    pub fn open_part(&self, node: NodeIndex) -> (usize, usize) {
+        let (first, _) = self.part(node);
+        (first, self.open[node.index()].load(Ordering::Acquire))
+    }
+
+    /// The SuperSlabs of a node's part that are open.
+    pub fn open_supers(&self, node: NodeIndex) -> usize {
+        self.open_part(node).1 / SUPER
+    }
+
+    /// Opens a node's part up to this many SuperSlabs.
+    ///
+    /// # Safety
+    /// The tables are accessible for them, and zero where they were not before.
+    pub unsafe fn open_up_to(&self, node: NodeIndex, supers: usize) {
+        self.open[node.index()].store(supers * SUPER, Ordering::Release);
     }
 
     /// The number of nodes that have a part of the range.
@@ -113,15 +149,15 @@ impl AddressMap {
 
     #[inline]
     fn kind_byte(&self, slot: SlotId) -> &AtomicU8 {
-        debug_assert!(slot.index() < self.len / SLOT);
-        // SAFETY: the table has a byte for each slot of the range (`new`).
+        debug_assert!(self.contains(self.address_of(slot)));
+        // SAFETY: the table has a byte for each slot that is open (`new`).
         unsafe { &*self.kinds.add(slot.index()) }
     }
 
     #[inline]
     fn head_byte(&self, slot: SlotId) -> &AtomicU8 {
-        debug_assert!(slot.index() < self.len / SLOT);
-        // SAFETY: the table has a byte for each slot of the range (`new`).
+        debug_assert!(self.contains(self.address_of(slot)));
+        // SAFETY: the table has a byte for each slot that is open (`new`).
         unsafe { &*self.heads.add(slot.index()) }
     }
 
@@ -156,10 +192,11 @@ impl AddressMap {
         }
     }
 
-    /// The class bytes of all slots from a node's first one on, for the hit path of free.
+    /// The class bytes of all slots from a node's first one on, for the hit path of free, which
+    /// reads those of the open ones.
     pub fn kinds_of_node(&self, node: NodeIndex) -> *const AtomicU8 {
         let (first, _) = self.supers_of(node);
-        core::ptr::from_ref(self.kind_byte(first.slot(0)))
+        self.kinds.wrapping_add(first.slot(0).index())
     }
 
     /// Where the bytes of adjacent slots lie in the two tables: address and length.

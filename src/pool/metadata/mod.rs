@@ -3,18 +3,22 @@
 //! each SuperSlab of the address range; it is zero until used, and zero is valid.
 //!
 //! `span` says what is known of a span and of a SuperSlab, `ownership` is the protocol of a span's
-//! owner and of remote frees, `table` is where the metadata of all SuperSlabs lies.
+//! owner and of remote frees, `table` is where the metadata of all SuperSlabs lies,
+//! `opening` how the tables for slots and SuperSlabs come to be accessible.
 
+pub mod column;
 pub mod ownership;
 
 cfg_if::cfg_if! {
     if #[cfg(not(loom))] {
+        mod opening;
         mod span;
         mod table;
 
         pub use span::{SpanMeta, SuperMeta};
         #[cfg(any(test, debug_assertions, feature = "hardened"))]
         pub use span::WORDS;
+        pub use opening::{STRETCHES, Stretch, Tables};
         pub use table::Metadata;
 
         cfg_if::cfg_if! {

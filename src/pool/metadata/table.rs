@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // Metadata is found by address.
 
 use super::{SpanMeta, SuperMeta};
-use crate::geometry::{SLOTS, SpanId, SuperId};
+use crate::geometry::{SpanId, SuperId};
 use crate::pool::affinity::Affinity;
 use crate::pool::policy::Policy;
 use core::sync::atomic::{AtomicU8, Ordering};
@@ -12,9 +12,6 @@ use theap_platform::{Error, HUGE, PAGE};
 /// SuperSlab, which a short program never leaves. They are on small pages then, and all others on
 /// hugepages from the start.
 const FIRST: usize = size_of::<SuperMeta>();
-
-/// Bytes of the table of heads that are opened at a time: those of 4 GiB of slots.
-const HEADS: usize = 64 << 10;
 
 /// The metadata of all SuperSlabs. Immutable, and copied into every part of the pool that asks it
 /// often.
@@ -26,9 +23,6 @@ pub struct Metadata {
     /// Whether each 2 MiB of the metadata is accessible: 0 or 1.
     states: &'static [AtomicU8],
     supers: usize,
-    /// The table of heads, and whether each `HEADS` bytes of it are accessible.
-    heads: usize,
-    head_states: &'static [AtomicU8],
 }
 
 // SAFETY: the pointer leads to metadata of atomics.
@@ -60,26 +54,6 @@ impl Metadata {
             metas: (metas + HUGE - FIRST) as *const SuperMeta,
             states,
             supers,
-            heads: 0,
-            head_states: &[],
-        }
-    }
-
-    /// The pieces of the table of heads of so many SuperSlabs.
-    pub const fn head_pieces(supers: usize) -> usize {
-        (supers * SLOTS).div_ceil(HEADS)
-    }
-
-    /// This with the table of heads, which is opened along with the metadata.
-    ///
-    /// # Safety
-    /// `heads` is a range of a byte for each slot, in whole pages, as `new` asks for; `states` has
-    /// a zero for each of its pieces.
-    pub unsafe fn with_heads(self, heads: usize, states: &'static [AtomicU8]) -> Self {
-        Self {
-            heads,
-            head_states: states,
-            ..self
         }
     }
 
@@ -128,34 +102,11 @@ impl Metadata {
     /// # Errors
     /// The system's error; nothing is lost.
     pub fn commit(&self, super_id: SuperId, count: usize, huge: bool) -> Result<(), Error> {
-        self.open_heads(super_id, count)?;
         let first = self.metas as usize & !(HUGE - 1);
         let (address, len) = self.range(super_id, count);
         for piece in (address - first) / HUGE..(address + len - first).div_ceil(HUGE) {
             if self.states[piece].load(Ordering::Acquire) == 0 {
                 self.open(piece, first + piece * HUGE, huge)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes the heads of the slots of `count` SuperSlabs accessible.
-    fn open_heads(&self, super_id: SuperId, count: usize) -> Result<(), Error> {
-        let (first, end) = (super_id.index() * SLOTS, (super_id.index() + count) * SLOTS);
-        for piece in first / HEADS..end.div_ceil(HEADS) {
-            let state = &self.head_states[piece];
-            if state.load(Ordering::Acquire) != 0 {
-                continue;
-            }
-            let _opening = self.policy.opening();
-            if state.load(Ordering::Acquire) == 0 {
-                let from = piece * HEADS;
-                let len = (self.supers * SLOTS - from)
-                    .min(HEADS)
-                    .next_multiple_of(PAGE);
-                // SAFETY: a piece of the table that nobody has opened before.
-                unsafe { self.policy.open(self.heads + from, len)? };
-                state.store(1, Ordering::Release);
             }
         }
         Ok(())

@@ -19,6 +19,7 @@
 //! exact whenever no thread is between two of these steps.
 
 use crate::geometry::NodeSuper;
+use crate::pool::metadata::column::Column;
 use crate::sync::{AtomicIsize, AtomicU8, AtomicUsize, Ordering};
 
 /// The byte of a SuperSlab that a thread is mapping.
@@ -36,16 +37,16 @@ pub const EXAMINED: u8 = 0x20;
 /// The claims on the SuperSlabs of a node's part.
 #[derive(Debug)]
 pub struct Claims<'a> {
-    bytes: &'a [AtomicU8],
+    bytes: Column<'a, AtomicU8>,
     frontier: AtomicUsize,
     holes: AtomicIsize,
 }
 
 impl<'a> Claims<'a> {
     /// The claims on a part of which nothing is mapped: the bytes are zero.
-    pub fn new(bytes: &'a [AtomicU8]) -> Self {
+    pub fn new(bytes: impl Into<Column<'a, AtomicU8>>) -> Self {
         Self {
-            bytes,
+            bytes: bytes.into(),
             frontier: AtomicUsize::new(0),
             holes: AtomicIsize::new(0),
         }
@@ -53,7 +54,7 @@ impl<'a> Claims<'a> {
 
     /// The byte of a SuperSlab.
     pub fn byte(&self, i: NodeSuper) -> &'a AtomicU8 {
-        &self.bytes[i.index()]
+        self.bytes.at(i.index())
     }
 
     /// Whether a SuperSlab is not mapped and can be claimed.
@@ -76,7 +77,7 @@ impl<'a> Claims<'a> {
     pub fn claim(&self, first: NodeSuper, count: usize) -> bool {
         let (first, end) = (first.index(), first.index() + count);
         for i in first..end {
-            if self.bytes[i]
+            if (self.bytes.at(i))
                 .compare_exchange(0, PREPARING, Ordering::Acquire, Ordering::Relaxed)
                 .is_err()
             {
@@ -102,10 +103,9 @@ impl<'a> Claims<'a> {
         below(self.frontier()).find(|&i| self.is_free(i) && self.claim(i, 1))
     }
 
-    /// Claims up to `count` adjacent SuperSlabs at the frontier. Returns the first one and their
-    /// number.
-    pub fn claim_ahead(&self, count: usize) -> Option<(NodeSuper, usize)> {
-        let supers = self.bytes.len();
+    /// Claims up to `count` adjacent SuperSlabs at the frontier, all of them before `supers`, from
+    /// where on there are no bytes yet. Returns the first one and their number.
+    pub fn claim_ahead(&self, count: usize, supers: usize) -> Option<(NodeSuper, usize)> {
         let free = |&i: &usize| self.is_free(NodeSuper(i as u32));
         let mut from = self.frontier().index();
         loop {
@@ -144,7 +144,7 @@ impl<'a> Claims<'a> {
     }
 
     fn clear(&self, first: usize, end: usize) {
-        for byte in &self.bytes[first..end] {
+        for byte in (first..end).map(|i| self.bytes.at(i)) {
             // No plain store: loom would not see that it comes before or after another thread's
             // `mark` as a whole.
             byte.swap(0, Ordering::Release);

@@ -13,6 +13,7 @@ use crate::config::{self, Prefault};
 use crate::geometry::{NodeSuper, SLOTS, SUPER};
 use crate::messages::{self, OnceMessage};
 use crate::pool::addresses::SlotRun;
+use crate::pool::ground::Ground;
 use crate::stats::events::EventKind;
 use theap_platform::{Error, HUGE_1G, PageMode};
 
@@ -69,7 +70,7 @@ impl Pages {
             self.step_limit()
         };
         let mut count = self.within_pool(growth.step.min(limit));
-        while let Some((first, len)) = self.claims.claim_ahead(count) {
+        while let Some((first, len)) = self.claim_ahead(count) {
             // SAFETY: claimed just now.
             match unsafe { self.map_claimed(first, len, taken) } {
                 Ok(run) => {
@@ -88,6 +89,30 @@ impl Pages {
         }
         self.say_out_of_memory(SUPER, Error::NoMemory);
         None
+    }
+
+    /// Claims up to `count` adjacent SuperSlabs at the frontier, where the part is opened further
+    /// if need be. The first one, and their number.
+    pub(super) fn claim_ahead(&self, count: usize) -> Option<(NodeSuper, usize)> {
+        loop {
+            let open = self.ground.addresses.open_supers(self.node());
+            let claimed = self.claims.claim_ahead(count, open);
+            if claimed.is_some() || !self.open(open + count) && !self.open(open + 1) {
+                return claimed;
+            }
+        }
+    }
+
+    /// Opens the part up to this many SuperSlabs; false if that cannot be had.
+    pub(super) fn open(&self, supers: usize) -> bool {
+        let Ground {
+            policy,
+            addresses,
+            tables,
+            ..
+        } = self.ground;
+        supers <= addresses.open_supers(self.node())
+            || !policy.refuses() && tables.open(self.node(), supers).is_ok()
     }
 
     /// A step that the hugetlb pool can serve: one that it can serve only in part would go to other
@@ -121,6 +146,7 @@ impl Pages {
             || !self.address(first).is_multiple_of(HUGE_1G)
             || end > self.supers.count()
             || (self.ground.affinity.interleaves() && count > HUGE_1G / SUPER)
+            || !self.open(end)
             || !self.claims.claim(first, count)
         {
             return None;

@@ -84,7 +84,7 @@ impl Pages {
     /// Maps a run behind the frontier.
     fn grow_huge(&self, shape: Shape, align: usize) -> Option<SlotRun> {
         let mut i = self.aligned(self.claims.frontier(), align);
-        while i.index() + shape.supers <= self.supers.count() {
+        while self.open(i.index() + shape.supers) {
             match self.map_run(i, shape) {
                 Ok(run) => return Some(run),
                 // The SuperSlab is lost, or the warmer is at work there.
@@ -168,7 +168,9 @@ impl Pages {
             }
             let (super_id, first) = slot.add(done).split();
             let (i, part) = (self.supers.local(super_id), (SLOTS - first).min(len - done));
-            let next = (self.mode(i)).and_then(|_| self.supers.take_exact(i, first, part));
+            // Nothing is known of what nobody has claimed.
+            let mapped = (i.0 < self.claims.frontier().0 && self.mode(i).is_some()).then_some(i);
+            let next = mapped.and_then(|i| self.supers.take_exact(i, first, part));
             taken = match (taken, next) {
                 (None, next) => Some(next?),
                 (Some(run), Some(next)) => Some(run.join(next)),

@@ -3,7 +3,7 @@
 
 use super::claims::{self, Claims, EXAMINED, LOST, MODE, POPULATED, PREPARING};
 use super::grow::Growth;
-use crate::geometry::{NodeSuper, SUPER};
+use crate::geometry::{NodeIndex, NodeSuper, SUPER};
 use crate::pool::addresses::SlotRun;
 use crate::pool::ground::Ground;
 use crate::pool::supers::Supers;
@@ -69,6 +69,11 @@ impl Pages {
         // SAFETY: `new` was promised that the array is complete before any of it is used, and lives
         // long enough.
         unsafe { core::slice::from_raw_parts(self.all.0, self.all.1) }
+    }
+
+    /// The node.
+    pub(super) fn node(&self) -> NodeIndex {
+        self.ground.addresses.node_of(self.supers.first().slot(0))
     }
 
     /// The page mode of a SuperSlab; `None` if it is not mapped.

@@ -57,14 +57,14 @@ impl Pages {
         if hole.is_none() && self.add_gigantic(0).is_some() {
             return Ok(HUGE_1G / SUPER);
         }
-        let claimed = hole.or_else(|| self.claims.claim_ahead(wanted.min(self.step_limit())));
+        let claimed = hole.or_else(|| self.claim_ahead(wanted.min(self.step_limit())));
         let (first, count) = claimed.ok_or(Error::NoMemory)?;
         // SAFETY: claimed just now.
         match unsafe { self.map_claimed(first, count, 0) } {
             Ok(_) => Ok(count),
             Err(Error::Lost) => Ok(0),
             Err(_) if count > 1 => {
-                let (first, one) = self.claims.claim_ahead(1).ok_or(Error::NoMemory)?;
+                let (first, one) = self.claim_ahead(1).ok_or(Error::NoMemory)?;
                 // SAFETY: claimed just now.
                 unsafe { self.map_claimed(first, one, 0).map(|_| one) }
             }
@@ -163,11 +163,11 @@ impl Pages {
 
     fn prepare_new(&self, count: usize) -> Result<(NodeSuper, usize), Error> {
         let count = self.within_pool(count);
-        let (first, count) = self.claims.claim_ahead(count).ok_or(Error::NoMemory)?;
+        let (first, count) = self.claim_ahead(count).ok_or(Error::NoMemory)?;
         // SAFETY: claimed just now.
         match unsafe { self.map_claimed(first, count, 0) } {
             Err(_) if count > 1 => {
-                let (first, one) = self.claims.claim_ahead(1).ok_or(Error::NoMemory)?;
+                let (first, one) = self.claim_ahead(1).ok_or(Error::NoMemory)?;
                 // SAFETY: claimed just now.
                 unsafe { self.map_claimed(first, one, 0).map(|_| (first, one)) }
             }

@@ -12,6 +12,7 @@ use super::slot_word::{SlotWord, Slots, Taken};
 use crate::geometry::{NodeSuper, SLOTS, SlotId, SuperId};
 use crate::pool::addresses::SlotRun;
 use crate::pool::metadata::Metadata;
+use crate::pool::metadata::column::Column;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// A SuperSlab all of whose slots were taken for purging or unmapping.
@@ -31,7 +32,7 @@ impl Purging {
 /// The SuperSlabs of a node.
 pub struct Supers {
     first: SuperId,
-    words: &'static [SlotWord],
+    words: Column<'static, SlotWord>,
     avail: Avail<'static>,
     decay: Decay,
     /// EMPTY slots now.
@@ -45,7 +46,7 @@ impl Supers {
     /// EMPTY slots are counted.
     pub fn new(
         first: SuperId,
-        words: &'static [SlotWord],
+        words: Column<'static, SlotWord>,
         avail: Avail<'static>,
         warm: &'static AtomicUsize,
         metadata: Metadata,
@@ -84,7 +85,7 @@ impl Supers {
 
     #[inline]
     pub(super) fn word(&self, i: NodeSuper) -> &'static SlotWord {
-        &self.words[i.index()]
+        self.words.at(i.index())
     }
 
     /// The states of a SuperSlab's slots now.

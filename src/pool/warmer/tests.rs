@@ -7,11 +7,11 @@ use crate::config::{Config, Pages};
 use crate::geometry::SUPER;
 use crate::geometry::{NodeIndex, NodeSuper, SLOT, SLOTS, SlotId};
 use crate::pool::spans::Stage;
-use crate::pool::{Arena, Node};
+use crate::pool::{Arena, HeapBytes, Node};
 use core::sync::atomic::Ordering;
 use std::boxed::Box;
 use std::vec::Vec;
-use theap_platform::{Call, Fake, Os};
+use theap_platform::{Call, Fake, Os, PAGE};
 
 const MIB: usize = 1 << 20;
 const MS: u64 = 1_000_000;
@@ -26,7 +26,11 @@ const CONFIG: Config = Config::new()
 fn world(config: Config) -> (&'static Fake, &'static Arena, &'static Node) {
     let fake: &'static Fake = Box::leak(Box::new(Fake::new()));
     fake.set_now(MS);
-    let arena = Arena::create(Os::faked(fake), config, 4096).unwrap();
+    let bytes = HeapBytes {
+        first: PAGE,
+        whole: PAGE,
+    };
+    let arena = Arena::create(Os::faked(fake), config, bytes).unwrap();
     (fake, arena, &arena.nodes()[0])
 }
 
