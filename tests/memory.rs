@@ -8,11 +8,14 @@ mod hugepages;
 
 use std::fs;
 use std::mem::MaybeUninit;
+use std::time::Duration;
 use std::{ptr, thread};
 use theap::raw;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
+/// The option `decay` of the scenario that rests.
+const DECAY: Duration = Duration::from_millis(500);
 
 /// The sizes of a mixture in the order of allocation: tiny, mid, large and huge.
 const SIZES: [usize; 12] = [
@@ -241,10 +244,38 @@ fn thin() {
     assert!(resident() < before + 16 * MIB, "{} in the end", resident());
 }
 
+/// Frees 200 MiB and rests: the thread in the background gives them back.
+fn rested() {
+    let resident = || resident() + child::memory("HugetlbPages");
+    let before = resident();
+    let mut blocks = rehearsed();
+    fill(200 * MIB, &mut blocks);
+    assert!(resident() > 150 * MIB);
+    free(&mut blocks);
+    thread::sleep(DECAY + Duration::from_secs(2));
+    let list = blocks.capacity() * size_of::<*mut u8>();
+    let kept = resident() - before - list;
+    println!("{} KiB kept", kept / KIB);
+    // The spans that the heap keeps hold hugepages, of which nothing is given back unless they are
+    // sparse, and of the kernel's pool never.
+    let most = if theap::stats().mapped_small > 0 {
+        16
+    } else {
+        28
+    };
+    assert!(
+        kept <= most * MIB,
+        "{} KiB: {:?}",
+        kept / KIB,
+        theap::stats()
+    );
+}
+
 #[test]
 #[ignore = "the other tests run it, in processes of their own"]
 fn scenario() {
     match child::role().as_deref() {
+        Some("rested") => rested(),
         Some("give back") => give_back(),
         Some("first touch") => first_touch(),
         Some("warmed") => warmed(),
@@ -261,6 +292,7 @@ fn passes(scenario: &str, pages: &str) {
     match scenario {
         "warmed again" => variables.push(("THEAP_ADDRESS_SPACE", "64M")),
         "warmed twice" => variables.push(("THEAP_RETAIN", "8M")),
+        "rested" => variables.extend([("THEAP_BACKGROUND", "1"), ("THEAP_DECAY", "500")]),
         _ => {}
     }
     let output = child::run(scenario, &variables);
@@ -301,6 +333,13 @@ fn what_is_freed_goes_back_after_purge() {
     passes("give back", "small");
     passes("give back", "thp");
     passes_on_hugetlb("give back");
+}
+
+#[test]
+fn what_was_free_for_the_decay_goes_back_by_itself() {
+    passes("rested", "small");
+    passes("rested", "thp");
+    passes_on_hugetlb("rested");
 }
 
 #[test]

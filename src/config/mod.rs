@@ -231,10 +231,14 @@ options! {
     /// `prefault` ahead). 0 means only as much as the program has lately been using up.
     ahead(bytes: usize) = 64 << 20, "64M", "THEAP_AHEAD", BYTES;
 
-    /// Milliseconds for which memory must have been free before the warmer, or a node that has
-    /// learned to keep more than `retain`, gives it back; and after which a thread forgets what it
-    /// learned and no longer needs. 0 means at once.
+    /// Milliseconds for which memory must have been free before a node gives it back, but for 4M;
+    /// and after which a thread forgets what it learned and no longer needs. 0 means at once. While
+    /// no thread frees, only the warmer gives back (`background`).
     decay(ms: u64) = 10_000, "10000", "THEAP_DECAY", MILLISECONDS;
+
+    /// Whether the warmer of each NUMA node runs to give back memory that was free for `decay`, also
+    /// without `prefault` ahead. Otherwise threads that free memory do that in passing.
+    background(on: bool) = false, "0", "THEAP_BACKGROUND", SWITCH;
 
     /// CPUs that the threads of the warmer may run on. auto means the CPUs that the process is not
     /// pinned to, or all CPUs if there are no others.
@@ -347,6 +351,7 @@ impl Config {
                 self.numa = Numa::Off;
             }
             (self.prefault, self.lock) = (Prefault::Off, false);
+            self.background = false;
         }
         self
     }

@@ -16,6 +16,8 @@ use theap_platform::{Error, PageMode};
 
 /// SuperSlabs that a free gives back at once, beyond the one that it made free.
 const AT_ONCE: usize = 2;
+/// Slots that a node keeps however long they are free, if `retain` allows as much: 4 MiB.
+const FLOOR: usize = 2 * SLOTS;
 /// SuperSlabs that a free looks at for that: untouched ones cannot be given back.
 const LOOKED_AT: usize = 64;
 
@@ -23,7 +25,13 @@ impl Pages {
     /// After a SuperSlab became free: purges it if the node keeps more warm memory than it should.
     pub(super) fn trim(&self, i: NodeSuper) {
         // The warmer gives the memory back later, so this thread's free need not wait for that.
-        if self.has_warmer() || !self.has_too_much() {
+        if self.has_warmer() {
+            return;
+        }
+        if !self.has_too_much() {
+            if self.supers.warm() > self.floor() {
+                self.trim_idle();
+            }
             return;
         }
         let bytes = self.purge_super(i, false);
@@ -45,23 +53,66 @@ impl Pages {
         self.ground.policy.config().retain / SLOT + self.supers.decay().warmed()
     }
 
-    /// After slots were given back: what the node has learned to keep and did not need for a while
-    /// goes, a few SuperSlabs at a time, as the caller waits for it.
+    /// Slots that stay warm although nobody has needed them for long.
+    pub fn floor(&self) -> usize {
+        let retain = self.ground.policy.config().retain / SLOT;
+        retain.min(FLOOR) + self.supers.decay().warmed()
+    }
+
+    /// Ends the period of the node's decay if it is over.
+    pub fn end_period(&self, now: u64) {
+        let (supers, decay) = (self.supers, self.ground.policy.decay());
+        let times = (now, decay);
+        (supers.decay()).end_period(times, supers.warm(), self.retain(), self.floor());
+    }
+
+    /// After slots were given back: what the node did not need for a while goes, a few SuperSlabs
+    /// at a time, as the caller waits for it.
     #[cold]
     pub(super) fn trim_idle(&self) {
-        let (policy, supers) = (self.ground.policy, self.supers);
-        let (now, decay) = (policy.os().recently(), policy.decay());
-        supers
-            .decay()
-            .end_period(now, decay, supers.warm(), self.retain());
-        if !self.has_too_much() || self.has_warmer() {
+        let supers = self.supers;
+        self.end_period(self.ground.policy.os().recently());
+        let too_much = self.has_too_much();
+        if !too_much && supers.decay().idle() == 0
+            || self.has_warmer()
+            || self.ground.policy.is_sealed()
+        {
             return;
         }
         // Memory that was never used is there because the program asked for it (`warm_up`,
         // `reserve`).
-        let gone = |i: &NodeSuper| supers.slots(*i).has_empty() && self.purge_super(*i, false) > 0;
+        let gone = |i: NodeSuper| {
+            let bytes = (supers.slots(i).has_empty()).then(|| self.purge_super(i, false));
+            bytes.filter(|&bytes| bytes > 0)
+        };
         let looked_at = supers.offered_whole().take(LOOKED_AT);
-        let _ = looked_at.filter(gone).take(AT_ONCE).count();
+        let bytes: usize = looked_at.filter_map(gone).take(AT_ONCE).sum();
+        // Without a wholly free SuperSlab the rest has to wait for the next period.
+        let slots = if bytes > 0 { bytes / SLOT } else { usize::MAX };
+        supers.decay().gave_idle(slots);
+    }
+
+    /// For the warmer: gives idle slots of a SuperSlab that is in use back, the next one from
+    /// `cursor` on that has some and can. The number of the one after it.
+    pub fn give_back_slots(&self, cursor: usize, mut each: impl FnMut(usize)) -> usize {
+        let idle = self.supers.decay().idle();
+        let end = self.claims.frontier().index();
+        let gives = |i: NodeSuper| match self.mode(i) {
+            _ if idle == 0 || !self.supers.slots(i).has_empty() => 0,
+            Some(PageMode::Small) => self.purge_slots(i, PageMode::Small),
+            Some(PageMode::Thp) if self.is_sparse(i) => self.purge_slots(i, PageMode::Thp),
+            _ => 0,
+        };
+        for i in cursor..end {
+            let bytes = gives(NodeSuper(i as u32));
+            if bytes > 0 {
+                self.supers.decay().gave_idle(bytes / SLOT);
+                each(bytes);
+                return i + 1;
+            }
+        }
+        self.supers.decay().gave_idle(usize::MAX);
+        0
     }
 
     /// For the warmer, which has the lock of `unmapping`: gives up to `count` free SuperSlabs with

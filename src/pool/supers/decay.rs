@@ -1,9 +1,9 @@
-//! The memory that a node keeps warm beyond the option `retain`, because giving it back turned out
-//! to be too early: memory that was given back when it became free and is taken again before the
-//! time of the option `decay` is over is kept from then on. Of that memory, the part that stayed
-//! free for a whole period is given back again. Memory that the program has asked for ahead
-//! (`warm_up`, `reserve`) is kept until it asks for a purge. The threads that take and give slots
-//! count them here; every number is a hint, so all accesses are relaxed.
+//! The warm memory of a node over time. Memory that was given back when it became free and is taken
+//! again before the time of the option `decay` is over was given back too early: as much is kept
+//! beyond the option `retain` from then on. What stayed free for a whole period of `decay` is
+//! *idle*, and given back whatever `retain` says, but for a floor. Memory that the program has
+//! asked for ahead (`warm_up`, `reserve`) is kept until it asks for a purge. The threads that take
+//! and give slots count them here; every number is a hint, so all accesses are relaxed.
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
@@ -18,6 +18,8 @@ pub struct Decay {
     gave: AtomicUsize,
     /// The least number of warm slots in this period.
     least: AtomicUsize,
+    /// Slots that stayed warm and free for a period and are to be given back.
+    idle: AtomicUsize,
     /// Nanoseconds at which the period began.
     since: AtomicU64,
 }
@@ -43,6 +45,18 @@ impl Decay {
         self.kept.store(0, Relaxed);
         self.gave.store(0, Relaxed);
         self.warmed.store(0, Relaxed);
+        self.idle.store(0, Relaxed);
+    }
+
+    /// Slots that are to be given back.
+    pub fn idle(&self) -> usize {
+        self.idle.load(Relaxed)
+    }
+
+    /// Notes that idle slots were given back, or cannot be.
+    pub fn gave_idle(&self, slots: usize) {
+        let less = |idle: usize| Some(idle.saturating_sub(slots));
+        let _ = self.idle.fetch_update(Relaxed, Relaxed, less);
     }
 
     /// Notes slots that were given back because there were too many.
@@ -65,15 +79,21 @@ impl Decay {
     /// Notes how many warm slots are left after some were taken.
     #[inline]
     pub fn took_warm(&self, left: usize) {
-        if self.kept() != 0 && left < self.least.load(Relaxed) {
+        if left < self.least.load(Relaxed) {
             self.least.store(left, Relaxed);
         }
     }
 
     /// Ends the period if it is over: the slots beyond `retain` that were free during all of it are
-    /// no longer kept. `now` and `decay` are in nanoseconds, `warm` and `retain` in slots. Returns
-    /// whether the period was over.
-    pub fn end_period(&self, now: u64, decay: u64, warm: usize, retain: usize) -> bool {
+    /// no longer kept, and those beyond `floor` are idle. `now` and `decay` are in nanoseconds, the
+    /// others in slots. Returns whether the period was over.
+    pub fn end_period(
+        &self,
+        (now, decay): (u64, u64),
+        warm: usize,
+        retain: usize,
+        floor: usize,
+    ) -> bool {
         let since = self.since.load(Relaxed);
         if now.saturating_sub(since) < decay
             || (self.since)
@@ -82,8 +102,9 @@ impl Decay {
         {
             return false;
         }
-        let idle = self.least.swap(warm, Relaxed).saturating_sub(retain);
-        let less = |kept: usize| Some(kept.saturating_sub(idle));
+        let least = self.least.swap(warm, Relaxed).min(warm);
+        self.idle.store(least.saturating_sub(floor), Relaxed);
+        let less = |kept: usize| Some(kept.saturating_sub(least.saturating_sub(retain)));
         let _ = self.kept.fetch_update(Relaxed, Relaxed, less);
         self.gave.store(0, Relaxed);
         true
@@ -103,14 +124,18 @@ mod tests {
         decay.took_cold(32);
         decay.took_cold(100);
         assert_eq!(decay.kept(), 96);
-        assert!(decay.end_period(100, 100, 196, 100));
+        assert!(decay.end_period((100, 100), 196, 100, 10));
         assert_eq!(decay.kept(), 96, "needed in this period");
         decay.took_warm(120);
         decay.took_warm(150);
-        assert!(!decay.end_period(199, 100, 150, 100));
-        assert!(decay.end_period(200, 100, 196, 100));
+        assert!(!decay.end_period((199, 100), 150, 100, 10));
+        assert!(decay.end_period((200, 100), 196, 100, 10));
         assert_eq!(decay.kept(), 76, "20 were free all the time");
-        assert!(decay.end_period(300, 100, 196, 100));
+        assert_eq!(decay.idle(), 110, "all but the floor");
+        decay.gave_idle(100);
+        decay.gave_idle(100);
+        assert_eq!(decay.idle(), 0);
+        assert!(decay.end_period((300, 100), 196, 100, 10));
         assert_eq!(decay.kept(), 0, "and then all");
     }
 }

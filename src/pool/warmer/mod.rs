@@ -1,6 +1,6 @@
 //! The warmer (`prefault=ahead`): a thread of each node that prepares SuperSlabs before they are
 //! needed, gives back what was not needed for long, and puts small pages together where hugepages
-//! were asked for.
+//! were asked for. With `background=1` alone it gives back, and prepares nothing.
 //!
 //! It works in steps: it counts the SuperSlabs that are wholly free and populated (the stock), and
 //! those that were begun since the last step; [`pace`] makes a target of that; then it prepares
@@ -29,11 +29,11 @@ use super::ground::Ground;
 use super::pages::Pages;
 use super::supers::Supers;
 use crate::config::{self, Prefault};
-use crate::geometry::{NodeIndex, NodeSuper, SLOTS, SUPER};
+use crate::geometry::{NodeIndex, NodeSuper, SLOT, SLOTS, SUPER};
 use crate::messages::{self, OnceMessage};
 use crate::stats::board::NodeBoard;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use pace::{Limits, Pace, Sight};
+use pace::{Limits, Pace, SHORTEST, Sight};
 use theap_platform::{Cpu, Cpus, Error, Mutex, Rank, RawMutex, Worker};
 
 /// States: there is no thread, there is one, the system refused one, there must be none.
@@ -97,7 +97,13 @@ impl Warmer {
 
     fn set_state(&self, state: u8) {
         self.state.store(state, Ordering::Relaxed);
-        self.pages.set_has_warmer(state == RUNNING);
+        self.pages
+            .set_has_warmer(state == RUNNING && self.works_ahead());
+    }
+
+    /// Whether it prepares memory.
+    fn works_ahead(&self) -> bool {
+        self.ground.policy.config().prefault == Prefault::Ahead
     }
 
     /// Whether a thread should sweep the partial lists; true once each time that the warmer asks
@@ -110,7 +116,7 @@ impl Warmer {
     /// Never waits.
     pub fn start(&'static self) {
         let policy = self.ground.policy;
-        if policy.config().prefault != Prefault::Ahead
+        if !(self.works_ahead() || policy.config().background)
             || self.state.load(Ordering::Relaxed) != NONE
             || self.pages.frontier().0 < 2
             || !self.life.try_lock()
@@ -257,10 +263,17 @@ impl Warmer {
             room => room,
         };
         let nodes = self.ground.addresses.node_count();
+        let ahead = config.ahead.div_ceil(SUPER).min(self.supers.count());
+        let most = room as usize / 8 / nodes / SUPER;
+        let (ahead, most) = if self.works_ahead() {
+            (ahead, most)
+        } else {
+            (0, 0)
+        };
         Limits {
-            ahead: config.ahead.div_ceil(SUPER).min(self.supers.count()),
-            most: room as usize / 8 / nodes / SUPER,
-            retain: self.pages.retain() / SLOTS,
+            ahead,
+            most,
+            floor: self.pages.floor().div_ceil(SLOTS),
             decay: policy.decay(),
         }
     }
@@ -271,7 +284,9 @@ impl Warmer {
         let _unmapping = self.pages.unmapping().lock();
         let mut pace = self.pace.lock();
         let (sight, cold) = self.sight();
-        pace.observe(self.ground.policy.os().now(), sight, limits);
+        let now = self.ground.policy.os().now();
+        pace.observe(now, sight, limits);
+        self.pages.end_period(now);
         let missing = pace.missing(limits, sight.ready);
         let sight = if missing > 0 {
             match self.promptly(|| self.prepare(missing, cold)) {
@@ -281,13 +296,16 @@ impl Warmer {
             self.sight().0
         } else if pace.excess() > 0 {
             let count = pace.excess().min(STEP);
-            let keep = pace.target(limits).max(limits.retain);
+            let keep = pace.target(limits).max(limits.floor);
             let _ = self.promptly(|| {
                 self.give_back(keep, count);
                 Ok(())
             });
             pace.gave_back(count);
             self.sight().0
+        } else if self.has_idle_slots(&pace, limits) {
+            pace.worn = self.give_back_slots(pace.worn);
+            sight
         } else {
             pace.cursor = self.collapse_one(pace.cursor);
             sight
@@ -296,7 +314,17 @@ impl Warmer {
         let (stock, target) = (bytes(sight.ready), bytes(pace.target(limits)));
         self.board.stock.store(stock, Ordering::Relaxed);
         self.board.stock_target.store(target, Ordering::Relaxed);
-        pace.end(sight, limits)
+        let pause = pace.end(sight, limits);
+        if self.has_idle_slots(&pace, limits) {
+            pause.min(SHORTEST)
+        } else {
+            pause
+        }
+    }
+
+    /// Whether slots beyond the target are to be given back.
+    fn has_idle_slots(&self, pace: &Pace, limits: Limits) -> bool {
+        self.supers.decay().idle() > pace.target(limits) * SLOTS
     }
 
     /// Does what takes the kernel's lock on the address space, for which threads that grow may
@@ -355,8 +383,21 @@ impl Warmer {
     fn give_back(&self, keep: usize, count: usize) {
         let given_back = &self.board.given_back;
         self.pages.give_back(keep, count, |bytes| {
+            self.supers.decay().gave_idle(bytes / SLOT);
             given_back.fetch_add(bytes as u64, Ordering::Relaxed);
         });
+    }
+
+    /// Gives idle slots of a SuperSlab in use back. Where the search goes on next time.
+    fn give_back_slots(&self, cursor: usize) -> usize {
+        let (given_back, mut next) = (&self.board.given_back, cursor);
+        let _ = self.promptly(|| {
+            next = self.pages.give_back_slots(cursor, |bytes| {
+                given_back.fetch_add(bytes as u64, Ordering::Relaxed);
+            });
+            Ok(())
+        });
+        next
     }
 
     /// Asks for hugepages for the next SuperSlab that may be on small pages. Where the search goes

@@ -8,7 +8,7 @@
 //! - *next step*: when half of the stock would be used up at that rate, or at 1 GiB/s if that is
 //!   more; after 1 to 100 ms.
 //! - *excess*: the SuperSlabs that were free all the time for `decay`, beyond the target and the
-//!   option `retain`.
+//!   floor.
 
 use crate::geometry::SUPER;
 
@@ -23,7 +23,7 @@ const FALL: u64 = SECOND;
 /// The demand, in SuperSlabs a second, that must not find the stock empty whatever happened before:
 /// 1 GiB/s.
 const SUDDEN: u64 = (1 << 30) / SUPER as u64;
-const SHORTEST: u64 = MS;
+pub const SHORTEST: u64 = MS;
 const LONGEST: u64 = 100 * MS;
 /// The wait after the system refused; it doubles from the first to the last.
 const FIRST_RETRY: u64 = 10 * MS;
@@ -36,8 +36,8 @@ pub struct Limits {
     pub ahead: usize,
     /// The greatest target that a rate makes.
     pub most: usize,
-    /// The free SuperSlabs that are kept.
-    pub retain: usize,
+    /// The free SuperSlabs that are kept however long they are free.
+    pub floor: usize,
     /// The nanoseconds for which something must be free to be in excess.
     pub decay: u64,
 }
@@ -72,6 +72,8 @@ pub struct Pace {
     retry: u64,
     /// Where the search for small pages goes on.
     pub cursor: usize,
+    /// Where the search for idle slots goes on.
+    pub worn: usize,
 }
 
 impl Pace {
@@ -106,7 +108,7 @@ impl Pace {
         if now.saturating_sub(self.window) >= limits.decay {
             self.excess = self
                 .least
-                .saturating_sub(self.target(limits).max(limits.retain));
+                .saturating_sub(self.target(limits).max(limits.floor));
             self.window = now;
             self.least = sight.held;
         }
@@ -156,6 +158,9 @@ impl Pace {
         }
         if self.excess > 0 {
             return SHORTEST;
+        }
+        if limits.ahead == 0 && limits.most == 0 {
+            return LONGEST; // Nothing is prepared.
         }
         let rate = (self.rate >> 10).max(SUDDEN);
         (sight.ready as u64 * SECOND / 2 / rate).clamp(SHORTEST, LONGEST)

@@ -175,6 +175,68 @@ fn what_threads_touched_goes_back_too() {
     end(arena);
 }
 
+/// With `background` alone the thread prepares nothing, and gives back below `retain` what nobody
+/// needed for the decay: whole SuperSlabs, and free slots of others.
+#[test]
+fn the_background_alone_gives_back() {
+    let config = CONFIG
+        .prefault(Prefault::Off)
+        .background(true)
+        .retain(128 * MIB);
+    let (fake, arena, node) = world(config);
+    let blocks: Vec<_> = (0..60).map(|_| take(arena).expect("memory")).collect();
+    assert_eq!(node.warmer().board.warmer_starts.load(Ordering::Relaxed), 1);
+    assert!(
+        !node.pages().has_warmer(),
+        "growth need not leave it memory"
+    );
+    settle(node);
+    assert_eq!(stock(node), 0, "nothing is prepared");
+    // Every sixteenth one stays in use.
+    let mut stay = Vec::new();
+    for (k, slot) in blocks.into_iter().enumerate() {
+        if k % 16 == 0 {
+            stay.push(slot);
+        } else {
+            give_back(arena, slot);
+        }
+    }
+    let kept = || node.supers().warm() * SLOT / MIB;
+    let before = kept();
+    assert!(before > 8, "{before}");
+    settle(node);
+    assert_eq!(kept(), before, "not before its time");
+    for _ in 0..3 {
+        fake.advance(1100 * MS);
+        (0..50).for_each(|_| assert!(node.warmer().step() > 0));
+    }
+    assert!(kept() <= 4, "{} of {before}", kept());
+    stay.into_iter().for_each(|slot| give_back(arena, slot));
+    end(arena);
+}
+
+/// Without any thread of the heap's, those that free give idle memory back in passing.
+#[test]
+fn threads_give_idle_memory_back_in_passing() {
+    let config = CONFIG.prefault(Prefault::Off).retain(128 * MIB);
+    let (fake, arena, node) = world(config);
+    let burst = |count: usize| {
+        let blocks: Vec<_> = (0..count).map(|_| take(arena).expect("memory")).collect();
+        blocks.into_iter().for_each(|slot| give_back(arena, slot));
+    };
+    burst(60);
+    let kept = || node.supers().warm() * SLOT / MIB;
+    let before = kept();
+    burst(60);
+    assert_eq!(kept(), before, "not before its time");
+    for _ in 0..60 {
+        fake.advance(600 * MS);
+        burst(1);
+    }
+    assert!(kept() <= 6, "{} of {before}", kept());
+    end(arena);
+}
+
 #[test]
 fn a_refusal_loses_nothing_and_is_waited_for() {
     for call in [Call::Commit, Call::Map, Call::Populate, Call::Purge] {
@@ -213,7 +275,7 @@ fn a_refusal_loses_nothing_and_is_waited_for() {
 const LIMITS: Limits = Limits {
     ahead: 32,
     most: 1000,
-    retain: 0,
+    floor: 0,
     decay: 1000 * MS,
 };
 
