@@ -20,8 +20,8 @@ choices! {
     /// The pages that the heap is made of.
     pub enum Pages {
         /// Hugetlb pages if the pool has any, else transparent hugepages, else small pages. The
-        /// first SuperSlab (2 MiB) of a process stays on small pages, so that short programs stay
-        /// cheap.
+        /// first 8 MiB of a process stay on small pages, so that small programs stay cheap, unless
+        /// it asks for memory ahead (`warm_up`, `reserve`).
         Auto = "auto",
         /// 2 MiB pages of the hugetlb pool, falling back to `Thp` with one message when the pool is
         /// dry.
@@ -236,8 +236,8 @@ options! {
     /// no thread frees, only the warmer gives back (`background`).
     decay(ms: u64) = 10_000, "10000", "THEAP_DECAY", MILLISECONDS;
 
-    /// Whether the warmer of each NUMA node runs to give back memory that was free for `decay`, also
-    /// without `prefault` ahead. Otherwise threads that free memory do that in passing.
+    /// Whether the warmer of each NUMA node runs to give back memory that was free for `decay`,
+    /// also without `prefault` ahead. Otherwise threads that free memory do that in passing.
     background(on: bool) = false, "0", "THEAP_BACKGROUND", SWITCH;
 
     /// CPUs that the threads of the warmer may run on. auto means the CPUs that the process is not

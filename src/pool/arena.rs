@@ -12,7 +12,7 @@ use super::heaps::{HeapBytes, Heaps};
 use super::layout::{Layout, Places, Shape};
 use super::metadata::{Metadata, Tables};
 use super::node::Node;
-use super::pages::{Pages, fork};
+use super::pages::{Pages, SMALL, fork};
 use super::policy::{Policy, SHARE};
 use super::runs::Runs;
 use super::spans::{NodeLists, Spans};
@@ -232,10 +232,10 @@ impl Arena {
             let (first, len) = addresses.part(node);
             // SAFETY: the heap's, reserved, and not in use yet.
             unsafe { os.advise(first, len, modes[0], bind) };
-            if node.index() == 0 && pages == config::Pages::Auto {
-                // Short programs stay there.
+            if pages == config::Pages::Auto {
+                let small = len.min(SMALL * SUPER);
                 // SAFETY: as above.
-                unsafe { os.advise(first, SUPER, PageMode::Small, bind) };
+                unsafe { os.advise(first, small, PageMode::Small, bind) };
             }
         }
         if policy.is_plain() {

@@ -17,6 +17,9 @@ use crate::pool::ground::Ground;
 use crate::stats::events::EventKind;
 use theap_platform::{Error, HUGE_1G, PageMode};
 
+/// SuperSlabs at the front of a node's part that are on small pages in mode `auto`: 8 MiB.
+pub const SMALL: usize = 4;
+
 /// The state that the growth lock guards: the length of the next step. Of several threads that
 /// found no slots, one grows.
 #[derive(Debug)]
@@ -193,13 +196,12 @@ impl Pages {
         count: usize,
         taken: usize,
     ) -> Result<SlotRun, Error> {
-        let is_first = self.supers.id(first).index() == 0;
+        let starts = first.index() + count <= SMALL && !self.ground.policy.is_prepared();
         let modes: &[PageMode] = match self.ground.policy.config().pages {
             config::Pages::Small => &[PageMode::Small],
             config::Pages::Thp => &[PageMode::Thp, PageMode::Small],
-            // Short programs stay on the first SuperSlab, where a hugepage would only cost time to
-            // clear.
-            config::Pages::Auto if is_first && count == 1 => &[PageMode::Small],
+            // Small programs stay there: hugepages would cost them time to clear, and memory.
+            config::Pages::Auto if starts => &[PageMode::Small],
             config::Pages::Auto if self.ground.policy.is_plain() => {
                 &[PageMode::Thp, PageMode::Small]
             }

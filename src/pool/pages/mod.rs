@@ -21,7 +21,7 @@ cfg_if::cfg_if! {
         mod prefault;
         mod purge;
 
-        pub use grow::Grown;
+        pub use grow::{Grown, SMALL};
         pub use huge::Huge;
         pub use node_pages::Pages;
     }
