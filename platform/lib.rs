@@ -62,7 +62,7 @@ pub use line::Line;
 pub use lock::contention::{Contention, contention};
 pub use lock::{Guard, Mutex, Rank, RawMutex, spin_only};
 pub use machine::{Cpu, NodeId};
-pub use os::Os;
+pub use os::{Bound, Os, Room};
 pub use pages::{HUGE, HUGE_1G, PAGE, PageMode};
 pub use system::share::Shared;
 pub use system::worker::Worker;

@@ -140,6 +140,23 @@ pub fn purge() -> usize {
     bytes + existing_arena().map_or(0, Arena::purge)
 }
 
+/// Registers the function that is called when the heap, as it grows, has reached the option
+/// `soft_limit`, instead of the one before; `None` is none. It may be called before the heap exists.
+///
+/// The heap first does what [`purge`] does and unmaps what is wholly free; the function is told the
+/// bytes that are mapped then, and may free more. It runs on the thread whose allocation was the
+/// reason or on one that allocates next, within that thread's allocation and on its stack, without
+/// any of the heap's locks. It may allocate and free; no thread calls it again while it runs. It is
+/// called again when another eighth of `soft_limit` was mapped, or when the heap goes beyond
+/// `soft_limit` after it had fallen an eighth below. A panic in it ends the process.
+///
+/// ```
+/// theap::on_soft_limit(Some(|mapped| eprintln!("the heap has {mapped} bytes")));
+/// ```
+pub fn on_soft_limit(function: Option<fn(mapped: usize)>) {
+    front::on_soft_limit(function);
+}
+
 /// From now on the allocator makes no system call. An operation that would need one is refused, and
 /// counted in `Stats::refusals`; an allocation then returns null. A thread that has not allocated
 /// yet gets no heap unless that of a thread that has ended is free. Threads that wait for one of

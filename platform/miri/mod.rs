@@ -55,6 +55,11 @@ pub mod cgroup {
     pub fn memory_limit() -> u64 {
         u64::MAX
     }
+
+    /// The bytes that the groups leave: all.
+    pub fn memory_left() -> u64 {
+        u64::MAX
+    }
 }
 
 /// Signals: Miri has none.

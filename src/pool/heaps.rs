@@ -136,8 +136,10 @@ impl Heaps {
         // SAFETY: the heap's place in the range that `new` was given.
         unsafe {
             policy.open(memory, self.bytes)?;
-            (self.ground.figures.commit_heap(index))
-                .inspect_err(|_| policy.unreserve(memory, self.bytes))
+            (self.ground.figures.commit_heap(index)).inspect_err(|_| {
+                policy.unreserve(memory, self.bytes);
+                policy.limit().give(self.bytes);
+            })
         }
     }
 
@@ -179,6 +181,12 @@ impl Heaps {
     /// The number of heaps that were ever made; their memory stays valid.
     pub fn made(&self) -> usize {
         self.ids.lock().made as usize
+    }
+
+    /// The bytes of the memory of heaps that was opened since the start.
+    #[cfg(any(test, debug_assertions))]
+    pub fn opened(&self) -> usize {
+        (self.made() - 1) * self.bytes
     }
 
     /// The memory of a heap.

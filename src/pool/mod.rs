@@ -59,7 +59,6 @@ cfg_if::cfg_if! {
         pub use arena::Arena;
         #[cfg(all(feature = "hardened", not(feature = "valgrind")))]
         pub use metadata::BlockId;
-        #[cfg(test)]
         pub use node::Node;
         pub use policy::Budget;
         #[cfg(feature = "lock-stats")]

@@ -101,7 +101,7 @@ impl Pages {
     /// # Safety
     /// The caller has unmapped it.
     pub(super) unsafe fn set_unmapped(&self, i: NodeSuper) {
-        self.uncount(i);
+        self.uncount_mapped(i);
         self.claims.give_up(i, 1);
     }
 
@@ -110,8 +110,16 @@ impl Pages {
     /// # Safety
     /// The caller has claimed the SuperSlab, or holds all its slots.
     pub unsafe fn set_lost(&self, i: NodeSuper) {
-        self.uncount(i);
+        self.uncount_mapped(i);
         self.claims.byte(i).store(LOST, Ordering::Release);
+    }
+
+    /// Counts a SuperSlab that is not mapped any more, if it was.
+    fn uncount_mapped(&self, i: NodeSuper) {
+        if self.mode(i).is_some() {
+            self.ground.policy.limit().give(SUPER);
+        }
+        self.uncount(i);
     }
 
     fn uncount(&self, i: NodeSuper) {
@@ -152,6 +160,14 @@ impl Pages {
     /// The bytes that can be taken without growth.
     pub fn free_bytes(&self) -> usize {
         self.mapped_supers()
+            .map(|i| self.supers.slots(i).free_count() as usize * crate::geometry::SLOT)
+            .sum()
+    }
+
+    /// The bytes that can be taken without growth and whose pages are there.
+    pub fn ready_bytes(&self) -> usize {
+        self.mapped_supers()
+            .filter(|&i| self.is_populated(i))
             .map(|i| self.supers.slots(i).free_count() as usize * crate::geometry::SLOT)
             .sum()
     }

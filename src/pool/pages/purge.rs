@@ -18,6 +18,8 @@ use theap_platform::{Error, PageMode};
 const AT_ONCE: usize = 2;
 /// SuperSlabs that a free looks at for that: untouched ones cannot be given back.
 const LOOKED_AT: usize = 64;
+/// Tries after which a thread at the limit goes on without unmapping: some ms.
+const TRIES: usize = 1 << 17;
 
 impl Pages {
     /// After a SuperSlab became free: purges it if the node keeps more warm memory than it should.
@@ -29,7 +31,7 @@ impl Pages {
         let bytes = self.purge_super(i, false);
         // A program that retains nothing wants to see everything go.
         let policy = self.ground.policy;
-        if policy.config().retain > 0 && policy.learns() {
+        if policy.retain() > 0 && policy.learns() {
             self.supers.decay().gave(bytes / SLOT);
         }
     }
@@ -42,7 +44,7 @@ impl Pages {
     /// Slots that stay warm without learning: what the options say, and what the program has asked
     /// for.
     pub fn retain(&self) -> usize {
-        self.ground.policy.config().retain / SLOT + self.supers.decay().warmed()
+        self.ground.policy.retain() / SLOT + self.supers.decay().warmed()
     }
 
     /// After slots were given back: what the node has learned to keep and did not need for a while
@@ -104,7 +106,9 @@ impl Pages {
             return 0;
         };
         if mode == PageMode::Hugetlb {
-            return self.unmap_super(i, purging, warmer);
+            // A fork that looks after hugetlb pages finds them all mapped.
+            let _lock = (!warmer).then(|| self.unmapping().lock());
+            return self.unmap_super(i, purging, mode);
         }
         // SAFETY: all slots are ABSENT: nobody uses the SuperSlab.
         if unsafe { self.drop_pages(self.address(i), SUPER, mode) }.is_err() {
@@ -125,10 +129,47 @@ impl Pages {
         slots * SLOT
     }
 
-    fn unmap_super(&self, i: NodeSuper, purging: Purging, warmer: bool) -> usize {
-        // A fork that looks after hugetlb pages finds them all mapped.
-        let lock = (!warmer).then(|| self.unmapping().lock());
-        let (os, address, mode) = (self.ground.policy.os(), self.address(i), PageMode::Hugetlb);
+    /// Whether the limit of the heap may refuse so many bytes.
+    pub fn is_short_of(&self, bytes: usize) -> bool {
+        self.ground.policy.limit().is_short_of(bytes)
+    }
+
+    /// Where the limit leaves less than `bytes`: unmaps wholly free SuperSlabs of all nodes, in any
+    /// state, until it leaves so many, and the metadata for them. Nothing is unmapped in vain: what
+    /// is free must be enough for `bytes`.
+    pub fn make_room(&self, bytes: usize) {
+        let limit = self.ground.policy.limit();
+        let nodes = self.all_nodes().iter();
+        let free: usize = nodes
+            .map(|pages| pages.supers.whole().count() * SUPER)
+            .sum();
+        if limit.room().saturating_add(free) >= bytes {
+            (self.all_nodes().iter()).for_each(|pages| {
+                pages.unmap_free(|| limit.is_short_of(bytes));
+            });
+        }
+    }
+
+    /// Unmaps wholly free SuperSlabs as long as `wanted` says so; 1 GiB pages stay. The bytes.
+    pub fn unmap_free(&self, wanted: impl Fn() -> bool) -> usize {
+        // No waiting for a fork: this thread may hold locks that the fork waits for. The warmer's
+        // step is worth a while.
+        let Some(_lock) = self.unmapping().try_lock_often(TRIES) else {
+            return 0;
+        };
+        let unmap = |i| {
+            let mode = self.mode(i).filter(|&mode| mode != PageMode::Hugetlb1g);
+            let taken = mode.and_then(|mode| Some((self.supers.begin_purge(i, true)?, mode)));
+            taken.map_or(0, |(purging, mode)| self.unmap_super(i, purging, mode))
+        };
+        let sealed = self.ground.policy.is_sealed();
+        let free = self.supers.whole().take_while(|_| !sealed && wanted());
+        free.map(unmap).sum()
+    }
+
+    /// Unmaps a SuperSlab. The caller has the lock of `unmapping`, or is the warmer, which has it.
+    fn unmap_super(&self, i: NodeSuper, purging: Purging, mode: PageMode) -> usize {
+        let (os, address) = (self.ground.policy.os(), self.address(i));
         // SAFETY: all slots are ABSENT: nobody uses the SuperSlab.
         let unmap = || unsafe { os.unmap(address, SUPER, mode) };
         let unmapped = (self.ground.figures).recorded(EventKind::Unmap, mode as u8, SUPER, unmap);
@@ -149,7 +190,7 @@ impl Pages {
                 0
             }
             Err(_) => {
-                drop(lock);
+                self.claims.unmark(i);
                 self.supers.not_purged(purging);
                 0
             }

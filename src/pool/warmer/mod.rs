@@ -251,14 +251,13 @@ impl Warmer {
 
     fn limits(&self) -> Limits {
         let policy = self.ground.policy;
-        let config = policy.config();
         let room = match self.room.load(Ordering::Relaxed) {
             0 => policy.os().total_memory(),
             room => room,
         };
         let nodes = self.ground.addresses.node_count();
         Limits {
-            ahead: config.ahead.div_ceil(SUPER).min(self.supers.count()),
+            ahead: policy.ahead().div_ceil(SUPER).min(self.supers.count()),
             most: room as usize / 8 / nodes / SUPER,
             retain: self.pages.retain() / SLOTS,
             decay: policy.decay(),
