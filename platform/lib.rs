@@ -44,6 +44,7 @@ mod miri;
 mod node_set;
 mod os;
 mod pages;
+mod room;
 mod signal;
 mod topology;
 
@@ -62,8 +63,9 @@ pub use line::Line;
 pub use lock::contention::{Contention, contention};
 pub use lock::{Guard, Mutex, Rank, RawMutex, spin_only};
 pub use machine::{Cpu, NodeId};
-pub use os::{Bound, Os, Room};
+pub use os::Os;
 pub use pages::{HUGE, HUGE_1G, PAGE, PageMode};
+pub use room::{Bound, Room};
 pub use system::share::Shared;
 pub use system::worker::Worker;
 pub use system::{fork, thread_exit};

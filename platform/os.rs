@@ -32,8 +32,6 @@ macro_rules! inject {
 mod room;
 mod threads;
 
-pub use room::{Bound, Room};
-
 impl Os {
     /// The real system.
     pub const LINUX: Os = Os {

@@ -141,7 +141,7 @@ pub fn purge() -> usize {
 }
 
 /// Registers the function that is called when the heap, as it grows, has reached the option
-/// `soft_limit`, instead of the one before; `None` is none. It may be called before the heap exists.
+/// `soft_limit`, instead of the one before; `None` is none. The heap need not exist yet.
 ///
 /// The heap first does what [`purge`] does and unmaps what is wholly free; the function is told the
 /// bytes that are mapped then, and may free more. It runs on the thread whose allocation was the

@@ -1,16 +1,11 @@
-//! The limits of the heap: `limit`, beyond which allocations get null, `soft_limit`, at which the
-//! program is told, and what `reserve`, `retain` and `ahead` do where there is little memory. Each
-//! scenario is a process of its own.
-#![allow(unsafe_code)] // Calls the allocator directly, sets limits, and forks.
+//! The limits of the heap: `limit`, beyond which allocations get null, and `soft_limit`, at which
+//! the program is told. Each scenario is a process of its own.
+#![allow(unsafe_code)] // Calls the allocator directly, and forks.
 
-mod cgroup;
 mod child;
 
-use cgroup::Group;
 use child::{passes, text};
-use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use std::alloc::{GlobalAlloc, Layout};
-use std::process::Output;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::{ptr, slice, thread};
@@ -374,39 +369,6 @@ fn warmer() {
     assert!(theap::stats().warmer_starts > 0);
 }
 
-/// The figures of memory that is freed: the option `retain` bounds what stays.
-fn keeps(most: usize) {
-    drop(grow_to(150 * MIB));
-    theap::collect();
-    let empty = theap::stats().empty as usize;
-    assert!(empty <= most, "{empty} bytes stay");
-}
-
-/// Bytes that are there at the start, by the option `reserve`.
-fn reserved(limited: bool) {
-    if limited {
-        let most = (child::memory("VmSize") + 100 * MIB) as u64;
-        setrlimit(Resource::RLIMIT_AS, most, RLIM_INFINITY).unwrap();
-    }
-    let before = child::memory("VmRSS");
-    drop(Block::new(100));
-    println!("resident {}", (child::memory("VmRSS") - before) / MIB);
-    drop(Block::new(3 * MIB).expect("memory is left"));
-}
-
-/// Uses up all that the heap gives, and touches every page of it.
-fn uses_up() {
-    let blocks: Vec<_> = std::iter::from_fn(|| Block::new(MIB)).collect();
-    for block in &blocks {
-        let middle = 8..block.1 - 8;
-        // SAFETY: within the block, between its signatures.
-        middle
-            .step_by(4096)
-            .for_each(|at| unsafe { block.0.add(at).write(1) });
-    }
-    println!("null after {}", blocks.len());
-}
-
 #[test]
 #[ignore = "the other tests run it, in processes of their own"]
 fn scenario() {
@@ -420,10 +382,6 @@ fn scenario() {
         Some("soft-threads") => soft_threads(),
         Some("forked") => forked(),
         Some("warmer") => warmer(),
-        Some("keeps-16") => keeps(16 * MIB),
-        Some("reserved") => reserved(false),
-        Some("reserved-limited") => reserved(true),
-        Some("uses-up") => uses_up(),
         _ => {}
     }
 }
@@ -492,119 +450,4 @@ fn the_warmer_stays_below_the_limits() {
             &[&ahead[..], &[limit, ("THEAP_PAGES", "small")]].concat(),
         );
     }
-}
-
-/// A control group that may use this many MiB.
-fn memory_group(mib: usize) -> Option<Group> {
-    let bytes = (mib * MIB).to_string();
-    Group::new("memory", ["memory.limit_in_bytes", "memory.max"], &bytes)
-}
-
-/// Runs a scenario whose process is in the group from its start.
-fn run_in(group: &Group, scenario: &str, options: &[(&str, &str)]) -> Output {
-    let mut command = child::command(scenario, options);
-    group.hold(&mut command);
-    command.output().unwrap()
-}
-
-#[test]
-fn the_heap_alone_never_meets_its_groups_limit() {
-    let Some(group) = memory_group(112) else {
-        return;
-    };
-    for pages in PAGES {
-        let output = run_in(&group, "uses-up", &[HARD, ("THEAP_PAGES", pages)]);
-        assert!(output.status.success(), "{pages}: {}", output.status);
-        assert!(text(&output.stdout).contains("null after "));
-    }
-    assert_ne!(group.has_killed(), Some(true));
-}
-
-#[test]
-fn a_small_group_keeps_little() {
-    let small = [("THEAP_PAGES", "small"), ("THEAP_LEARN", "0")];
-    passes(
-        "keeps-16",
-        &[&small[..], &[("THEAP_LIMIT", "256M")]].concat(),
-    );
-    let Some(group) = memory_group(256) else {
-        return;
-    };
-    let output = run_in(&group, "keeps-16", &small);
-    assert!(output.status.success(), "{}", text(&output.stderr));
-}
-
-/// The MiB that a process has at its start, and what it says.
-fn reserve(output: &Output) -> (usize, String) {
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    let said = text(&output.stdout);
-    let rest = said.split_once("resident ").map(|(_, rest)| rest);
-    let resident = rest.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
-    let resident = resident.expect("a number");
-    (resident, text(&output.stderr))
-}
-
-/// The bytes that a line says were reserved.
-fn told(line: &str) -> usize {
-    let rest = line
-        .strip_prefix("theap: reserved ")
-        .unwrap_or_else(|| panic!("{line}"));
-    rest.split(' ').next().unwrap().parse().unwrap()
-}
-
-#[test]
-fn what_could_not_be_reserved_is_told() {
-    let small = ("THEAP_PAGES", "small");
-    let whole = child::run("reserved", &[small, ("THEAP_RESERVE", "64M")]);
-    let (resident, said) = reserve(&whole);
-    assert!(
-        (64..=110).contains(&resident) && said.is_empty(),
-        "{resident}: {said}"
-    );
-
-    let wanted = ("THEAP_RESERVE", "512M");
-    let all = [
-        (
-            child::run("reserved-limited", &[small, wanted]),
-            "ulimit -v",
-        ),
-        (
-            child::run("reserved", &[small, wanted, ("THEAP_LIMIT", "96M")]),
-            "THEAP_LIMIT",
-        ),
-        (
-            child::run("reserved", &[small, wanted, ("THEAP_SOFT_LIMIT", "96M")]),
-            "THEAP_LIMIT",
-        ),
-    ];
-    for (output, why) in all {
-        let (resident, said) = reserve(&output);
-        assert!(said.lines().count() == 1 && said.contains(why), "{said}");
-        assert!(
-            said.contains(&format!(" of {} bytes: ", 512 * MIB)),
-            "{said}"
-        );
-        let told = told(&said) / MIB;
-        assert!((30..=100).contains(&told), "{said}");
-        assert!(
-            (told..=told + told / 4 + 20).contains(&resident),
-            "{resident}: {said}"
-        );
-    }
-}
-
-#[test]
-fn a_group_bounds_what_is_reserved() {
-    let Some(group) = memory_group(192) else {
-        return;
-    };
-    let options = [("THEAP_PAGES", "small"), ("THEAP_RESERVE", "1G")];
-    let (resident, said) = reserve(&run_in(&group, "reserved", &options));
-    assert!(said.contains("the control group leaves no more"), "{said}");
-    let told = told(&said) / MIB;
-    assert!(
-        (80..=180).contains(&told) && resident >= told,
-        "{resident}: {said}"
-    );
-    assert_ne!(group.has_killed(), Some(true));
 }

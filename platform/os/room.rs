@@ -1,27 +1,7 @@
 //! The memory that the process may still take.
 
 use super::Os;
-use crate::system;
-
-/// Memory that may still be taken, and what bounds it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Room {
-    /// Bytes on pages that belong to no hugetlb pool.
-    pub bytes: u64,
-    /// The reason why there are no more.
-    pub bound: Bound,
-}
-
-/// What bounds memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Bound {
-    /// The machine has no more that is available.
-    Machine,
-    /// The control groups of this process leave no more.
-    Group,
-    /// The limits of this process leave no more (RLIMIT_AS, RLIMIT_DATA).
-    Process,
-}
+use crate::{Bound, Room, system};
 
 impl Os {
     /// The memory that this process may still take, as the kernel estimates it now: files are read.

@@ -86,8 +86,8 @@ impl Arena {
     }
 
     /// Whether what counts against the limits is what is mapped, and the metadata that was opened
-    /// with it: that of SuperSlabs and heaps, and less than a SuperSlab of tables. In a forked child
-    /// a mapping may count that another thread of the parent was making.
+    /// with it: that of SuperSlabs and heaps, and less than a SuperSlab of tables. In a forked
+    /// child a mapping may count that another thread of the parent was making.
     fn check_limit(&self) -> Result<(), Invalid> {
         let supers: usize = (self.nodes().iter())
             .map(|node| node.pages().mapped_supers().count())

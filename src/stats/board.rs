@@ -17,8 +17,8 @@
 //! part        written by
 //! HeapBoard   the thread of the heap
 //! NodeBoard   any thread, by read-modify-write
-//! Header      the holder of the lock on heap ids; `tracing`: observers; `refusals` and what is said
-//!             of limits: any thread
+//! Header      the holder of the lock on heap ids; `tracing`: observers; `refusals` and the numbers
+//!             of the limits: any thread
 //! ```
 //!
 //! A reader trusts nothing. [`Board::at`] checks every length against the bytes that are there, and
