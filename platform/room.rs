@@ -1,4 +1,5 @@
-//! The memory that a process may still take, as a number with its reason.
+//! The memory that a process may still take, as a number with its reason, and what tells that
+//! memory is short.
 
 /// Memory that may still be taken, and what bounds it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,4 +19,18 @@ pub enum Bound {
     Group,
     /// The limits of this process leave no more (RLIMIT_AS, RLIMIT_DATA).
     Process,
+}
+
+/// The descriptor by which the kernel tells that memory is short, or none.
+#[derive(Debug)]
+pub struct Pressure(pub(crate) i32);
+
+impl Pressure {
+    /// The kernel tells nothing.
+    pub const NONE: Self = Self(-1);
+
+    /// Whether the kernel tells anything.
+    pub fn is_some(&self) -> bool {
+        self.0 >= 0
+    }
 }

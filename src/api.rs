@@ -104,8 +104,8 @@ unsafe impl GlobalAlloc for Theap {
 /// Each 2 MiB take 50 to 200 µs.
 ///
 /// # Errors
-/// The system's error if it refuses memory, or [`Error::NoMemory`] while the heap is sealed. The
-/// memory that was prepared until then stays.
+/// The system's error if it refuses memory, or [`Error::NoMemory`] while the heap is sealed and
+/// beyond the option `limit`. The memory that was prepared until then stays.
 pub fn warm_up(bytes: usize) -> Result<(), Error> {
     front::warm_up(bytes, &DEFAULT)
 }

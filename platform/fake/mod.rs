@@ -47,6 +47,7 @@ pub struct Fake {
     now: Mutex<Option<u64>>,
     memory_limit: Mutex<Option<u64>>,
     room: Mutex<Option<Room>>,
+    pressed: Mutex<bool>,
     env: Mutex<Slots<Variable, MAX_VARIABLES>>,
     bindings: Mutex<Slots<Binding, MAX_BINDINGS>>,
     stderr: Mutex<([u8; MAX_CAPTURED], usize)>,
@@ -112,6 +113,7 @@ impl Fake {
             now: Mutex::new(None),
             memory_limit: Mutex::new(None),
             room: Mutex::new(None),
+            pressed: Mutex::new(false),
             env: Mutex::new(Slots::new()),
             bindings: Mutex::new(Slots::new()),
             stderr: Mutex::new(([0; MAX_CAPTURED], 0)),
@@ -202,6 +204,11 @@ impl Fake {
         *lock(&self.room) = Some(room);
     }
 
+    /// The next answer of [`crate::Os::is_pressed`] is that memory is short.
+    pub fn press(&self) {
+        *lock(&self.pressed) = true;
+    }
+
     /// Overrides a variable of the environment: with a value, or as not set. The newest 32 count.
     pub fn set_env(&self, name: &'static [u8], value: Option<&'static [u8]>) {
         lock(&self.env).push((name, value));
@@ -265,6 +272,10 @@ impl Fake {
 
     pub(crate) fn room(&self) -> Option<Room> {
         *lock(&self.room)
+    }
+
+    pub(crate) fn take_pressure(&self) -> bool {
+        core::mem::take(&mut *lock(&self.pressed))
     }
 
     pub(crate) fn now(&self) -> Option<u64> {

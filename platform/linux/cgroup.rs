@@ -105,6 +105,16 @@ pub fn memory_left() -> u64 {
     left(&MEMORY_LEFT)
 }
 
+/// The file of this process's group, in version 2, that tells of pressure on memory. The arrays are
+/// room for texts.
+pub fn pressure_file<'a>(text: &mut [u8], room: &'a mut [u8]) -> Option<&'a CStr> {
+    let groups = file::read(b"/proc/self/cgroup", text)?;
+    let mut lines = groups.split(|&byte| byte == b'\n');
+    let group = lines.find_map(|line| line.strip_prefix(b"0::"))?;
+    let group = group.strip_suffix(b"/").unwrap_or(group);
+    Some(path_of([SECOND[0], group, b"/memory.pressure"], room)?.0)
+}
+
 /// Bytes of hugetlb pages of 2 MiB that the process may still take; `u64::MAX` without a limit.
 pub fn hugetlb_left() -> u64 {
     left(&HUGETLB).min(left(&HUGETLB_RESERVED))

@@ -168,6 +168,21 @@ pub mod futex {
     pub fn wake(_word: &AtomicU32) {}
 }
 
+/// Pressure on memory: nothing tells it.
+pub mod pressure {
+    use crate::Pressure;
+
+    /// See [`crate::Os::watch_pressure`].
+    pub fn watch() -> Pressure {
+        Pressure::NONE
+    }
+
+    /// See [`crate::Os::is_pressed`].
+    pub fn is_pressed(_pressure: &Pressure) -> bool {
+        false
+    }
+}
+
 /// The pools of hugetlb pages: there are none.
 pub mod hugetlb {
     use super::PageMode;

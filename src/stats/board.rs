@@ -79,7 +79,7 @@ pub struct Header {
     pub charged: AtomicU64,
     /// Allocations that got nothing because of `limit`.
     pub limit_refusals: AtomicU64,
-    /// Growths that went beyond `soft_limit` and were noted.
+    /// Growths that went beyond `soft_limit` and were noted, and times that memory was short.
     pub soft_limits: AtomicU64,
 }
 

@@ -197,7 +197,8 @@ figures! {
         refusals,
         /// Allocations that returned null because of `limit`.
         limit_refusals,
-        /// Times that the heap grew beyond `soft_limit`, or by another eighth of it.
+        /// Times that the heap grew beyond `soft_limit`, or by another eighth of it, or that memory
+        /// was short.
         soft_limits,
         /// Heaps ever made for threads. A thread has one; the heap of an exited thread is used
         /// again.

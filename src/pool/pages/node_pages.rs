@@ -24,8 +24,8 @@ pub struct Pages {
     /// SuperSlabs mapped now, by `PageMode`.
     mapped: &'static [AtomicUsize; PageMode::COUNT],
     pub(super) growth: Mutex<Growth>,
-    /// While this lock is held, no hugetlb page is unmapped: held for a step of the warmer, and
-    /// across fork.
+    /// While this lock is held, no SuperSlab is unmapped: held for a step of the warmer, and across
+    /// fork.
     unmapping: Mutex<()>,
     /// The warmer of the node runs.
     has_warmer: AtomicBool,
@@ -201,7 +201,7 @@ impl Pages {
         self.has_warmer.load(Ordering::Relaxed)
     }
 
-    /// The lock that keeps hugetlb pages mapped while it is held.
+    /// The lock that keeps SuperSlabs mapped while it is held.
     pub fn unmapping(&self) -> &Mutex<()> {
         &self.unmapping
     }

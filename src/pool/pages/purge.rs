@@ -3,7 +3,8 @@
 //! A SuperSlab whose slots are all free is taken as a whole (all ABSENT), so nobody can take a slot
 //! of it meanwhile. Small and transparent pages are dropped in place and the slots become FRESH. A
 //! hugetlb page goes back to its pool and leaves a hole, since touching it again could meet an
-//! empty pool. A 1 GiB page is never given back. A SuperSlab in use gives its EMPTY slots back when
+//! empty pool; at the limits of the heap other pages leave a hole too, since what is mapped counts.
+//! A 1 GiB page is never given back. A SuperSlab in use gives its EMPTY slots back when
 //! the program asks for a purge, on transparent hugepages only if half of it is free: it splits the
 //! hugepage (see also `discard`).
 #![allow(unsafe_code)] // Purges and unmaps memory.

@@ -108,9 +108,14 @@ impl Limit {
         let beyond = |next: usize| (mapped > next).then(|| mapped.saturating_add(step));
         let crossed = (self.next).fetch_update(Ordering::Relaxed, Ordering::Relaxed, beyond);
         if crossed.is_ok() {
-            self.board.soft_limits.fetch_add(1, Ordering::Relaxed);
-            self.due.store(true, Ordering::Release);
+            self.note();
         }
+    }
+
+    /// Notes that `soft_limit` was reached, or that memory is short on the machine or in the group.
+    pub fn note(&self) {
+        self.board.soft_limits.fetch_add(1, Ordering::Relaxed);
+        self.due.store(true, Ordering::Release);
     }
 
     /// Whether `soft_limit` was reached and nobody has acted on that yet.

@@ -12,12 +12,12 @@ mod reserve;
 pub use budget::Budget;
 pub use limit::Limit;
 
-use crate::config::{Calls, Config, SHARE};
+use crate::config::{Calls, Config, Prefault, SHARE};
 use crate::gate::Gate;
 use crate::messages::{self, OnceMessage};
 use crate::stats::board::Header;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use theap_platform::{Mutex, Os, Rank};
+use theap_platform::{Mutex, Os, Pressure, Rank};
 
 /// Options and switches of a heap.
 pub struct Policy {
@@ -26,6 +26,7 @@ pub struct Policy {
     gate: Gate,
     budget: Budget,
     limit: Limit,
+    pressure: Pressure,
     secret: usize,
     /// The capacities of magazines may change.
     learns: AtomicBool,
@@ -63,12 +64,18 @@ impl Policy {
             0 => os.total_memory().min(len as u64) as usize / SHARE,
             bytes => bytes,
         };
+        // Who may act on it, and who looks.
+        let pressure = match config.prefault {
+            Prefault::Ahead if config.soft_limit > 0 => os.watch_pressure(),
+            _ => Pressure::NONE,
+        };
         Self {
             os,
             config,
             gate: Gate::new(config.front, config.classes),
             budget: Budget::new(budget),
             limit: Limit::new(config.limit, config.soft_limit, board),
+            pressure,
             secret: os.random() as usize,
             learns: AtomicBool::new(config.learn),
             sealed: AtomicBool::new(false),
@@ -124,6 +131,11 @@ impl Policy {
     /// The limits of the bytes that are mapped.
     pub fn limit(&self) -> &Limit {
         &self.limit
+    }
+
+    /// What tells that memory is short on the machine or in the group, for the warmer.
+    pub fn pressure(&self) -> &Pressure {
+        &self.pressure
     }
 
     /// The secret that the links of the classic front are XORed with.

@@ -271,6 +271,9 @@ impl Warmer {
         let mut pace = self.pace.lock();
         let (sight, cold) = self.sight();
         pace.observe(self.ground.policy.os().now(), sight, limits);
+        if self.is_pressed() {
+            pace.press(sight);
+        }
         let missing = pace.missing(limits, sight.ready);
         let sight = if missing > 0 {
             match self.promptly(|| self.prepare(missing, cold)) {
@@ -280,7 +283,7 @@ impl Warmer {
             self.sight().0
         } else if pace.excess() > 0 {
             let count = pace.excess().min(STEP);
-            let keep = pace.target(limits).max(limits.retain);
+            let keep = pace.keep(limits);
             let _ = self.promptly(|| {
                 self.give_back(keep, count);
                 Ok(())
@@ -296,6 +299,18 @@ impl Warmer {
         self.board.stock.store(stock, Ordering::Relaxed);
         self.board.stock_target.store(target, Ordering::Relaxed);
         pace.end(sight, limits)
+    }
+
+    /// Whether memory became short on the machine or in the group; a thread of the program acts on
+    /// that, too. One warmer looks, and none of a forked child, which has its parent's descriptor.
+    fn is_pressed(&self) -> bool {
+        let policy = self.ground.policy;
+        let looks = self.node.index() == 0 && !policy.is_child();
+        let pressed = looks && policy.os().is_pressed(policy.pressure());
+        if pressed {
+            policy.limit().note();
+        }
+        pressed
     }
 
     /// Does what takes the kernel's lock on the address space, for which threads that grow may
