@@ -303,7 +303,7 @@ fn re_entrant() {
     assert!(calls() >= 1 && HELD.load(Ordering::Relaxed).is_null());
     assert!(held.iter().all(Block::is_whole));
     let before = calls();
-    let more = grow_to(charged() + 20 * MIB);
+    let more = grow_to(3 * LIMIT);
     assert!(calls() > before, "called again afterwards");
     drop((held, more));
 }

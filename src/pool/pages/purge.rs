@@ -13,14 +13,18 @@ use super::Pages;
 use crate::geometry::{NodeSuper, SLOT, SLOTS, SUPER, SlotId};
 use crate::pool::supers::Purging;
 use crate::stats::events::EventKind;
-use theap_platform::{Error, PageMode};
+use core::sync::atomic::AtomicU32;
+use theap_platform::{Error, Guard, PageMode};
 
 /// SuperSlabs that a free gives back at once, beyond the one that it made free.
 const AT_ONCE: usize = 2;
 /// SuperSlabs that a free looks at for that: untouched ones cannot be given back.
 const LOOKED_AT: usize = 64;
-/// Tries after which a thread at the limit goes on without unmapping: some ms.
-const TRIES: usize = 1 << 17;
+/// The waiting of a thread at the limit for the warmer: tries, then a nap of so many nanoseconds,
+/// and so often, for 200 ms at least.
+const TRIES: usize = 1 << 7;
+const NAP: u64 = 100_000;
+const NAPS: usize = 2000;
 
 impl Pages {
     /// After a SuperSlab became free: purges it if the node keeps more warm memory than it should.
@@ -153,9 +157,7 @@ impl Pages {
 
     /// Unmaps wholly free SuperSlabs as long as `wanted` says so; 1 GiB pages stay. The bytes.
     pub fn unmap_free(&self, wanted: impl Fn() -> bool) -> usize {
-        // No waiting for a fork: this thread may hold locks that the fork waits for. The warmer's
-        // step is worth a while.
-        let Some(_lock) = self.unmapping().try_lock_often(TRIES) else {
+        let Some(_lock) = self.keep_from_warmer() else {
             return 0;
         };
         let unmap = |i| {
@@ -166,6 +168,19 @@ impl Pages {
         let sealed = self.ground.policy.is_sealed();
         let free = self.supers.whole().take_while(|_| !sealed && wanted());
         free.map(unmap).sum()
+    }
+
+    /// The lock of `unmapping`. The end of a step of the warmer is worth waiting for, but not that of
+    /// a fork, which may wait for a lock that this thread holds: after a while the answer is `None`.
+    fn keep_from_warmer(&self) -> Option<Guard<'_, ()>> {
+        let (os, nobody) = (self.ground.policy.os(), AtomicU32::new(0));
+        (0..NAPS).find_map(|_| {
+            let lock = self.unmapping().try_lock_often(TRIES);
+            if lock.is_none() {
+                os.sleep(&nobody, 0, NAP);
+            }
+            lock
+        })
     }
 
     /// Unmaps a SuperSlab. The caller has the lock of `unmapping`, or is the warmer, which has it.
