@@ -44,6 +44,7 @@ mod miri;
 mod node_set;
 mod os;
 mod pages;
+mod room;
 mod signal;
 mod topology;
 
@@ -64,6 +65,7 @@ pub use lock::{Guard, Mutex, Rank, RawMutex, spin_only};
 pub use machine::{Cpu, NodeId};
 pub use os::Os;
 pub use pages::{HUGE, HUGE_1G, PAGE, PageMode};
+pub use room::{Bound, Pressure, Room};
 pub use system::share::Shared;
 pub use system::worker::Worker;
 pub use system::{fork, thread_exit};

@@ -29,6 +29,7 @@ macro_rules! inject {
     };
 }
 
+mod room;
 mod threads;
 
 impl Os {
@@ -473,6 +474,10 @@ impl Os {
     /// The machine's memory in bytes, or what the control groups of this process leave it, if that
     /// is less. Pages of a hugetlb pool need not count there.
     pub fn memory_limit(self) -> u64 {
+        #[cfg(feature = "fake")]
+        if let Some(bytes) = self.fake.and_then(Fake::memory_limit) {
+            return bytes;
+        }
         system::cgroup::memory_limit().min(self.total_memory())
     }
 

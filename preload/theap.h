@@ -44,6 +44,14 @@ void theap_unseal(void);
 enum theap_front { THEAP_FRONT_CLASSIC = 0, THEAP_FRONT_THEAP = 1 };
 void theap_set_front(enum theap_front front);
 
+/* Registers the function that is called when the heap, as it grows, has reached THEAP_SOFT_LIMIT, instead
+ * of the one before; null is none. The heap gives back what is free first; `mapped` are the bytes that it
+ * has mapped then. The function runs within an allocation, on that thread's stack and without any of the
+ * heap's locks: it may allocate and free, and must return (no longjmp, no pthread_exit, no exception).
+ * No thread calls it again while it runs. It is called again when another eighth of the limit was mapped,
+ * or when the heap goes beyond the limit after it had fallen an eighth below. */
+void theap_on_soft_limit(void (*function)(size_t mapped));
+
 /* Returns whether the address lies in the heap's range. */
 bool theap_owns(const void *address);
 

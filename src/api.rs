@@ -104,8 +104,8 @@ unsafe impl GlobalAlloc for Theap {
 /// Each 2 MiB take 50 to 200 µs.
 ///
 /// # Errors
-/// The system's error if it refuses memory, or [`Error::NoMemory`] while the heap is sealed. The
-/// memory that was prepared until then stays.
+/// The system's error if it refuses memory, or [`Error::NoMemory`] while the heap is sealed and
+/// beyond the option `limit`. The memory that was prepared until then stays.
 pub fn warm_up(bytes: usize) -> Result<(), Error> {
     front::warm_up(bytes, &DEFAULT)
 }
@@ -138,6 +138,23 @@ pub fn collect() {
 pub fn purge() -> usize {
     let bytes = front::discard();
     bytes + existing_arena().map_or(0, Arena::purge)
+}
+
+/// Registers the function that is called when the heap, as it grows, has reached the option
+/// `soft_limit`, instead of the one before; `None` is none. The heap need not exist yet.
+///
+/// The heap first does what [`purge`] does and unmaps what is wholly free; the function is told the
+/// bytes that are mapped then, and may free more. It runs on the thread whose allocation was the
+/// reason or on one that allocates next, within that thread's allocation and on its stack, without
+/// any of the heap's locks. It may allocate and free; no thread calls it again while it runs. It is
+/// called again when another eighth of `soft_limit` was mapped, or when the heap goes beyond
+/// `soft_limit` after it had fallen an eighth below. A panic in it ends the process.
+///
+/// ```
+/// theap::on_soft_limit(Some(|mapped| eprintln!("the heap has {mapped} bytes")));
+/// ```
+pub fn on_soft_limit(function: Option<fn(mapped: usize)>) {
+    front::on_soft_limit(function);
 }
 
 /// From now on the allocator makes no system call. An operation that would need one is refused, and

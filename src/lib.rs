@@ -41,7 +41,7 @@ cfg_if::cfg_if! {
         mod sync;
 
         pub use api::{
-            Theap, class_size, collect, gates, owns, placement, purge, raw, seal, set_classes, set_front, set_learning, stats, unseal,
+            Theap, class_size, collect, gates, on_soft_limit, owns, placement, purge, raw, seal, set_classes, set_front, set_learning, stats, unseal,
             usable_size, warm_up, warm_up_class,
         };
         pub use crash::report_crashes;

@@ -4,7 +4,7 @@
 //! out, and are, where descriptor 2 is no longer the file that it was at start ([`Os::remark`]).
 
 use core::sync::atomic::{AtomicUsize, Ordering};
-use theap_platform::{Error, Line, Os};
+use theap_platform::{Bound, Error, Line, Os};
 
 /// A message that is given once in a process; `Arena::first_to_say` tells whether it was given
 /// already.
@@ -29,6 +29,19 @@ pub enum OnceMessage {
     Starved,
     /// [`handed_over`].
     HandedOver,
+    /// [`limit_reached`].
+    LimitReached,
+}
+
+/// The reason why less memory was reserved than the options ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortage {
+    /// There is no more.
+    Room(Bound),
+    /// The heap's own limits allow no more.
+    Limit,
+    /// The system has refused more.
+    Refused(Error),
 }
 
 /// A mistake of the program that the heap has found.
@@ -166,6 +179,55 @@ pub fn out_of_memory(os: Os, bytes: usize, why: Error) {
         .remark(os);
 }
 
+/// Reports, once in a process, that the option `limit` refuses to let the heap grow.
+#[cold]
+pub fn limit_reached(os: Os, limit: usize, bytes: usize) {
+    Line::new()
+        .str("theap: the heap may map ")
+        .dec(limit as u64)
+        .str(" bytes (THEAP_LIMIT), and ")
+        .dec(bytes as u64)
+        .str(" more would be too many; the request fails (an allocation returns null). ")
+        .str("To see who fills it: theap stats PID; to allow more: THEAP_LIMIT=N")
+        .remark(os);
+}
+
+/// Reports that only `had` of the `wanted` bytes of the option `reserve` were touched at the start.
+#[cold]
+pub fn reserved(os: Os, wanted: usize, had: usize, why: Shortage) {
+    let line = Line::new()
+        .str("theap: reserved ")
+        .dec(had as u64)
+        .str(" of ")
+        .dec(wanted as u64)
+        .str(" bytes: ");
+    let (line, more) = match why {
+        Shortage::Room(Bound::Machine) => (
+            line.str("the machine has no more available memory"),
+            "See free -m, or lower THEAP_RESERVE",
+        ),
+        Shortage::Room(Bound::Group) => (
+            line.str("the control group leaves no more"),
+            "Raise its memory.max, or lower THEAP_RESERVE",
+        ),
+        Shortage::Room(Bound::Process) => (
+            line.str("ulimit -v or ulimit -d leaves no more"),
+            "Raise it, or lower THEAP_RESERVE",
+        ),
+        Shortage::Limit => (
+            line.str("THEAP_LIMIT or THEAP_SOFT_LIMIT allows no more"),
+            "Raise it, or lower THEAP_RESERVE",
+        ),
+        Shortage::Refused(error) => (
+            line.str("the system gives no more (").show(error).str(")"),
+            "Lower THEAP_RESERVE",
+        ),
+    };
+    line.str("; the rest takes page faults when it is used. ")
+        .str(more)
+        .remark(os);
+}
+
 /// Reports, once in a process, that the warmer could not be started.
 #[cold]
 pub fn no_warmer(os: Os, why: Error) {
@@ -286,6 +348,16 @@ mod tests {
         no_gigantic_page(os);
         not_locked(os, BYTES, Error::NoMemory);
         out_of_memory(os, BYTES, Error::Lost);
+        limit_reached(os, BYTES, BYTES);
+        for why in [
+            Shortage::Room(Bound::Machine),
+            Shortage::Room(Bound::Group),
+            Shortage::Room(Bound::Process),
+            Shortage::Limit,
+            Shortage::Refused(Error::Lost),
+        ] {
+            reserved(os, BYTES, BYTES, why);
+        }
         no_warmer(os, Error::NoMemory);
         warmer_cpus(os);
         starved(os);
@@ -309,6 +381,6 @@ mod tests {
             assert!(line.len() < 255, "{} bytes: {line}", line.len());
         }
         let misuses = said.iter().filter(|line| line.contains("(SIGABRT)"));
-        assert_eq!(said.len() - misuses.count(), 13, "one line a message");
+        assert_eq!(said.len() - misuses.count(), 19, "one line a message");
     }
 }

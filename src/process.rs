@@ -59,10 +59,10 @@ pub fn started(arena: &'static Arena) {
         let _ = crash::report_crashes();
     }
     if config.reserve > 0
-        && let Err(error) = front::warm_up(config.reserve, &DEFAULT)
+        && let Err((had, why)) = front::reserve(config.reserve, &DEFAULT)
         && config.messages
     {
-        messages::out_of_memory(arena.os(), config.reserve, error);
+        messages::reserved(arena.os(), config.reserve, had, why);
     }
 }
 
@@ -89,6 +89,7 @@ extern "C" fn after_fork() {
 /// Tells the arena that it is a child's now: one thread is left, and other processes look at the
 /// parent's figures.
 extern "C" fn in_child() {
+    front::forget_others();
     global::become_child(front::claimed());
     global::after_fork();
 }

@@ -322,6 +322,13 @@ fn in_all_modes(scenario: &str, modes: &[&str], options: &[(&str, &str)]) {
     }
 }
 
+/// Limits that the work of a program meets again and again, and never exceeds.
+const LIMITS: [(&str, &str); 3] = [
+    ("THEAP_MESSAGES", "0"),
+    ("THEAP_SOFT_LIMIT", "32M"),
+    ("THEAP_LIMIT", "900M"),
+];
+
 #[test]
 fn what_is_refused_costs_no_block() {
     in_all_modes("refused", &MODES, &[("THEAP_MESSAGES", "0")]);
@@ -335,11 +342,13 @@ fn no_file_and_no_advice_in_the_middle_of_a_run() {
 #[test]
 fn the_list_of_calls_is_complete() {
     in_all_modes("listed", &MODES, &[("THEAP_MESSAGES", "0")]);
+    in_all_modes("listed", &MODES, &LIMITS);
 }
 
 #[test]
 fn plain_calls_are_enough() {
     let options = [("THEAP_CALLS", "plain"), ("THEAP_MESSAGES", "0")];
     in_all_modes("plain", &MODES, &options);
+    in_all_modes("plain", &MODES, &[&options[..], &LIMITS].concat());
     in_all_modes("threads", &MODES, &options);
 }

@@ -19,7 +19,9 @@ fn command(cache: &TempDir) -> Command {
         .arg("run")
         .env("XDG_CACHE_HOME", cache.path())
         .env_remove("LD_PRELOAD")
-        .env_remove("THEAP_PAGES");
+        .env_remove("THEAP_PAGES")
+        .env_remove("THEAP_RESERVE")
+        .env_remove("THEAP_RESERVE_PID");
     command
 }
 
@@ -318,4 +320,50 @@ fn wrong_options_are_wrong_usage() {
         assert!(text(&output.stderr).contains(complaint), "{option}");
     }
     assert_eq!(run(&cache, &["--"]).status.code(), Some(2));
+}
+
+/// The MiB that a shell has under `theap run` with these options, that a program has which the
+/// shell starts, and that one has which the shell becomes.
+fn resident(options: &[&str]) -> [usize; 3] {
+    let cache = scratch();
+    let script = "grep VmRSS: /proc/$$/status; grep VmRSS: /proc/self/status; exec grep VmRSS: /proc/self/status";
+    let command = ["--", "sh", "-c", script];
+    let output = run(&cache, &[&["--pages", "small"], options, &command].concat());
+    let said = text(&output.stdout);
+    assert_eq!(text(&output.stderr), "", "{said}");
+    let figures = said.lines().map(|line| {
+        let kib = line.split_whitespace().nth(1).unwrap();
+        kib.parse::<usize>().unwrap() >> 10
+    });
+    figures.collect::<Vec<_>>().try_into().unwrap()
+}
+
+#[test]
+fn what_is_reserved_is_the_commands_alone() {
+    let [shell, child, successor] = resident(&["--reserve", "64MiB"]);
+    assert!(shell >= 64 && successor >= 64, "{shell} {successor}");
+    assert!(child < 40, "{child}");
+    let [_, child, _] = resident(&["--set", "reserve=64M"]);
+    assert!(child < 40, "{child}");
+    let all = resident(&["--reserve", "64MiB", "--inherit"]);
+    assert!(all.iter().all(|&mib| mib >= 64), "{all:?}");
+    let none = resident(&["--inherit"]);
+    assert!(none.iter().all(|&mib| mib < 40), "{none:?}");
+}
+
+#[test]
+fn a_variable_of_the_users_is_everybodys() {
+    let cache = scratch();
+    let script = "grep VmRSS: /proc/self/status; true";
+    let resident = |number: Option<&str>| {
+        let mut command = command(&cache);
+        command.args(["--pages", "small", "--", "sh", "-c", script]);
+        command.env("THEAP_RESERVE", "64M");
+        number.map(|number| command.env("THEAP_RESERVE_PID", number));
+        let said = text(&command.output().unwrap().stdout);
+        let kib = said.split_whitespace().nth(1).unwrap();
+        kib.parse::<usize>().unwrap() >> 10
+    };
+    assert!(resident(None) >= 64);
+    assert!(resident(Some("1")) < 40, "it is another process's");
 }

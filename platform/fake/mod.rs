@@ -10,7 +10,7 @@ mod script;
 use core::cell::Cell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::{Cpu, Error, NodeId, PageMode, Topology};
+use crate::{Cpu, Error, NodeId, PageMode, Room, Topology};
 use script::Script;
 
 /// The failable calls of [`crate::Os`]. [`crate::Os::map`] counts as `Map` and, if it binds, as
@@ -45,6 +45,9 @@ pub struct Fake {
     script: Mutex<Script>,
     topology: Mutex<Option<&'static Topology>>,
     now: Mutex<Option<u64>>,
+    memory_limit: Mutex<Option<u64>>,
+    room: Mutex<Option<Room>>,
+    pressed: Mutex<bool>,
     env: Mutex<Slots<Variable, MAX_VARIABLES>>,
     bindings: Mutex<Slots<Binding, MAX_BINDINGS>>,
     stderr: Mutex<([u8; MAX_CAPTURED], usize)>,
@@ -108,6 +111,9 @@ impl Fake {
             script: Mutex::new(Script::new()),
             topology: Mutex::new(None),
             now: Mutex::new(None),
+            memory_limit: Mutex::new(None),
+            room: Mutex::new(None),
+            pressed: Mutex::new(false),
             env: Mutex::new(Slots::new()),
             bindings: Mutex::new(Slots::new()),
             stderr: Mutex::new(([0; MAX_CAPTURED], 0)),
@@ -185,6 +191,24 @@ impl Fake {
         *now = Some(now.unwrap_or(0) + ns);
     }
 
+    /// The answer of [`crate::Os::process_id`] behind any fake.
+    pub const PROCESS_ID: u32 = 4711;
+
+    /// The answer of [`crate::Os::memory_limit`].
+    pub fn set_memory_limit(&self, bytes: u64) {
+        *lock(&self.memory_limit) = Some(bytes);
+    }
+
+    /// The answer of [`crate::Os::room`].
+    pub fn set_room(&self, room: Room) {
+        *lock(&self.room) = Some(room);
+    }
+
+    /// The next answer of [`crate::Os::is_pressed`] is that memory is short.
+    pub fn press(&self) {
+        *lock(&self.pressed) = true;
+    }
+
     /// Overrides a variable of the environment: with a value, or as not set. The newest 32 count.
     pub fn set_env(&self, name: &'static [u8], value: Option<&'static [u8]>) {
         lock(&self.env).push((name, value));
@@ -240,6 +264,18 @@ impl Fake {
 
     pub(crate) fn topology(&self) -> Option<&'static Topology> {
         *lock(&self.topology)
+    }
+
+    pub(crate) fn memory_limit(&self) -> Option<u64> {
+        *lock(&self.memory_limit)
+    }
+
+    pub(crate) fn room(&self) -> Option<Room> {
+        *lock(&self.room)
+    }
+
+    pub(crate) fn take_pressure(&self) -> bool {
+        core::mem::take(&mut *lock(&self.pressed))
     }
 
     pub(crate) fn now(&self) -> Option<u64> {

@@ -25,6 +25,9 @@ struct Files {
     limit: &'static [u8],
     /// The file with the bytes in use; without one they count as 0.
     used: Option<&'static [u8]>,
+    /// The file with a figure of what caches hold of files, and the figure's name. The kernel drops
+    /// it where the group needs memory, so it does not count as used.
+    cached: Option<(&'static [u8], &'static [u8])>,
 }
 
 /// The directories where systems mount version 2: alone, and beside version 1.
@@ -36,10 +39,28 @@ const MEMORY: Controller = Controller {
     first: Files {
         limit: b"/memory.limit_in_bytes",
         used: None,
+        cached: None,
     },
     second: Files {
         limit: b"/memory.max",
         used: None,
+        cached: None,
+    },
+};
+
+/// The memory that the groups have not used yet.
+const MEMORY_LEFT: Controller = Controller {
+    name: MEMORY.name,
+    mount: MEMORY.mount,
+    first: Files {
+        limit: MEMORY.first.limit,
+        used: Some(b"/memory.usage_in_bytes"),
+        cached: Some((b"/memory.stat", b"total_inactive_file ")),
+    },
+    second: Files {
+        limit: MEMORY.second.limit,
+        used: Some(b"/memory.current"),
+        cached: Some((b"/memory.stat", b"inactive_file ")),
     },
 };
 
@@ -49,10 +70,12 @@ const HUGETLB: Controller = Controller {
     first: Files {
         limit: b"/hugetlb.2MB.limit_in_bytes",
         used: Some(b"/hugetlb.2MB.usage_in_bytes"),
+        cached: None,
     },
     second: Files {
         limit: b"/hugetlb.2MB.max",
         used: Some(b"/hugetlb.2MB.current"),
+        cached: None,
     },
 };
 
@@ -63,16 +86,33 @@ const HUGETLB_RESERVED: Controller = Controller {
     first: Files {
         limit: b"/hugetlb.2MB.rsvd.limit_in_bytes",
         used: Some(b"/hugetlb.2MB.rsvd.usage_in_bytes"),
+        cached: None,
     },
     second: Files {
         limit: b"/hugetlb.2MB.rsvd.max",
         used: Some(b"/hugetlb.2MB.rsvd.current"),
+        cached: None,
     },
 };
 
 /// The lowest limit of memory in bytes; `u64::MAX` without a limit.
 pub fn memory_limit() -> u64 {
     left(&MEMORY)
+}
+
+/// Bytes of memory that the groups leave now; `u64::MAX` without a limit.
+pub fn memory_left() -> u64 {
+    left(&MEMORY_LEFT)
+}
+
+/// The file of this process's group, in version 2, that tells of pressure on memory. The arrays are
+/// room for texts.
+pub fn pressure_file<'a>(text: &mut [u8], room: &'a mut [u8]) -> Option<&'a CStr> {
+    let groups = file::read(b"/proc/self/cgroup", text)?;
+    let mut lines = groups.split(|&byte| byte == b'\n');
+    let group = lines.find_map(|line| line.strip_prefix(b"0::"))?;
+    let group = group.strip_suffix(b"/").unwrap_or(group);
+    Some(path_of([SECOND[0], group, b"/memory.pressure"], room)?.0)
 }
 
 /// Bytes of hugetlb pages of 2 MiB that the process may still take; `u64::MAX` without a limit.
@@ -118,10 +158,7 @@ fn least(root: &[u8], files: &Files, mut path: &[u8], room: &mut [u8]) -> u64 {
     loop {
         let group = path.strip_suffix(b"/").unwrap_or(path);
         if let Some(limit) = number_in([root, group, files.limit], room) {
-            let used = files
-                .used
-                .and_then(|used| number_in([root, group, used], room));
-            least = least.min(limit.saturating_sub(used.unwrap_or(0)));
+            least = least.min(limit.saturating_sub(used_in(root, group, files, room)));
         }
         match group.iter().rposition(|&byte| byte == b'/') {
             Some(end) => path = &group[..end],
@@ -130,16 +167,32 @@ fn least(root: &[u8], files: &Files, mut path: &[u8], room: &mut [u8]) -> u64 {
     }
 }
 
+/// The bytes that a group uses, but for what the kernel can drop of them.
+fn used_in(root: &[u8], group: &[u8], files: &Files, room: &mut [u8]) -> u64 {
+    let used = (files.used).and_then(|used| number_in([root, group, used], room));
+    let cached = files.cached.and_then(|(name, figure)| {
+        let (path, text) = path_of([root, group, name], room)?;
+        file::field(file::read_at(path, text)?, figure)
+    });
+    (used.unwrap_or(0)).saturating_sub(cached.unwrap_or(0) as u64)
+}
+
 /// The number in the file whose path has these parts; `None` if there is no such file, or if it
 /// says "max".
 fn number_in(parts: [&[u8]; 3], room: &mut [u8]) -> Option<u64> {
+    let mut buffer = [0; 32];
+    let text = file::read_at(path_of(parts, room)?.0, &mut buffer)?;
+    core::str::from_utf8(text).ok()?.trim_end().parse().ok()
+}
+
+/// The path that has these parts, and the room behind it.
+fn path_of<'a>(parts: [&[u8]; 3], room: &'a mut [u8]) -> Option<(&'a CStr, &'a mut [u8])> {
     let mut len = 0;
     for part in parts {
         room.get_mut(len..len + part.len())?.copy_from_slice(part);
         len += part.len();
     }
     *room.get_mut(len)? = 0;
-    let mut buffer = [0; 32];
-    let text = file::read_at(CStr::from_bytes_until_nul(room).ok()?, &mut buffer)?;
-    core::str::from_utf8(text).ok()?.trim_end().parse().ok()
+    let (path, rest) = room.split_at_mut(len + 1);
+    Some((CStr::from_bytes_with_nul(path).ok()?, rest))
 }

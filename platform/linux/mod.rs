@@ -14,6 +14,7 @@ pub mod library;
 pub mod map;
 pub mod mould;
 pub mod numa;
+pub mod pressure;
 pub mod process;
 pub mod share;
 pub mod stderr;

@@ -4,6 +4,7 @@
 use core::ffi::{CStr, c_char};
 use core::mem::MaybeUninit;
 
+use rustix::process::{Resource, getrlimit};
 use rustix::rand::GetRandomFlags;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -33,11 +34,47 @@ pub fn total_memory() -> u64 {
     file::field(text, b"MemTotal:").map_or(1 << 30, |kib| kib as u64 * 1024)
 }
 
+/// Bytes of memory that new programs could have without swapping, as the kernel estimates; all of
+/// the machine's where it does not say.
+pub fn available() -> u64 {
+    let mut buffer = [0; 256];
+    let text = file::read(b"/proc/meminfo", &mut buffer).unwrap_or_default();
+    let kib = file::field(text, b"MemAvailable:");
+    kib.map_or_else(total_memory, |kib| kib as u64 * 1024)
+}
+
+/// Bytes that this process may still map by its limits of addresses and of data; `u64::MAX` without
+/// limits.
+pub fn limits_left() -> u64 {
+    let left = |resource, field| {
+        let limit = getrlimit(resource).current?;
+        Some(limit.saturating_sub(memory(field)))
+    };
+    let addresses = left(Resource::As, ADDRESSES);
+    let data = left(Resource::Data, DATA);
+    addresses.unwrap_or(u64::MAX).min(data.unwrap_or(u64::MAX))
+}
+
+/// See [`crate::Os::process_id`].
+pub fn id() -> u32 {
+    rustix::process::getpid().as_raw_pid().unsigned_abs()
+}
+
 /// Bytes of the process's resident memory without hugetlb pages; 0 where the kernel does not say.
 pub fn resident() -> u64 {
+    memory(RESIDENT)
+}
+
+/// Fields of `/proc/self/statm`.
+const ADDRESSES: usize = 0;
+const RESIDENT: usize = 1;
+const DATA: usize = 5;
+
+/// Bytes of the process's memory in a field of `/proc/self/statm`; 0 where the kernel does not say.
+fn memory(field: usize) -> u64 {
     let mut buffer = [0; 256];
     let text = file::read(b"/proc/self/statm", &mut buffer).unwrap_or_default();
-    let pages = text.split(|&byte| byte == b' ').nth(1);
+    let pages = text.split(|&byte| byte == b' ').nth(field);
     let pages = pages.and_then(|pages| core::str::from_utf8(pages).ok()?.parse().ok());
     pages.map_or(0, |pages: u64| pages * PAGE as u64)
 }

@@ -55,6 +55,11 @@ pub mod cgroup {
     pub fn memory_limit() -> u64 {
         u64::MAX
     }
+
+    /// The bytes that the groups leave: all.
+    pub fn memory_left() -> u64 {
+        u64::MAX
+    }
 }
 
 /// Signals: Miri has none.
@@ -161,6 +166,21 @@ pub mod futex {
 
     /// Wakes nobody, as nobody sleeps.
     pub fn wake(_word: &AtomicU32) {}
+}
+
+/// Pressure on memory: nothing tells it.
+pub mod pressure {
+    use crate::Pressure;
+
+    /// See [`crate::Os::watch_pressure`].
+    pub fn watch() -> Pressure {
+        Pressure::NONE
+    }
+
+    /// See [`crate::Os::is_pressed`].
+    pub fn is_pressed(_pressure: &Pressure) -> bool {
+        false
+    }
 }
 
 /// The pools of hugetlb pages: there are none.

@@ -20,6 +20,21 @@ pub fn total_memory() -> u64 {
     8 << 30
 }
 
+/// Bytes of available memory.
+pub fn available() -> u64 {
+    total_memory()
+}
+
+/// Bytes that the limits of the process leave: all.
+pub fn limits_left() -> u64 {
+    u64::MAX
+}
+
+/// See [`crate::Os::process_id`].
+pub fn id() -> u32 {
+    1
+}
+
 /// Bytes of the process's resident memory.
 pub fn resident() -> u64 {
     0

@@ -172,6 +172,26 @@ fn the_clock_goes_forward() {
 }
 
 #[test]
+fn pressure_can_be_watched_where_the_kernel_measures_it() {
+    let pressure = OS.watch_pressure();
+    if !pressure.is_some() {
+        return eprintln!("skipped: the kernel tells nothing of pressure, or not to this process");
+    }
+    // The machine may be short of memory now; the next look asks for what came since.
+    OS.is_pressed(&pressure);
+    assert!(!OS.is_pressed(&pressure));
+}
+
+#[test]
+fn the_room_is_plausible() {
+    let room = OS.room();
+    assert!(
+        (1 << 20..=OS.total_memory()).contains(&room.bytes),
+        "{room:?}"
+    );
+}
+
+#[test]
 fn the_memory_is_plausible() {
     let info = std::fs::read_to_string("/proc/meminfo").unwrap();
     let kib: u64 = info.split_whitespace().nth(1).unwrap().parse().unwrap();

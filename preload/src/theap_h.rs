@@ -3,6 +3,8 @@
 
 use crate::text::Text;
 use core::ffi::{c_char, c_int, c_void};
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, Ordering};
 use theap::{Error, Front, raw};
 
 /// The library's version.
@@ -67,6 +69,35 @@ pub extern "C" fn theap_set_front(front: c_int) {
     } else {
         Front::Theap
     });
+}
+
+/// A function of C that is told the bytes that are mapped.
+type OnSoftLimit = extern "C" fn(usize);
+
+/// The function that [`theap_on_soft_limit`] was given last, or null.
+static ON_SOFT_LIMIT: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+
+/// Registers the function that is called when the heap has reached its soft limit, or none.
+#[unsafe(no_mangle)]
+pub extern "C" fn theap_on_soft_limit(function: Option<OnSoftLimit>) {
+    let pointer = function.map_or(ptr::null_mut(), |function| function as *mut ());
+    ON_SOFT_LIMIT.store(pointer, Ordering::Release);
+    theap::on_soft_limit(function.map(|_| at_soft_limit as fn(usize)));
+}
+
+/// Calls C's function. The allocation within which it runs keeps `errno`.
+fn at_soft_limit(mapped: usize) {
+    let pointer = ON_SOFT_LIMIT.load(Ordering::Acquire);
+    if !pointer.is_null() {
+        // SAFETY: `theap_on_soft_limit` has stored null or a function of this type; errno is this
+        // thread's.
+        unsafe {
+            let function = core::mem::transmute::<*mut (), OnSoftLimit>(pointer);
+            let before = *libc::__errno_location();
+            function(mapped);
+            *libc::__errno_location() = before;
+        }
+    }
 }
 
 /// Whether the address lies in the heap's range.

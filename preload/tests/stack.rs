@@ -14,7 +14,7 @@ const MOST: usize = 4096;
 const FIRST: [&str; 5] = ["malloc", "calloc", "realloc", "memalign", "large"];
 
 /// Options with which other code runs.
-const OPTIONS: [(&str, &str); 11] = [
+const OPTIONS: [(&str, &str); 13] = [
     ("THEAP_PAGES", "small"),
     ("THEAP_PAGES", "thp"),
     ("THEAP_PAGES", "hugetlb"),
@@ -25,6 +25,8 @@ const OPTIONS: [(&str, &str); 11] = [
     ("THEAP_PUBLISH", "1"),
     ("THEAP_RESERVE", "16M"),
     ("THEAP_RETAIN", "0"),
+    ("THEAP_LIMIT", "1G"),
+    ("THEAP_SOFT_LIMIT", "8M"),
     ("THEAP_GROWTH", "wrong"),
 ];
 

@@ -30,6 +30,9 @@ macro_rules! unit {
     (BYTES) => {
         "bytes"
     };
+    (AUTO_BYTES) => {
+        "bytes"
+    };
     (MILLISECONDS) => {
         "milliseconds"
     };
@@ -41,6 +44,11 @@ macro_rules! unit {
 pub(super) use unit;
 
 pub const BYTES: Form<usize> = Form::new(unit!(BYTES), "bytes; K, M, G, T multiply by 1024", bytes);
+pub const AUTO_BYTES: Form<Option<usize>> = Form::new(
+    unit!(AUTO_BYTES),
+    "auto, or bytes; K, M, G, T multiply by 1024",
+    auto_bytes,
+);
 pub const MILLISECONDS: Form<u64> = Form::new(unit!(MILLISECONDS), "milliseconds", number);
 pub const SWITCH: Form<bool> = Form::new(unit!(SWITCH), "0, 1", switch);
 pub const PAGES: Form<Pages> = Form::new(unit!(PAGES), Pages::NAMES, Pages::parse);
@@ -96,7 +104,7 @@ fn switch(text: &[u8]) -> Option<bool> {
 }
 
 /// Reads a decimal number.
-fn number(text: &[u8]) -> Option<u64> {
+pub fn number(text: &[u8]) -> Option<u64> {
     bytes(text)
         .filter(|_| text.iter().all(u8::is_ascii_digit))
         .map(|n| n as u64)
@@ -123,9 +131,25 @@ fn bytes(text: &[u8]) -> Option<usize> {
     value.checked_mul(1 << shift)
 }
 
+/// Reads a size as [`bytes`] does; `Some(None)` for `auto`.
+fn auto_bytes(text: &[u8]) -> Option<Option<usize>> {
+    match text {
+        b"auto" => Some(None),
+        size => bytes(size).map(Some),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_may_be_left_to_the_heap() {
+        assert_eq!(auto_bytes(b"auto"), Some(None));
+        assert_eq!(auto_bytes(b"4K"), Some(Some(4096)));
+        assert_eq!(auto_bytes(b"Auto"), None);
+        assert_eq!(auto_bytes(b""), None);
+    }
 
     #[test]
     fn sizes() {

@@ -12,7 +12,8 @@ use crate::choices::choices;
 use crate::gate::{Classes, Front};
 use crate::messages;
 use forms::{
-    BYTES, CALLS, CLASSES, CPUS, FOREIGN, FRONT, MILLISECONDS, NUMA, PAGES, PREFAULT, SWITCH,
+    AUTO_BYTES, BYTES, CALLS, CLASSES, CPUS, FOREIGN, FRONT, MILLISECONDS, NUMA, PAGES, PREFAULT,
+    SWITCH,
 };
 use theap_platform::{Cpus, Os};
 
@@ -129,7 +130,7 @@ impl OptionRow {
 }
 
 /// The builder method of an option. An option that a program gives in another type than the field
-/// has a conversion from that type.
+/// has a conversion from that type: `of` one that always succeeds, `from` one that may panic.
 macro_rules! builder {
     ($name:ident, $argument:ident: $field:ty, $($doc:expr),+) => {
         $(#[doc = $doc])+
@@ -138,7 +139,14 @@ macro_rules! builder {
             self
         }
     };
-    ($name:ident, $argument:ident: $field:ty, $($doc:expr),+; $from:ty, $convert:path) => {
+    ($name:ident, $argument:ident: $field:ty, $($doc:expr),+; of $from:ty, $convert:path) => {
+        $(#[doc = $doc])+
+        pub const fn $name(mut self, $argument: $from) -> Self {
+            self.$name = $convert($argument);
+            self
+        }
+    };
+    ($name:ident, $argument:ident: $field:ty, $($doc:expr),+; from $from:ty, $convert:path) => {
         $(#[doc = $doc])+
         ///
         /// # Panics
@@ -156,7 +164,7 @@ macro_rules! builder {
 macro_rules! options {
     ($(
         $(#[doc = $doc:literal])+
-        $name:ident($argument:ident: $field:ty $(, from $from:ty => $convert:path)?)
+        $name:ident($argument:ident: $field:ty $(, $how:ident $from:ty => $convert:path)?)
             = $default:expr, $text:literal, $variable:literal, $form:ident;
     )+) => {
         /// The options of a heap, usable in a `const`. [`OPTIONS`] documents each.
@@ -192,7 +200,7 @@ macro_rules! options {
                 $name, $argument: $field,
                 $($doc,)+ "",
                 concat!("Variable `", $variable, "`, default `", $text, "` ", forms::unit!($form))
-                $(; $from, $convert)?
+                $(; $how $from, $convert)?
             })+
         }
     };
@@ -210,13 +218,23 @@ options! {
     address_space(bytes: usize) = 0, "0", "THEAP_ADDRESS_SPACE", BYTES;
 
     /// Bytes of memory that theap maps and touches at the first allocation, so that later ones take
-    /// no page fault. 0 means none.
+    /// no page fault. Where there are fewer it takes those, and says so. 0 means none.
     reserve(bytes: usize) = 0, "0", "THEAP_RESERVE", BYTES;
 
-    /// Bytes of free memory that each NUMA node keeps for later allocations. What becomes free
-    /// beyond them goes back to the system at once (2 MiB at a time), until the node learns that
-    /// this is too early. 0 means that it keeps none.
-    retain(bytes: usize) = 256 << 20, "256M", "THEAP_RETAIN", BYTES;
+    /// Bytes that the heap may map at most, its metadata included. An allocation that needs more
+    /// gets null, after what is wholly free was given back; `limit_refusals` counts that. 0 means
+    /// no limit.
+    limit(bytes: usize) = 0, "0", "THEAP_LIMIT", BYTES;
+
+    /// Bytes beyond which a heap that grows gives back what is free and calls the function that the
+    /// program registered by `on_soft_limit`: once, and again for each further eighth of them. 0
+    /// means none.
+    soft_limit(bytes: usize) = 0, "0", "THEAP_SOFT_LIMIT", BYTES;
+
+    /// Bytes of free memory that each NUMA node keeps; what is free beyond them goes back to the
+    /// system at once (2 MiB at a time), until the node learns that this is too early. auto means
+    /// 256M, but at most a sixteenth of what the process may use.
+    retain(bytes: Option<usize>, of usize => Some) = None, "auto", "THEAP_RETAIN", AUTO_BYTES;
 
     /// Most bytes by which the heap grows in one step: steps double from 2 MiB up to this. 0 means
     /// 2 MiB.
@@ -228,8 +246,9 @@ options! {
     prefault(prefault: Prefault) = Prefault::Off, "off", "THEAP_PREFAULT", PREFAULT;
 
     /// Bytes of free, populated memory that the warmer of each NUMA node keeps ready at least (with
-    /// `prefault` ahead). 0 means only as much as the program has lately been using up.
-    ahead(bytes: usize) = 64 << 20, "64M", "THEAP_AHEAD", BYTES;
+    /// `prefault` ahead). 0 means only as much as the program has lately been using up; auto means
+    /// 64M, but at most a sixteenth of what the process may use.
+    ahead(bytes: Option<usize>, of usize => Some) = None, "auto", "THEAP_AHEAD", AUTO_BYTES;
 
     /// Milliseconds for which memory must have been free before a node gives it back, but for 4M;
     /// and after which a thread forgets what it learned and no longer needs. 0 means at once. While
@@ -311,10 +330,30 @@ options! {
     messages(on: bool) = true, "1", "THEAP_MESSAGES", SWITCH;
 }
 
+/// The part of the memory that there is for which the defaults of `budget`, `retain` and `ahead`
+/// stand at most: a sixteenth. What a heap keeps for later is then at most three sixteenths of it.
+pub const SHARE: usize = 16;
+
+/// The defaults of `retain` and of `ahead` where there is much memory.
+const RETAIN: usize = 256 << 20;
+const AHEAD: usize = 64 << 20;
+
 impl Default for Config {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// The variable beside `THEAP_RESERVE` that says which process reserves: by its number, which stays
+/// when the process executes another program, and which no descendant has. Without it every process
+/// that gets `THEAP_RESERVE` reserves.
+const RESERVE_PID: &[u8] = b"THEAP_RESERVE_PID";
+
+/// Whether what the environment says of `reserve` is said to this process.
+fn is_for_this_process(os: Os) -> bool {
+    os.env(RESERVE_PID, |number| {
+        number.is_none_or(|number| forms::number(number) == Some(os.process_id().into()))
+    })
 }
 
 impl Config {
@@ -324,10 +363,14 @@ impl Config {
     pub(crate) fn with_environment(mut self, os: Os) -> Self {
         // All values are set before the first wrong one is reported: one of them says whether to
         // report any.
+        let reserve = self.reserve;
         for row in OPTIONS {
             os.env(row.variable.as_bytes(), |value| {
                 value.is_none_or(|value| (row.set)(&mut self, value))
             });
+        }
+        if !is_for_this_process(os) {
+            self.reserve = reserve;
         }
         if self.messages {
             for row in OPTIONS {
@@ -339,6 +382,23 @@ impl Config {
             }
         }
         self.within_calls()
+    }
+
+    /// Whether an option's default depends on the memory that the process may use.
+    pub(crate) fn heeds_room(&self) -> bool {
+        self.budget == 0 || self.retain.is_none() || self.ahead.is_none()
+    }
+
+    /// The options with bytes for the defaults of `retain` and `ahead`, of a heap with this many
+    /// nodes in a process that may use `room` bytes.
+    pub(crate) fn within(mut self, room: u64, nodes: usize) -> Self {
+        let limits = [self.limit, self.soft_limit].map(|bytes| bytes as u64);
+        let limits = limits.into_iter().filter(|&bytes| bytes > 0);
+        let share = limits.fold(room, u64::min) / (SHARE * nodes.max(1)) as u64;
+        let at_most = |bytes: usize| bytes.min(usize::try_from(share).unwrap_or(usize::MAX));
+        self.retain = self.retain.or(Some(at_most(RETAIN)));
+        self.ahead = self.ahead.or(Some(at_most(AHEAD)));
+        self
     }
 
     /// The options without what the calls that the heap may make cannot serve.
@@ -382,13 +442,54 @@ mod tests {
             program,
             &[(b"THEAP_GROWTH", b"4M"), (b"THEAP_RETAIN", b"x")],
         );
-        assert_eq!((read_back.growth, read_back.retain), (4 << 20, 1 << 20));
+        assert_eq!(
+            (read_back.growth, read_back.retain),
+            (4 << 20, Some(1 << 20))
+        );
         assert_eq!(said, [""; 0], "the program silences them");
         let wrong = (&b"THEAP_RETAIN"[..], &b"x"[..]);
         let (_, said) = read(program, &[wrong, (b"THEAP_MESSAGES", b"1")]);
         assert_eq!(said.len(), 1, "the environment wants them: {said:?}");
         let (_, said) = read(program.messages(true), &[wrong, (b"THEAP_MESSAGES", b"0")]);
         assert_eq!(said, [""; 0]);
+    }
+
+    #[test]
+    fn defaults_heed_the_room_that_the_process_has() {
+        const MIB: usize = 1 << 20;
+        let kept = |config: Config, room: usize, nodes| {
+            let config = config.within(room as u64, nodes);
+            let [retain, ahead] = [config.retain, config.ahead].map(Option::unwrap);
+            (retain / MIB, ahead / MIB)
+        };
+        let config = Config::new();
+        assert!(config.heeds_room());
+        assert_eq!(kept(config, 64 << 30, 1), (256, 64));
+        assert_eq!(kept(config, 2 << 30, 1), (128, 64));
+        assert_eq!(kept(config, 512 * MIB, 1), (32, 32));
+        assert_eq!(kept(config, 512 * MIB, 2), (16, 16), "for each node");
+        assert_eq!(kept(config.limit(160 * MIB), 64 << 30, 1), (10, 10));
+        assert_eq!(kept(config.soft_limit(80 * MIB), 64 << 30, 1), (5, 5));
+        let asked = config.retain(256 * MIB).ahead(64 * MIB).budget(1);
+        assert_eq!(kept(asked, 512 * MIB, 1), (256, 64), "the program's wish");
+        assert!(!asked.heeds_room());
+    }
+
+    #[test]
+    fn only_the_process_that_is_named_reserves() {
+        let reserved = |number: Option<&'static [u8]>| {
+            let mut variables = vec![(&b"THEAP_RESERVE"[..], &b"4M"[..])];
+            variables.extend(number.map(|number| (RESERVE_PID, number)));
+            let (read_back, said) = read(Config::new().reserve(1 << 20), &variables);
+            assert_eq!(said, [""; 0]);
+            read_back.reserve >> 20
+        };
+        assert_eq!(Fake::PROCESS_ID, 4711);
+        assert_eq!(reserved(None), 4);
+        assert_eq!(reserved(Some(b"4711")), 4);
+        for other in [&b"4712"[..], b"", b"x", b"4711 "] {
+            assert_eq!(reserved(Some(other)), 1, "the program's own wish");
+        }
     }
 
     #[test]

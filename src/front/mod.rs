@@ -15,6 +15,7 @@
 //! | `classic`, `list_drain` | the classic front: a FastCache before a linked list |
 //! | `foreign` | blocks that are another allocator's |
 //! | `follow`, `warm` | a thread on another node; memory ahead of need |
+//! | `limits` | the heap's limits, at the end of slow paths |
 //! | `hardened`, `quarantine`, `shuffle` | the feature `hardened` |
 //! | `valgrind`, `kept` | the feature `valgrind` |
 //! | `no_…` | the twins of what a build leaves out: they do nothing, or what is left to do |
@@ -37,6 +38,7 @@ mod handle;
 mod head;
 mod hit;
 mod life;
+mod limits;
 mod refill;
 mod report;
 mod runs;
@@ -119,13 +121,14 @@ pub use entries::{
 pub use foreign::{Elsewhere, resize_foreign, stands_in, usable_size_foreign};
 pub use free::{collect, discard};
 pub use life::claimed;
+pub use limits::{forget_others, on_soft_limit};
 pub use quarantine::is_held_back;
 pub use report::cached_by;
 pub use runs::alloc_protectable;
 pub use setup::{Setup, arena, start};
 #[cfg(any(test, debug_assertions))]
 pub use validity::check;
-pub use warm::{warm_up, warm_up_class};
+pub use warm::{reserve, warm_up, warm_up_class};
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use super::cache::ThreadCache;
 use super::handle::Handle;
 use super::head::Head;
 use super::life::share;
+use super::limits;
 use super::setup::{Setup, arena};
 use crate::geometry::ClassId;
 use core::ptr;
@@ -17,14 +18,15 @@ use core::ptr;
 #[inline(never)]
 pub unsafe fn alloc_class(head: *mut Head, class: ClassId, setup: &Setup) -> *mut u8 {
     // SAFETY: this function's own Safety section; the step calls only the heap and the arena.
-    unsafe {
+    let block = unsafe {
         match Handle::of(head, setup) {
             Some(cache) => cache.step(|cache| cache.alloc_class(class)),
             None => arena(setup).map_or(ptr::null_mut(), |arena| {
                 share(arena, |cache| cache.alloc_class(class))
             }),
         }
-    }
+    };
+    limits::leave(block, 0)
 }
 
 impl ThreadCache {

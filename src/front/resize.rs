@@ -7,6 +7,7 @@
 
 use super::handle::Handle;
 use super::hit::{alloc_aligned, free};
+use super::limits;
 use super::runs::{alloc_run, is_absurd};
 use super::setup::Setup;
 use super::sizes::whole_size;
@@ -97,7 +98,9 @@ unsafe fn resize_run(block: *mut u8, new: usize, align: usize, setup: &Setup) ->
     if !arena.addresses().contains(block as usize) {
         let outside = arena.runs().outside();
         // SAFETY: the run is the caller's, who gets the new address.
-        return unsafe { outside.resize(block as usize, new, align) };
+        let moved = unsafe { outside.resize(block as usize, new, align) };
+        limits::heed_growth();
+        return moved;
     }
     let slot = arena.addresses().run_at(block as usize)?;
     // SAFETY: the run is the caller's, and what is cut off is given up by the call.

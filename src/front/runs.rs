@@ -4,7 +4,9 @@
 use super::cache::ThreadCache;
 use super::handle::Handle;
 use super::life::share;
+use super::limits;
 use super::setup::{Setup, arena};
+use crate::geometry::NodeIndex;
 use crate::messages::{Misuse, misuse};
 use crate::pool::Arena;
 use crate::pool::RunPart;
@@ -36,7 +38,8 @@ pub fn alloc_run(bytes: usize, align: usize, setup: &Setup) -> (*mut u8, bool) {
             None => arena(setup).and_then(|arena| share(arena, alloc)),
         }
     };
-    run.unwrap_or((ptr::null_mut(), false))
+    let (block, zero) = run.unwrap_or((ptr::null_mut(), false));
+    (limits::leave(block, bytes), zero)
 }
 
 /// A block of whole pages that the program may protect, advise and drop one by one: where the heap
@@ -46,8 +49,9 @@ pub fn alloc_protectable(bytes: usize, align: usize, setup: &Setup) -> *mut u8 {
     let mapping = arena(setup).and_then(|arena| {
         let policy = arena.policy();
         let wanted = policy.config().pages.takes_hugetlb() && !policy.is_plain();
+        let node = || arena.affinity().current_node().unwrap_or(NodeIndex(0));
         (wanted && !is_absurd(bytes, align))
-            .then(|| arena.runs().outside().acquire(bytes, align))
+            .then(|| arena.runs().acquire_outside(node(), bytes, align))
             .flatten()
     });
     if mapping.is_some()
@@ -56,7 +60,7 @@ pub fn alloc_protectable(bytes: usize, align: usize, setup: &Setup) -> *mut u8 {
         // SAFETY: the step writes a counter.
         unsafe { cache.step(|cache| cache.heap.counters.runs_allocated.add(1)) };
     }
-    mapping.unwrap_or(ptr::null_mut())
+    mapping.map_or(ptr::null_mut(), |block| limits::leave(block, bytes))
 }
 
 /// Frees the run that starts at `block`, or ends the process if none does.

@@ -3,10 +3,17 @@
 
 use super::TAIL;
 use super::handle::Handle;
-use super::setup::Setup;
+use super::limits;
+use super::setup::{Setup, arena};
 use crate::classes;
+use crate::config::Pages;
 use crate::geometry::{SLOT, SUPER};
-use theap_platform::Error;
+use crate::messages::Shortage;
+use crate::pool::{Arena, Node};
+use theap_platform::{Error, HUGE_1G, Os, PageMode};
+
+/// Bytes that `warm_up` prepares besides.
+const SPARE: usize = 8 * SUPER;
 
 /// Prepares the calling thread's node for allocations of `bytes`. Sizes are rounded up to classes
 /// and spans hold whole classes, so a quarter and 16 MiB are prepared on top.
@@ -16,10 +23,65 @@ use theap_platform::Error;
 /// prepared until then stays.
 pub fn warm_up(bytes: usize, setup: &Setup) -> Result<(), Error> {
     let cache = touched(setup)?;
-    warm_node(
-        cache,
-        bytes.saturating_add(bytes / 4).saturating_add(8 * SUPER),
-    )
+    warm_node(cache, bytes.saturating_add(bytes / 4).saturating_add(SPARE))
+}
+
+/// The bytes that `warm_up` can be asked for where it may prepare `room` bytes.
+fn within(room: u64) -> usize {
+    let bytes = usize::try_from(room).unwrap_or(usize::MAX);
+    bytes.saturating_sub(SPARE) / 5 * 4
+}
+
+/// Does what `warm_up` does, if there is so much memory; else for as many bytes as there are. A
+/// sixteenth of what there is stays: the program needs memory besides its heap, and what is read
+/// here is an estimate.
+///
+/// # Errors
+/// The bytes that were prepared, and the reason why they are fewer.
+pub fn reserve(bytes: usize, setup: &Setup) -> Result<(), (usize, Shortage)> {
+    let arena = arena(setup).ok_or((0, Shortage::Refused(Error::NoMemory)))?;
+    let (most, why) = reservable(arena);
+    let had = bytes.min(most);
+    if had > 0
+        && let Err(error) = warm_up(had, setup)
+    {
+        let ready = |node: &Node| {
+            // What was mapped until then is had too, as far as it can be touched.
+            let _ = node.pages().touch_all();
+            node.pages().ready_bytes() as u64
+        };
+        let ready = arena.nodes().iter().map(ready).sum();
+        return Err((had.min(within(ready)), Shortage::Refused(error)));
+    }
+    if had < bytes { Err((had, why)) } else { Ok(()) }
+}
+
+/// The bytes that can be reserved now, and the reason why there are no more.
+pub fn reservable(arena: &Arena) -> (usize, Shortage) {
+    let (os, most) = (arena.os(), arena.policy().limit().spare() as u64);
+    // The metadata counts too.
+    let spare = (most - most / 16).saturating_sub(2 * SUPER as u64);
+    let pools: u64 = match arena.policy().config().pages {
+        Pages::Small | Pages::Thp => 0,
+        Pages::Auto | Pages::Hugetlb => pool(os, PageMode::Hugetlb),
+        Pages::Hugetlb1g => pool(os, PageMode::Hugetlb) + pool(os, PageMode::Hugetlb1g),
+    };
+    let room = os.room();
+    let (available, why) = match (room.bytes - room.bytes / 16).saturating_add(pools) {
+        available if available <= spare => (available, Shortage::Room(room.bound)),
+        _ => (spare, Shortage::Limit),
+    };
+    (within(available), why)
+}
+
+/// The free bytes of a hugetlb pool.
+fn pool(os: Os, mode: PageMode) -> u64 {
+    let page = if mode == PageMode::Hugetlb1g {
+        HUGE_1G
+    } else {
+        SUPER
+    };
+    os.hugetlb_free(mode) as u64 * page as u64
 }
 
 /// Prepares the calling thread for `count` blocks of `size` bytes, or its node where the size is a
@@ -38,13 +100,17 @@ pub fn warm_up_class(size: usize, count: usize, setup: &Setup) -> Result<(), Err
     // Grows in large steps, and refuses what the machine has not.
     warm_node(cache, bytes)?;
     // SAFETY: the step calls only the heap and the arena.
-    unsafe { cache.step(|cache| cache.heap.prepare(class, count)) }
+    let done = unsafe { cache.step(|cache| cache.heap.prepare(class, count)) };
+    limits::heed_growth();
+    done
 }
 
 fn warm_node(cache: Handle, bytes: usize) -> Result<(), Error> {
     // SAFETY: the step reads a field.
     let node = unsafe { cache.step(|cache| cache.node()) };
-    cache.arena().node(node).warm(bytes)
+    let done = cache.arena().node(node).warm(bytes);
+    limits::heed_growth();
+    done
 }
 
 /// The calling thread's cache, with all of its memory touched.

@@ -4,6 +4,7 @@
 
 use super::handle::Handle;
 use super::hit::pop_or;
+use super::limits;
 use super::runs::alloc_run;
 use super::setup::Setup;
 use crate::classes::{self, CLASSES};
@@ -27,7 +28,7 @@ pub fn alloc_zeroed(size: usize, align: usize, setup: &Setup) -> *mut u8 {
     if CLASSES[class.index()].size >= TAKE_FRESH
         && let Some(block) = take_fresh(class, setup)
     {
-        return block;
+        return limits::leave(block, 0);
     }
     let block = pop_or(class.index(), setup);
     if !block.is_null() {

@@ -13,12 +13,12 @@ use super::layout::{Layout, Places, Shape};
 use super::metadata::{Metadata, Tables};
 use super::node::Node;
 use super::pages::{Pages, SMALL, fork};
-use super::policy::{Policy, SHARE};
+use super::policy::Policy;
 use super::runs::Runs;
 use super::spans::{NodeLists, Spans};
 use super::supers::Supers;
 use super::warmer::Warmer;
-use crate::config::{self, Calls, Config, Numa};
+use crate::config::{self, Calls, Config, Numa, SHARE};
 use crate::geometry::{NodeIndex, SUPER};
 use core::sync::atomic::Ordering;
 use theap_arch::valgrind;
@@ -141,6 +141,12 @@ impl Arena {
             config::Pages::Hugetlb1g => HUGE_1G,
             _ => SUPER,
         };
+        let room = if config.heeds_room() {
+            os.memory_limit()
+        } else {
+            u64::MAX
+        };
+        config = config.within(room, shape.nodes);
         let plain = config.calls == Calls::Plain;
         loop {
             let layout = Layout::new(shape);
@@ -148,7 +154,7 @@ impl Arena {
             let may_publish = reserved.is_ok();
             let made = reserved.and_then(|memory| {
                 // SAFETY: found just now for this layout.
-                unsafe { Self::lay_out(os, config, topology, memory, layout) }
+                unsafe { Self::lay_out(os, (config, room), topology, memory, layout) }
             });
             match made {
                 Ok(arena) => return Ok(arena),
@@ -163,12 +169,13 @@ impl Arena {
     }
 
     /// Publishes and commits what must be there from the start, and puts the parts in their places.
+    /// Beside the options is what the process may use.
     ///
     /// # Safety
     /// `memory` was found for this layout, and nobody uses it yet.
     unsafe fn lay_out(
         os: Os,
-        config: Config,
+        (config, room): (Config, u64),
         topology: &'static Topology,
         memory: Memory,
         layout: Layout,
@@ -192,9 +199,9 @@ impl Arena {
         // each.
         let places = unsafe { Places::new(meta, layout) };
         // SAFETY: the front of the board is committed.
-        let refusals = unsafe { places.board().refusals() };
+        let header = unsafe { places.board().header() };
         let late = memory.late.is_some();
-        let policy = places.put_policy(Policy::new(os, config, memory.len, late, refusals));
+        let policy = places.put_policy(Policy::new(os, config, memory.len, late, header));
         // SAFETY: the dense part was committed just now.
         unsafe { policy.lock_memory(meta, dense) };
         // SAFETY: the board lies in the metadata, zero and committed as far as it must be.
@@ -203,7 +210,7 @@ impl Arena {
         let ground = Self::lay_ground(policy, figures, topology, memory, &places);
         Self::advise(ground);
         if policy.config().budget == 0 {
-            (policy.budget()).at_most(os.memory_limit() as usize / SHARE);
+            (policy.budget()).at_most(usize::try_from(room).unwrap_or(usize::MAX) / SHARE);
         }
         Ok(Self::build(ground, memory, &places))
     }
@@ -451,6 +458,15 @@ impl Arena {
         self.nodes.iter().map(Node::purge).sum()
     }
 
+    /// Does what `purge` does, and unmaps the SuperSlabs that are wholly free then, so that they no
+    /// longer count against the limits.
+    pub fn shrink(&self) {
+        self.purge();
+        self.nodes.iter().for_each(|node| {
+            node.unmap_free();
+        });
+    }
+
     /// Touches the parts of the arena, its stashes, and the figures of the whole heap, of all heaps
     /// made and of the next ones.
     ///
@@ -498,6 +514,7 @@ impl Arena {
         let own = unsafe { self.figures().publish_again(self.heaps.made_locked()) };
         if own {
             self.nodes.iter().for_each(Node::recount);
+            self.policy().limit().show_again();
         }
     }
 

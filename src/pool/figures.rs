@@ -9,7 +9,7 @@ use crate::messages;
 use crate::stats::board::{Board, Header, HeapBoard, MAX_RINGS, NodeBoard, Places, RING_BYTES};
 use crate::stats::events::{EventKind, Tracer};
 use crate::stats::ring::Ring;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::Ordering;
 use theap_platform::{Error, Mutex, Os, PAGE, Rank, Shared};
 
 /// Heaps whose places on the board are committed together: whole pages.
@@ -79,14 +79,14 @@ impl Extent {
 }
 
 impl Extent {
-    /// The counter of what a sealed heap refused.
+    /// The figures of the whole heap.
     ///
     /// # Safety
     /// The front of the board is committed, zero before, and lives as long as the heap.
-    pub unsafe fn refusals(&self) -> &'static AtomicU64 {
+    pub unsafe fn header(&self) -> &'static Header {
         // SAFETY: the board begins with the header, which is committed, as this function's Safety
-        // section asks.
-        unsafe { &(*(self.address as *const Header)).refusals }
+        // section asks; zero is valid.
+        unsafe { &*(self.address as *const Header) }
     }
 }
 

@@ -47,8 +47,9 @@ fn set_slot(place: &'static u64) {
     forking::set(core::ptr::from_ref(place).cast_mut().cast());
 }
 
-/// Whether this thread is between the handlers of a fork, and so has `INIT`.
-fn forks() -> bool {
+/// Whether this thread is between the handlers of a fork, and so has `INIT` and all locks of the
+/// arena.
+pub fn forks() -> bool {
     !slot_is(&NOT_FORKING) && !slot_is(&REGISTERING)
 }
 

@@ -156,15 +156,13 @@ impl Heaps {
         // SAFETY: the heap's places in the ranges that `new` was given, of which `links` are open.
         unsafe {
             if index >= *links as usize {
-                policy.open(
-                    core::ptr::from_ref(self.links.at(*links as usize)).addr(),
-                    PAGE,
-                )?;
+                let page = core::ptr::from_ref(self.links.at(*links as usize)).addr();
+                policy.open(page, PAGE)?;
                 *links += LINKS_AT_ONCE as u32;
             }
             policy.open(memory, self.bytes.first)?;
             (self.ground.figures.commit_heap(index))
-                .inspect_err(|_| policy.unreserve(memory, self.bytes.first))
+                .inspect_err(|_| policy.close(memory, self.bytes.first))
         }
     }
 
@@ -245,6 +243,14 @@ impl Heaps {
     /// The number of heaps that were ever made; their memory stays valid.
     pub fn made(&self) -> usize {
         self.ids.lock().made as usize
+    }
+
+    /// The bytes of the memory of heaps that was opened since the start.
+    #[cfg(any(test, debug_assertions))]
+    pub fn opened(&self) -> usize {
+        let ids = self.ids.lock();
+        let heaps: usize = (1..ids.made as usize).map(|index| self.accessible(index)).sum();
+        heaps + ids.links as usize * size_of::<AtomicU32>()
     }
 
     /// The memory of a heap.

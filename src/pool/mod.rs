@@ -60,7 +60,6 @@ cfg_if::cfg_if! {
         pub use heaps::HeapBytes;
         #[cfg(all(feature = "hardened", not(feature = "valgrind")))]
         pub use metadata::BlockId;
-        #[cfg(test)]
         pub use node::Node;
         pub use policy::Budget;
         #[cfg(feature = "lock-stats")]

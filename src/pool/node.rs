@@ -10,7 +10,7 @@ use super::pages::{Grown, Huge, Pages};
 use super::spans::{NodeLists, Stage};
 use super::supers::Supers;
 use super::warmer::Warmer;
-use crate::geometry::{NodeSuper, SuperId};
+use crate::geometry::{NodeSuper, SLOTS, SUPER, SuperId};
 use theap_platform::Error;
 
 /// A node of the pool.
@@ -76,6 +76,7 @@ impl Node {
             let stage = self.stage_of(&run);
             return Some((run, stage));
         }
+        self.make_room(SUPER);
         let Grown { run, grew } = self.pages.grow(len, align)?;
         if grew {
             self.warmer.start();
@@ -83,6 +84,17 @@ impl Node {
         }
         let stage = self.stage_of(&run);
         Some((run, stage))
+    }
+
+    /// Gives back what is wholly free, on all nodes, if the limit of the heap leaves less than
+    /// `bytes`. False if it leaves so many.
+    pub fn make_room(&self, bytes: usize) -> bool {
+        let is_short = self.pages.is_short_of(bytes);
+        if is_short {
+            self.lists.sweep_all();
+            self.pages.make_room(bytes);
+        }
+        is_short
     }
 
     fn stage_of(&self, run: &SlotRun) -> Stage {
@@ -97,7 +109,12 @@ impl Node {
     /// Takes a run of more than one SuperSlab, or one whose first SuperSlab is at a multiple of
     /// `align` SuperSlabs in memory.
     pub fn acquire_huge(&'static self, len: usize, align: usize) -> Option<SlotRun> {
-        match self.pages.acquire_huge(len, align)? {
+        let bytes = len.div_ceil(SLOTS) * SUPER;
+        let found = self.pages.acquire_huge(len, align).or_else(|| {
+            let more = self.make_room(bytes);
+            more.then(|| self.pages.acquire_huge(len, align))?
+        });
+        match found? {
             Huge::Found(run) => Some(run),
             Huge::Grown(run) => {
                 self.warmer.start();
@@ -115,6 +132,11 @@ impl Node {
         self.pages.warm(bytes)?;
         self.warmer.start();
         self.pages.touch_all()
+    }
+
+    /// Unmaps all SuperSlabs that are wholly free. The bytes.
+    pub fn unmap_free(&self) -> usize {
+        self.pages.unmap_free(|| true)
     }
 
     /// Gives all free memory of the node back, as far as pages allow. The bytes given back.

@@ -12,7 +12,7 @@ use super::metadata::ownership::{FIRST_HEAP, FREE, NOBODY, POOL, RUN};
 use super::node::Node;
 use super::spans::queue::SpanQueue;
 use crate::classes::{CLASSES, Class};
-use crate::geometry::{ClassId, Kind, NodeSuper, SLOTS, SlotId, SpanId};
+use crate::geometry::{ClassId, Kind, NodeSuper, SLOTS, SUPER, SlotId, SpanId};
 use core::fmt;
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -80,8 +80,25 @@ impl Arena {
             listed += 1;
         });
         found?;
+        self.check_limit()?;
         ensure(listed == owned.pool, "spans on the pool's lists", listed)?;
         ensure(held == owned.heaps, "spans that the heaps hold", held)
+    }
+
+    /// Whether what counts against the limits is what is mapped, and the metadata that was opened
+    /// with it: that of SuperSlabs and heaps, and less than a SuperSlab of tables. In a forked
+    /// child a mapping may count that another thread of the parent was making.
+    fn check_limit(&self) -> Result<(), Invalid> {
+        let supers: usize = (self.nodes().iter())
+            .map(|node| node.pages().mapped_supers().count())
+            .sum();
+        let mapped = supers * SUPER + self.runs().outside().mapped();
+        let metadata = self.metadata().opened() + self.heaps().opened();
+        let charged = self.policy().limit().mapped();
+        let counted = charged >= mapped + metadata;
+        ensure(counted, "bytes that do not count, of", mapped + metadata)?;
+        let counted = self.policy().is_child() || charged < mapped + metadata + SUPER;
+        ensure(counted, "bytes that count and are not mapped", charged)
     }
 
     fn check_node(&self, node: &Node, owned: &mut Owned) -> Result<(), Invalid> {

@@ -17,7 +17,8 @@
 //! part        written by
 //! HeapBoard   the thread of the heap
 //! NodeBoard   any thread, by read-modify-write
-//! Header      the holder of the lock on heap ids; `refusals`: any thread; `tracing`: observers
+//! Header      the holder of the lock on heap ids; `tracing`: observers; `refusals` and the numbers
+//!             of the limits: any thread
 //! ```
 //!
 //! A reader trusts nothing. [`Board::at`] checks every length against the bytes that are there, and
@@ -74,6 +75,12 @@ pub struct Header {
     pub outside: AtomicU64,
     /// Growths, heaps for new threads and purges that a sealed heap refused.
     pub refusals: AtomicU64,
+    /// Bytes that count against `limit` and `soft_limit`.
+    pub charged: AtomicU64,
+    /// Allocations that got nothing because of `limit`.
+    pub limit_refusals: AtomicU64,
+    /// Growths that went beyond `soft_limit` and were noted, and times that memory was short.
+    pub soft_limits: AtomicU64,
 }
 
 /// The numbers of a node.
@@ -176,6 +183,9 @@ mod zeros {
                 address_space: zero(),
                 outside: zero(),
                 refusals: zero(),
+                charged: zero(),
+                limit_refusals: zero(),
+                soft_limits: zero(),
             }
         }
     }
@@ -334,6 +344,13 @@ impl HeapBoard {
 }
 
 impl Header {
+    /// A header of zeros that lives for ever.
+    #[cfg(test)]
+    pub fn leaked() -> &'static Self {
+        // SAFETY: zero is valid.
+        std::boxed::Box::leak(unsafe { std::boxed::Box::new_zeroed().assume_init() })
+    }
+
     /// Notes that one more heap was made, `made` in all, after its place on the board is there.
     pub fn heap_made(&self, made: u32) {
         self.heaps.store(u64::from(made), Ordering::Release);

@@ -159,6 +159,9 @@ figures! {
         address_space,
         /// Bytes of huge runs that have mappings of their own, as the range has no room for them.
         outside,
+        /// Bytes that count against `limit` and `soft_limit`: what is mapped for blocks, and the
+        /// metadata that was opened with it.
+        charged,
     }
     node {
         /// Bytes mapped on 4 KiB pages, touched or not.
@@ -192,6 +195,11 @@ figures! {
     count {
         /// Growths, heaps for new threads and purges that a sealed heap refused.
         refusals,
+        /// Allocations that returned null because of `limit`.
+        limit_refusals,
+        /// Times that the heap grew beyond `soft_limit`, or by another eighth of it, or that memory
+        /// was short.
+        soft_limits,
         /// Heaps ever made for threads. A thread has one; the heap of an exited thread is used
         /// again.
         heaps,

@@ -145,7 +145,10 @@ impl Stats {
     pub(crate) fn fill(&mut self, board: &Board<'_>) {
         self.address_space = board.header.address_space.load(Ordering::Relaxed);
         self.outside = board.header.outside.load(Ordering::Relaxed);
+        self.charged = board.header.charged.load(Ordering::Relaxed);
         self.refusals = board.header.refusals.load(Ordering::Relaxed);
+        self.limit_refusals = board.header.limit_refusals.load(Ordering::Relaxed);
+        self.soft_limits = board.header.soft_limits.load(Ordering::Relaxed);
         // Heap 0 is no thread's.
         self.heaps = board.heaps.len().saturating_sub(1) as u64;
         for node in board.nodes {

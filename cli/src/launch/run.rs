@@ -12,6 +12,10 @@ use super::program::Program;
 use super::settings::Settings;
 use crate::pages::{self, PageMode};
 
+/// The variable of the option `reserve`, and the one that names the process that it is for.
+const RESERVE: &str = "THEAP_RESERVE";
+const RESERVE_PID: &str = "THEAP_RESERVE_PID";
+
 /// Run a command on theap
 ///
 /// Sets theap's variables, puts theap's library in front of the libraries that LD_PRELOAD names
@@ -27,6 +31,9 @@ pub struct Run {
     pages: Option<PageMode>,
     #[command(flatten)]
     settings: Settings,
+    /// Let the programs that the command starts reserve too, each for itself
+    #[arg(long)]
+    inherit: bool,
     /// The library to use [default: the library of this installation]
     #[arg(long, value_name = "FILE")]
     library: Option<PathBuf>,
@@ -46,12 +53,20 @@ impl Run {
         let pages = self.pages.map(|mode| (pages::VARIABLE, mode.name().into()));
         let settings = self.settings.variables();
         let settings = settings.map(|(variable, value)| (*variable, OsString::from(value)));
-        let mut command = program.command();
-        for (variable, value) in pages
+        let variables: Vec<_> = pages
             .into_iter()
             .chain(settings)
             .chain([(library::PRELOAD, preload)])
-        {
+            .collect();
+        let mut command = program.command();
+        if self.inherit {
+            command.env_remove(RESERVE_PID);
+        }
+        let reserves = variables.iter().any(|(variable, _)| *variable == RESERVE);
+        // The command has the number of this process, and no process that the command starts has.
+        let number = (reserves && !self.inherit).then(|| std::process::id().to_string());
+        let number = number.map(|number| (RESERVE_PID, number.into()));
+        for (variable, value) in variables.into_iter().chain(number) {
             if self.verbose {
                 eprintln!("{variable}={}", value.display());
             }

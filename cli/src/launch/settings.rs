@@ -14,7 +14,8 @@ pub type Setting = (&'static str, String);
 #[derive(Args)]
 #[group(requires = "command")]
 pub struct Settings {
-    /// Bytes that theap maps and touches at start, for example 512MiB
+    /// Bytes that theap maps and touches at start, for example 512MiB; in the command itself, and
+    /// not in the programs that it starts
     #[arg(long, value_name = "SIZE", value_parser = |text: &str| setting("reserve", text))]
     reserve: Option<Setting>,
     /// Bytes of free memory that theap keeps instead of giving them back, for example 256MiB
@@ -54,7 +55,7 @@ pub fn setting(name: &str, value: &str) -> Result<Setting> {
 
 /// The value as the library spells it. A user may write sizes in more ways than the library reads.
 fn checked(row: &OptionRow, value: &str) -> Result<String> {
-    if row.values.starts_with("bytes") {
+    if row.unit == "bytes" && value != "auto" {
         return Ok(bytes(value)?.to_string());
     }
     ensure!(

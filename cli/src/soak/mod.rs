@@ -133,6 +133,7 @@ impl Running {
             ),
             ("THEAP_FRONT", chance.of(&["theap", "theap", "classic"])),
             ("THEAP_RETAIN", chance.of(&["0", "8M", "256M"])),
+            ("THEAP_SOFT_LIMIT", chance.of(&["0", "16M", "64M"])),
             ("THEAP_MAGAZINE", chance.of(&["1K", "32K"])),
             ("THEAP_MESSAGES", "0"),
         ];

@@ -227,10 +227,13 @@ fn finish(mut world: World) {
     let kinds: BTreeSet<_> = said.lines().map(what).collect();
     assert_eq!(kinds.len(), said.lines().count(), "said twice: {said}");
     // A retired heap is used again.
+    let cache = world.cache().expect("a heap");
+    if world.arena.policy().limit().is_set() {
+        world.free_all(cache);
+    }
     // Heap 0 and those of nurseries are no thread's.
     let heaps = world.arena.heaps();
     assert!(heaps.made() <= THREADS + 1 + heaps.nurseries());
-    let cache = world.cache().expect("a heap");
     for size in SIZES.into_iter().chain([5 << 20]) {
         assert!(
             world.alloc_beside(cache, size, 1).is_some(),
@@ -250,7 +253,8 @@ fn fail(name: &str, config: Config, calls: &[Option<Call>], error: Option<Error>
     let (start, mut runs, mut hits) = (Instant::now(), 0, 0);
     let all = [Failing::Once, Failing::ForGood, Failing::UntilHalf];
     // Addresses that are lost are so for good: there would be none left.
-    let ways = if error == Some(Error::Lost) {
+    // Nor must there be memory again at once where threads fill the heap up to its limit.
+    let ways = if error == Some(Error::Lost) || config.limit > 0 {
         &all[..1]
     } else {
         &all
@@ -348,6 +352,19 @@ fn prefaulted_pages_with_a_warmer() {
     ]
     .map(Some);
     fail("warmer", config, &calls, None);
+}
+
+#[test]
+fn a_limit_that_several_threads_meet() {
+    let calls = [
+        Call::Map,
+        Call::Commit,
+        Call::Unmap,
+        Call::Purge,
+        Call::Reserve,
+    ]
+    .map(Some);
+    fail("limit", HEAP.limit(40 << 20), &calls, None);
 }
 
 #[test]

@@ -183,12 +183,18 @@ impl World {
         self.arena.figures().board().unwrap().stats().active
     }
 
+    /// Frees everything.
+    pub fn free_all(&mut self, cache: Handle) {
+        let left: Vec<_> = self.live().keys().copied().collect();
+        left.into_iter()
+            .for_each(|address| self.free(cache, address));
+    }
+
     /// Frees everything, retires the caches, and finds every slot free again.
     pub fn end(&mut self, caches: Vec<Handle>) {
-        let left: Vec<_> = self.live().keys().copied().collect();
-        for address in left {
-            let cache = caches.first().expect("no block without a cache");
-            self.free(*cache, address);
+        match caches.first() {
+            Some(cache) => self.free_all(*cache),
+            None => assert!(self.live().is_empty(), "no block without a cache"),
         }
         caches.into_iter().for_each(Handle::end);
         // SAFETY: the step calls only the heap and the arena.

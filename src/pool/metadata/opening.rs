@@ -86,7 +86,7 @@ impl Tables {
                     && let Err(error) = self.policy.open(address, len)
                 {
                     for (address, len) in self.stretches[..k].iter().map(range) {
-                        self.policy.unreserve(address, len);
+                        self.policy.close(address, len);
                     }
                     return Err(error);
                 }

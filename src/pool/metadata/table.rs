@@ -143,6 +143,20 @@ impl Metadata {
         }
     }
 
+    /// The bytes of the metadata of SuperSlabs that are accessible.
+    #[cfg(any(test, debug_assertions))]
+    pub fn opened(&self) -> usize {
+        let first = self.metas as usize & (HUGE - 1);
+        let is_open = |state: &AtomicU8| state.load(Ordering::Relaxed) != 0;
+        let pieces = self.states.iter().filter(|state| is_open(state)).count();
+        let before = if self.states.first().is_some_and(is_open) {
+            first
+        } else {
+            0
+        };
+        pieces * HUGE - before
+    }
+
     /// Touches the metadata of `count` SuperSlabs by this thread, without the system's help.
     pub fn touch(&self, super_id: SuperId, count: usize) {
         let (address, len) = self.range(super_id, count);

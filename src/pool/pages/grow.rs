@@ -72,7 +72,7 @@ impl Pages {
         } else {
             self.step_limit()
         };
-        let mut count = self.within_pool(growth.step.min(limit));
+        let mut count = self.within_limit(self.within_pool(growth.step.min(limit)));
         while let Some((first, len)) = self.claim_ahead(count) {
             // SAFETY: claimed just now.
             match unsafe { self.map_claimed(first, len, taken) } {
@@ -118,6 +118,11 @@ impl Pages {
             || !policy.refuses() && tables.open(self.node(), supers).is_ok()
     }
 
+    /// A step that the limit of the heap allows, but at least one SuperSlab.
+    pub(super) fn within_limit(&self, count: usize) -> usize {
+        count.clamp(1, (self.ground.policy.limit().room() / SUPER).max(1))
+    }
+
     /// A step that the hugetlb pool can serve: one that it can serve only in part would go to other
     /// pages as a whole.
     pub(super) fn within_pool(&self, count: usize) -> usize {
@@ -147,6 +152,7 @@ impl Pages {
         let end = first.index() + count;
         if policy.config().pages != config::Pages::Hugetlb1g
             || !self.address(first).is_multiple_of(HUGE_1G)
+            || policy.limit().room() < count * SUPER
             || end > self.supers.count()
             || (self.ground.affinity.interleaves() && count > HUGE_1G / SUPER)
             || !self.open(end)
@@ -177,7 +183,11 @@ impl Pages {
     /// Reports once that the node could not grow by so many bytes.
     pub fn say_out_of_memory(&self, bytes: usize, why: Error) {
         let policy = self.ground.policy;
-        if policy.first_to_say(OnceMessage::OutOfMemory) {
+        if policy.limit().is_short_of(bytes) {
+            if policy.first_to_say(OnceMessage::LimitReached) {
+                messages::limit_reached(policy.os(), policy.config().limit, bytes);
+            }
+        } else if policy.first_to_say(OnceMessage::OutOfMemory) {
             messages::out_of_memory(policy.os(), bytes, why);
         }
     }
@@ -262,7 +272,7 @@ impl Pages {
         ))
     }
 
-    /// Maps claimed SuperSlabs and commits their metadata.
+    /// Maps claimed SuperSlabs and commits their metadata, if the limit of the heap allows that.
     ///
     /// # Safety
     /// The caller has claimed the SuperSlabs.
@@ -273,9 +283,25 @@ impl Pages {
         modes: &[PageMode],
     ) -> Result<(PageMode, bool), Error> {
         let policy = self.ground.policy;
-        if policy.refuses() {
+        if policy.refuses() || !policy.limit().take(count * SUPER) {
             return Err(Error::NoMemory);
         }
+        // SAFETY: this function's own Safety section.
+        unsafe { self.map_counted(first, count, modes) }
+            .inspect_err(|_| policy.limit().give(count * SUPER))
+    }
+
+    /// Does what `try_map` does, for SuperSlabs that count against the limit already.
+    ///
+    /// # Safety
+    /// The caller has claimed the SuperSlabs.
+    unsafe fn map_counted(
+        &self,
+        first: NodeSuper,
+        count: usize,
+        modes: &[PageMode],
+    ) -> Result<(PageMode, bool), Error> {
+        let policy = self.ground.policy;
         let (id, huge) = (
             self.supers.id(first),
             modes.first() != Some(&PageMode::Small),

@@ -24,8 +24,8 @@ pub struct Pages {
     /// SuperSlabs mapped now, by `PageMode`.
     mapped: &'static [AtomicUsize; PageMode::COUNT],
     pub(super) growth: Mutex<Growth>,
-    /// While this lock is held, no hugetlb page is unmapped: held for a step of the warmer, and
-    /// across fork.
+    /// While this lock is held, no SuperSlab is unmapped: held for a step of the warmer, and across
+    /// fork.
     unmapping: Mutex<()>,
     /// The warmer of the node runs.
     has_warmer: AtomicBool,
@@ -106,7 +106,7 @@ impl Pages {
     /// # Safety
     /// The caller has unmapped it.
     pub(super) unsafe fn set_unmapped(&self, i: NodeSuper) {
-        self.uncount(i);
+        self.uncount_mapped(i);
         self.claims.give_up(i, 1);
     }
 
@@ -115,8 +115,16 @@ impl Pages {
     /// # Safety
     /// The caller has claimed the SuperSlab, or holds all its slots.
     pub unsafe fn set_lost(&self, i: NodeSuper) {
-        self.uncount(i);
+        self.uncount_mapped(i);
         self.claims.byte(i).store(LOST, Ordering::Release);
+    }
+
+    /// Counts a SuperSlab that is not mapped any more, if it was.
+    fn uncount_mapped(&self, i: NodeSuper) {
+        if self.mode(i).is_some() {
+            self.ground.policy.limit().give(SUPER);
+        }
+        self.uncount(i);
     }
 
     fn uncount(&self, i: NodeSuper) {
@@ -161,6 +169,14 @@ impl Pages {
             .sum()
     }
 
+    /// The bytes that can be taken without growth and whose pages are there.
+    pub fn ready_bytes(&self) -> usize {
+        self.mapped_supers()
+            .filter(|&i| self.is_populated(i))
+            .map(|i| self.supers.slots(i).free_count() as usize * crate::geometry::SLOT)
+            .sum()
+    }
+
     /// The slots of the node.
     pub fn supers(&self) -> &'static Supers {
         self.supers
@@ -190,7 +206,7 @@ impl Pages {
         self.has_warmer.load(Ordering::Relaxed)
     }
 
-    /// The lock that keeps hugetlb pages mapped while it is held.
+    /// The lock that keeps SuperSlabs mapped while it is held.
     pub fn unmapping(&self) -> &Mutex<()> {
         &self.unmapping
     }

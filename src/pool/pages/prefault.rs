@@ -18,7 +18,11 @@ impl Pages {
     /// # Errors
     /// The system's error; what was mapped before stays.
     pub fn warm(&self, bytes: usize) -> Result<(), Error> {
-        if bytes > self.supers.count() * SUPER || bytes as u64 > self.room() {
+        let more = bytes.saturating_sub(self.free_bytes());
+        if bytes > self.supers.count() * SUPER
+            || bytes as u64 > self.room()
+            || more > self.ground.policy.limit().room()
+        {
             return Err(Error::NoMemory);
         }
         loop {
@@ -57,7 +61,8 @@ impl Pages {
         if hole.is_none() && self.add_gigantic(0).is_some() {
             return Ok(HUGE_1G / SUPER);
         }
-        let claimed = hole.or_else(|| self.claim_ahead(wanted.min(self.step_limit())));
+        let wanted = self.within_limit(wanted.min(self.step_limit()));
+        let claimed = hole.or_else(|| self.claim_ahead(wanted));
         let (first, count) = claimed.ok_or(Error::NoMemory)?;
         // SAFETY: claimed just now.
         match unsafe { self.map_claimed(first, count, 0) } {
@@ -130,12 +135,17 @@ impl Pages {
     }
 
     /// Prepares at least one SuperSlab: one that lost its pages (`cold`), else a hole, else up to
-    /// `missing` new ones. For the warmer, which holds the lock of `unmapping`. The number of
-    /// SuperSlabs prepared.
+    /// `missing` new ones, as far as neither limit of the heap is met. For the warmer, which holds
+    /// the lock of `unmapping`. The number of SuperSlabs prepared.
     ///
     /// # Errors
-    /// The system's error; what was not populated counts as not prepared.
+    /// The system's error, or out of memory at a limit; what was not populated counts as not
+    /// prepared.
     pub fn prepare(&self, missing: usize, cold: Option<NodeSuper>) -> Result<usize, Error> {
+        let missing = missing.min(self.ground.policy.limit().spare() / SUPER);
+        if missing == 0 && cold.is_none() {
+            return Err(Error::NoMemory);
+        }
         let before = self.claims.frontier().index();
         let (first, count) = if let Some(i) = cold {
             self.populate_super(i)?;

@@ -3,7 +3,8 @@
 //! A SuperSlab whose slots are all free is taken as a whole (all ABSENT), so nobody can take a slot
 //! of it meanwhile. Small and transparent pages are dropped in place and the slots become FRESH. A
 //! hugetlb page goes back to its pool and leaves a hole, since touching it again could meet an
-//! empty pool. A 1 GiB page is never given back. A SuperSlab in use gives its EMPTY slots back when
+//! empty pool; at the limits of the heap other pages leave a hole too, since what is mapped counts.
+//! A 1 GiB page is never given back. A SuperSlab in use gives its EMPTY slots back when
 //! the program asks for a purge, on transparent hugepages only if half of it is free: it splits the
 //! hugepage (see also `discard`).
 #![allow(unsafe_code)] // Purges and unmaps memory.
@@ -12,7 +13,8 @@ use super::Pages;
 use crate::geometry::{NodeSuper, SLOT, SLOTS, SUPER, SlotId};
 use crate::pool::supers::Purging;
 use crate::stats::events::EventKind;
-use theap_platform::{Error, PageMode};
+use core::sync::atomic::AtomicU32;
+use theap_platform::{Error, Guard, PageMode};
 
 /// SuperSlabs that a free gives back at once, beyond the one that it made free.
 const AT_ONCE: usize = 2;
@@ -20,6 +22,11 @@ const AT_ONCE: usize = 2;
 const FLOOR: usize = 2 * SLOTS;
 /// SuperSlabs that a free looks at for that: untouched ones cannot be given back.
 const LOOKED_AT: usize = 64;
+/// The waiting of a thread at the limit for the warmer: tries, then a nap of so many nanoseconds,
+/// and so often, for 200 ms at least.
+const TRIES: usize = 1 << 7;
+const NAP: u64 = 100_000;
+const NAPS: usize = 2000;
 
 impl Pages {
     /// After a SuperSlab became free: purges it if the node keeps more warm memory than it should.
@@ -37,7 +44,7 @@ impl Pages {
         let bytes = self.purge_super(i, false);
         // A program that retains nothing wants to see everything go.
         let policy = self.ground.policy;
-        if policy.config().retain > 0 && policy.learns() {
+        if policy.retain() > 0 && policy.learns() {
             self.supers.decay().gave(bytes / SLOT);
         }
     }
@@ -50,12 +57,12 @@ impl Pages {
     /// Slots that stay warm without learning: what the options say, and what the program has asked
     /// for.
     pub fn retain(&self) -> usize {
-        self.ground.policy.config().retain / SLOT + self.supers.decay().warmed()
+        self.ground.policy.retain() / SLOT + self.supers.decay().warmed()
     }
 
     /// Slots that stay warm although nobody has needed them for long.
     pub fn floor(&self) -> usize {
-        let retain = self.ground.policy.config().retain / SLOT;
+        let retain = self.ground.policy.retain() / SLOT;
         retain.min(FLOOR) + self.supers.decay().warmed()
     }
 
@@ -155,7 +162,9 @@ impl Pages {
             return 0;
         };
         if mode == PageMode::Hugetlb {
-            return self.unmap_super(i, purging, warmer);
+            // A fork that looks after hugetlb pages finds them all mapped.
+            let _lock = (!warmer).then(|| self.unmapping().lock());
+            return self.unmap_super(i, purging, mode);
         }
         // SAFETY: all slots are ABSENT: nobody uses the SuperSlab.
         if unsafe { self.drop_pages(self.address(i), SUPER, mode) }.is_err() {
@@ -176,10 +185,58 @@ impl Pages {
         slots * SLOT
     }
 
-    fn unmap_super(&self, i: NodeSuper, purging: Purging, warmer: bool) -> usize {
-        // A fork that looks after hugetlb pages finds them all mapped.
-        let lock = (!warmer).then(|| self.unmapping().lock());
-        let (os, address, mode) = (self.ground.policy.os(), self.address(i), PageMode::Hugetlb);
+    /// Whether the limit of the heap may refuse so many bytes.
+    pub fn is_short_of(&self, bytes: usize) -> bool {
+        self.ground.policy.limit().is_short_of(bytes)
+    }
+
+    /// Where the limit leaves less than `bytes`: unmaps wholly free SuperSlabs of all nodes, in any
+    /// state, until it leaves so many, and the metadata for them. Nothing is unmapped in vain: what
+    /// is free must be enough for `bytes`.
+    pub fn make_room(&self, bytes: usize) {
+        let limit = self.ground.policy.limit();
+        let nodes = self.all_nodes().iter();
+        let free: usize = nodes
+            .map(|pages| pages.supers.whole().count() * SUPER)
+            .sum();
+        if limit.room().saturating_add(free) >= bytes {
+            (self.all_nodes().iter()).for_each(|pages| {
+                pages.unmap_free(|| limit.is_short_of(bytes));
+            });
+        }
+    }
+
+    /// Unmaps wholly free SuperSlabs as long as `wanted` says so; 1 GiB pages stay. The bytes.
+    pub fn unmap_free(&self, wanted: impl Fn() -> bool) -> usize {
+        let Some(_lock) = self.keep_from_warmer() else {
+            return 0;
+        };
+        let unmap = |i| {
+            let mode = self.mode(i).filter(|&mode| mode != PageMode::Hugetlb1g);
+            let taken = mode.and_then(|mode| Some((self.supers.begin_purge(i, true)?, mode)));
+            taken.map_or(0, |(purging, mode)| self.unmap_super(i, purging, mode))
+        };
+        let sealed = self.ground.policy.is_sealed();
+        let free = self.supers.whole().take_while(|_| !sealed && wanted());
+        free.map(unmap).sum()
+    }
+
+    /// The lock of `unmapping`. The end of a step of the warmer is worth waiting for, but not that of
+    /// a fork, which may wait for a lock that this thread holds: after a while the answer is `None`.
+    fn keep_from_warmer(&self) -> Option<Guard<'_, ()>> {
+        let (os, nobody) = (self.ground.policy.os(), AtomicU32::new(0));
+        (0..NAPS).find_map(|_| {
+            let lock = self.unmapping().try_lock_often(TRIES);
+            if lock.is_none() {
+                os.sleep(&nobody, 0, NAP);
+            }
+            lock
+        })
+    }
+
+    /// Unmaps a SuperSlab. The caller has the lock of `unmapping`, or is the warmer, which has it.
+    fn unmap_super(&self, i: NodeSuper, purging: Purging, mode: PageMode) -> usize {
+        let (os, address) = (self.ground.policy.os(), self.address(i));
         // SAFETY: all slots are ABSENT: nobody uses the SuperSlab.
         let unmap = || unsafe { os.unmap(address, SUPER, mode) };
         let unmapped = (self.ground.figures).recorded(EventKind::Unmap, mode as u8, SUPER, unmap);
@@ -200,7 +257,7 @@ impl Pages {
                 0
             }
             Err(_) => {
-                drop(lock);
+                self.claims.unmark(i);
                 self.supers.not_purged(purging);
                 0
             }

@@ -5,9 +5,6 @@
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-/// The option's 0 stands for this part of the memory that there is: a sixteenth.
-pub const SHARE: usize = 16;
-
 /// The bytes that magazines and kept spans have claimed. Threads ask only where a capacity changes.
 #[derive(Debug)]
 pub struct Budget {

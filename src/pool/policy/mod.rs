@@ -6,15 +6,18 @@
 #![allow(unsafe_code)] // Locks ranges of memory.
 
 mod budget;
+mod limit;
 mod reserve;
 
-pub use budget::{Budget, SHARE};
+pub use budget::Budget;
+pub use limit::Limit;
 
-use crate::config::{Calls, Config};
+use crate::config::{Calls, Config, Prefault, SHARE};
 use crate::gate::Gate;
 use crate::messages::{self, OnceMessage};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use theap_platform::{Mutex, Os, Rank};
+use crate::stats::board::Header;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use theap_platform::{Mutex, Os, Pressure, Rank};
 
 /// Options and switches of a heap.
 pub struct Policy {
@@ -22,6 +25,8 @@ pub struct Policy {
     config: Config,
     gate: Gate,
     budget: Budget,
+    limit: Limit,
+    pressure: Pressure,
     secret: usize,
     /// The capacities of magazines may change.
     learns: AtomicBool,
@@ -41,29 +46,36 @@ pub struct Policy {
     /// A bit for each message that was given: each is given once a process.
     said: AtomicU32,
     /// Counts what a sealed heap refused.
-    refusals: &'static AtomicU64,
+    board: &'static Header,
 }
 
 impl Policy {
     /// The policy of a heap with these options and a range of `len` bytes. `reserves_late` is
-    /// whether its addresses are reserved when they come into use, `refusals` where refusals are
+    /// whether its addresses are reserved when they come into use, `board` where refusals are
     /// counted.
     pub fn new(
         os: Os,
         config: Config,
         len: usize,
         reserves_late: bool,
-        refusals: &'static AtomicU64,
+        board: &'static Header,
     ) -> Self {
         let budget = match config.budget {
             0 => os.total_memory().min(len as u64) as usize / SHARE,
             bytes => bytes,
+        };
+        // Who may act on it, and who looks.
+        let pressure = match config.prefault {
+            Prefault::Ahead if config.soft_limit > 0 => os.watch_pressure(),
+            _ => Pressure::NONE,
         };
         Self {
             os,
             config,
             gate: Gate::new(config.front, config.classes),
             budget: Budget::new(budget),
+            limit: Limit::new(config.limit, config.soft_limit, board),
+            pressure,
             secret: os.random() as usize,
             learns: AtomicBool::new(config.learn),
             sealed: AtomicBool::new(false),
@@ -74,7 +86,7 @@ impl Policy {
             reserves_late,
             opening: Mutex::new(Rank::Unranked, ()),
             said: AtomicU32::new(0),
-            refusals,
+            board,
         }
     }
 
@@ -88,6 +100,16 @@ impl Policy {
     #[inline]
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The option `retain` in bytes.
+    pub fn retain(&self) -> usize {
+        self.config.retain.unwrap_or(0)
+    }
+
+    /// The option `ahead` in bytes.
+    pub fn ahead(&self) -> usize {
+        self.config.ahead.unwrap_or(0)
     }
 
     /// Whether the heap makes only plain system calls after its start.
@@ -104,6 +126,16 @@ impl Policy {
     /// The budget that magazines and kept spans of all threads share.
     pub fn budget(&self) -> &Budget {
         &self.budget
+    }
+
+    /// The limits of the bytes that are mapped.
+    pub fn limit(&self) -> &Limit {
+        &self.limit
+    }
+
+    /// What tells that memory is short on the machine or in the group, for the warmer.
+    pub fn pressure(&self) -> &Pressure {
+        &self.pressure
     }
 
     /// The secret that the links of the classic front are XORed with.
@@ -157,7 +189,7 @@ impl Policy {
     pub fn refuses(&self) -> bool {
         let sealed = self.is_sealed();
         if sealed {
-            self.refusals.fetch_add(1, Ordering::Relaxed);
+            self.board.refusals.fetch_add(1, Ordering::Relaxed);
         }
         sealed
     }

@@ -38,14 +38,45 @@ impl Policy {
         }
     }
 
+    /// Counts a range of the metadata against the limits, and makes it accessible by `open`.
+    fn charged(&self, len: usize, open: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        if !self.limit().take(len) {
+            return Err(Error::NoMemory);
+        }
+        open().inspect_err(|_| self.limit().give(len))
+    }
+
     /// Makes a range of the metadata accessible.
     ///
     /// # Errors
-    /// The errors of `reserve` and the system's; the range is as before.
+    /// The errors of `reserve` and the system's, and out of memory beyond the limit; the range is
+    /// as before.
     ///
     /// # Safety
     /// The conditions of `reserve`.
     pub unsafe fn open(&self, address: usize, len: usize) -> Result<(), Error> {
+        // SAFETY: this function's own Safety section.
+        self.charged(len, || unsafe { self.open_small(address, len) })
+    }
+
+    /// Gives a range back that `open` has just made accessible.
+    ///
+    /// # Safety
+    /// Nobody refers to the range.
+    pub unsafe fn close(&self, address: usize, len: usize) {
+        // SAFETY: this function's own Safety section.
+        unsafe { self.unreserve(address, len) };
+        self.limit().give(len);
+    }
+
+    /// Makes a range accessible as `open` does, without counting it.
+    ///
+    /// # Errors
+    /// The errors of `reserve` and the system's.
+    ///
+    /// # Safety
+    /// The conditions of `reserve`.
+    unsafe fn open_small(&self, address: usize, len: usize) -> Result<(), Error> {
         // SAFETY: this function's own Safety section.
         unsafe {
             if self.reserves_late {
@@ -86,6 +117,23 @@ impl Policy {
             let _ = bind.map(|node| self.os.bind(address, len, node));
             return Ok(());
         }
+        // SAFETY: this function's own Safety section.
+        self.charged(len, || unsafe { self.open_huge(address, len, bind) })
+    }
+
+    /// Makes a range accessible on hugepages, where the system has such, without counting it.
+    ///
+    /// # Errors
+    /// The errors of `reserve` and the system's.
+    ///
+    /// # Safety
+    /// The conditions of `reserve`; the range is whole hugepages.
+    unsafe fn open_huge(
+        &self,
+        address: usize,
+        len: usize,
+        bind: Option<NodeId>,
+    ) -> Result<(), Error> {
         // SAFETY: this function's own Safety section; what could not be mapped is only reserved,
         // unless it is lost.
         unsafe {

@@ -94,7 +94,7 @@ impl Runs {
         });
         let Some(run) = run else {
             let outside = is_huge
-                .then(|| self.outside.acquire(bytes, align))
+                .then(|| self.acquire_outside(node, bytes, align))
                 .flatten();
             if is_huge && outside.is_none() {
                 let pages = self.nodes[node.index()].pages();
@@ -109,6 +109,15 @@ impl Runs {
         unsafe { self.meta(slot) }.shake.claim(RUN);
         let address = self.ground.addresses.address_of(slot);
         Some((address as *mut u8, run.is_fresh()))
+    }
+
+    /// A run outside of the range, of at least `bytes` at a multiple of `align`. Where the limit
+    /// refuses it, the nodes give back what is wholly free first.
+    pub fn acquire_outside(&self, node: NodeIndex, bytes: usize, align: usize) -> Option<*mut u8> {
+        self.outside.acquire(bytes, align).or_else(|| {
+            let more = self.nodes[node.index()].make_room(bytes);
+            more.then(|| self.outside.acquire(bytes, align))?
+        })
     }
 
     /// Writes what the tables say about the slots of a run.

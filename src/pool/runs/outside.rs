@@ -117,15 +117,29 @@ impl Outside {
     /// Maps a run of this size.
     fn map(&self, size: Size, align: usize, mode: Option<PageMode>) -> Option<*mut u8> {
         let (policy, len) = (self.ground.policy, size.mapped()?);
-        let address = valgrind::quietly(|| policy.os().map_anywhere(len, align, mode)).ok()?;
+        if !policy.limit().take(len) {
+            return None;
+        }
+        let mapped = valgrind::quietly(|| policy.os().map_anywhere(len, align, mode));
+        let address = mapped.inspect_err(|_| policy.limit().give(len)).ok()?;
         if self.insert(address, size) {
             // SAFETY: mapped just now.
             unsafe { policy.lock_memory(address, len) };
             return Some(address as *mut u8);
         }
         // SAFETY: nobody knows of it.
-        unsafe { policy.os().unreserve(address, len) };
+        unsafe { self.unmap(address, len) };
         None
+    }
+
+    /// Unmaps a mapping of `map`'s.
+    ///
+    /// # Safety
+    /// Nobody uses it.
+    unsafe fn unmap(&self, address: usize, len: usize) {
+        // SAFETY: this function's own Safety section.
+        unsafe { self.ground.policy.os().unreserve(address, len) };
+        self.ground.policy.limit().give(len);
     }
 
     /// The bytes of the run that starts at the address.
@@ -138,6 +152,14 @@ impl Outside {
         Some(self.table(&used)[index].size().bytes())
     }
 
+    /// The bytes of the mappings.
+    #[cfg(any(test, debug_assertions))]
+    pub fn mapped(&self) -> usize {
+        let used = self.used.lock();
+        let entries = self.table(&used)[..used.count].iter();
+        entries.filter_map(|entry| entry.size().mapped()).sum()
+    }
+
     /// Unmaps the run that starts at the address; false if there is none.
     ///
     /// # Safety
@@ -146,7 +168,7 @@ impl Outside {
         let len = self.remove(address).and_then(Size::mapped);
         if let Some(len) = len {
             // SAFETY: a run's mapping, which nobody uses, as this function's Safety section has it.
-            unsafe { self.ground.policy.os().unreserve(address, len) };
+            unsafe { self.unmap(address, len) };
         }
         len.is_some()
     }
@@ -177,7 +199,7 @@ impl Outside {
         } else {
             // SAFETY: a run's mapping, which is the caller's, as this function's Safety section has
             // it.
-            unsafe { policy.os().remap(address, old_len, len) }.ok()
+            unsafe { self.remap(address, old_len, len) }
         };
         // The place of the removed entry is free.
         self.insert(
@@ -185,6 +207,26 @@ impl Outside {
             if moved.is_some() { size } else { old },
         );
         moved.map(|address| address as *mut u8)
+    }
+
+    /// Makes a mapping longer or shorter, within the limit of the heap. Its new address.
+    ///
+    /// # Safety
+    /// The conditions of [`theap_platform::Os::remap`].
+    #[cfg_attr(
+        feature = "valgrind",
+        allow(dead_code, reason = "memcheck knows no moved pages")
+    )]
+    unsafe fn remap(&self, address: usize, old: usize, new: usize) -> Option<usize> {
+        let policy = self.ground.policy;
+        let (more, less) = (new.saturating_sub(old), old.saturating_sub(new));
+        if more > 0 && !policy.limit().take(more) {
+            return None;
+        }
+        // SAFETY: this function's own Safety section.
+        let moved = unsafe { policy.os().remap(address, old, new) };
+        policy.limit().give(if moved.is_ok() { less } else { more });
+        moved.ok()
     }
 
     /// The accessible entries.

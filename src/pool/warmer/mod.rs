@@ -257,13 +257,12 @@ impl Warmer {
 
     fn limits(&self) -> Limits {
         let policy = self.ground.policy;
-        let config = policy.config();
         let room = match self.room.load(Ordering::Relaxed) {
             0 => policy.os().total_memory(),
             room => room,
         };
         let nodes = self.ground.addresses.node_count();
-        let ahead = config.ahead.div_ceil(SUPER).min(self.supers.count());
+        let ahead = policy.ahead().div_ceil(SUPER).min(self.supers.count());
         let most = room as usize / 8 / nodes / SUPER;
         let (ahead, most) = if self.works_ahead() {
             (ahead, most)
@@ -287,6 +286,9 @@ impl Warmer {
         let now = self.ground.policy.os().now();
         pace.observe(now, sight, limits);
         self.pages.end_period(now);
+        if self.is_pressed() {
+            pace.press(sight);
+        }
         let missing = pace.missing(limits, sight.ready);
         let sight = if missing > 0 {
             match self.promptly(|| self.prepare(missing, cold)) {
@@ -296,7 +298,7 @@ impl Warmer {
             self.sight().0
         } else if pace.excess() > 0 {
             let count = pace.excess().min(STEP);
-            let keep = pace.target(limits).max(limits.floor);
+            let keep = pace.keep(limits);
             let _ = self.promptly(|| {
                 self.give_back(keep, count);
                 Ok(())
@@ -325,6 +327,18 @@ impl Warmer {
     /// Whether slots beyond the target are to be given back.
     fn has_idle_slots(&self, pace: &Pace, limits: Limits) -> bool {
         self.supers.decay().idle() > pace.target(limits) * SLOTS
+    }
+
+    /// Whether memory became short on the machine or in the group; a thread of the program acts on
+    /// that, too. One warmer looks, and none of a forked child, which has its parent's descriptor.
+    fn is_pressed(&self) -> bool {
+        let policy = self.ground.policy;
+        let looks = self.node.index() == 0 && !policy.is_child();
+        let pressed = looks && policy.os().is_pressed(policy.pressure());
+        if pressed {
+            policy.limit().note();
+        }
+        pressed
     }
 
     /// Does what takes the kernel's lock on the address space, for which threads that grow may

@@ -70,6 +70,8 @@ pub struct Pace {
     excess: usize,
     retry_at: u64,
     retry: u64,
+    /// Until then nothing is kept.
+    pressed_until: u64,
     /// Where the search for small pages goes on.
     pub cursor: usize,
     /// Where the search for idle slots goes on.
@@ -106,9 +108,7 @@ impl Pace {
         }
         self.at = now;
         if now.saturating_sub(self.window) >= limits.decay {
-            self.excess = self
-                .least
-                .saturating_sub(self.target(limits).max(limits.floor));
+            self.excess = self.least.saturating_sub(self.keep(limits));
             self.window = now;
             self.least = sight.held;
         }
@@ -148,6 +148,22 @@ impl Pace {
     pub fn refused(&mut self) {
         self.retry = (2 * self.retry).clamp(FIRST_RETRY, LAST_RETRY);
         self.retry_at = self.at + self.retry;
+    }
+
+    /// Notes that memory is short: all that is free is given back, and for a while nothing is
+    /// prepared.
+    pub fn press(&mut self, sight: Sight) {
+        self.excess = sight.held;
+        self.pressed_until = self.at + LAST_RETRY;
+        self.retry_at = self.pressed_until;
+    }
+
+    /// The free SuperSlabs that are to stay.
+    pub fn keep(&self, limits: Limits) -> usize {
+        if self.at < self.pressed_until {
+            return 0;
+        }
+        self.target(limits).max(limits.floor)
     }
 
     /// Ends a step, which left these numbers behind. The nanoseconds until the next step.

@@ -153,6 +153,47 @@ fn what_was_free_for_the_decay_goes_back() {
     }
 }
 
+/// Where memory is short the stock goes, and what threads have freed; later the stock comes back.
+#[test]
+fn where_memory_is_short_nothing_is_kept() {
+    let config = CONFIG.retain(64 * MIB).soft_limit(200 * MIB);
+    let (fake, arena, node) = world(config);
+    let blocks: Vec<_> = (0..20).map(|_| take(arena).expect("memory")).collect();
+    settle(node);
+    blocks.into_iter().for_each(|slot| give_back(arena, slot));
+    settle(node);
+    let noted = || arena.policy().limit().take_due();
+    let has_memory = || {
+        node.supers()
+            .whole()
+            .filter(|&i| node.pages().has_memory(i))
+            .count()
+    };
+    assert!(stock(node) >= 16 && has_memory() >= 20 && !noted());
+    fake.press();
+    (0..20).for_each(|_| {
+        node.warmer().step();
+        fake.advance(MS);
+    });
+    assert_eq!((stock(node), has_memory()), (0, 0));
+    assert!(noted() && !noted(), "a thread of the program acts too");
+    fake.advance(5000 * MS);
+    settle(node);
+    assert_eq!(stock(node), 0, "nothing is prepared for a while");
+    fake.advance(6000 * MS);
+    settle(node);
+    assert_eq!(stock(node), 16);
+    // Without a soft limit nobody looks.
+    end(arena);
+    let (fake, arena, node) = world(CONFIG.retain(64 * MIB));
+    take(arena).expect("memory");
+    settle(node);
+    fake.press();
+    settle(node);
+    assert!(stock(node) >= 16 && !arena.policy().limit().is_due());
+    end(arena);
+}
+
 /// Memory that threads touched in SuperSlabs after a purge goes back as well.
 #[test]
 fn what_threads_touched_goes_back_too() {

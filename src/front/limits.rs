@@ -1,0 +1,99 @@
+//! The limits of the heap, at the end of a slow path: allocations that got nothing are counted, and
+//! where the heap has grown beyond `soft_limit` it gives back what it can and calls the function
+//! that the program has registered.
+//!
+//! The pool only notes that the limit was crossed, as its caller may hold locks and has lent the
+//! thread's cache. The note is acted on here, by the thread that leaves the slow path next, with
+//! neither. The function may allocate and free; while it runs, no thread calls it again, and a
+//! crossing meanwhile is acted on afterwards.
+#![allow(unsafe_code)] // Reads a function back from a pointer.
+
+use super::free::discard;
+use super::head::slot;
+use crate::geometry::SUPER;
+use crate::pool::Arena;
+use crate::pool::global::{existing_arena, forks};
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+/// What a program registers: the function is told the bytes that the heap has mapped.
+type OnSoftLimit = fn(usize);
+
+/// The function that the program has registered, or null.
+static REGISTERED: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+
+/// The head of the thread that acts on a crossing, or null.
+static ACTING: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+
+/// Registers the function that is called when the heap has reached `soft_limit`, or none.
+pub fn on_soft_limit(function: Option<OnSoftLimit>) {
+    let pointer = function.map_or(ptr::null_mut(), |function| function as *mut ());
+    REGISTERED.store(pointer, Ordering::Release);
+}
+
+fn registered() -> Option<OnSoftLimit> {
+    let pointer = REGISTERED.load(Ordering::Acquire);
+    // SAFETY: `on_soft_limit` has stored null or a function of this type.
+    (!pointer.is_null()).then(|| unsafe { core::mem::transmute::<*mut (), OnSoftLimit>(pointer) })
+}
+
+/// Ends a slow path that was asked for `bytes` (0: for a block of some class) and answers `block`.
+/// The caller holds no lock and has not lent the thread's cache.
+#[inline]
+pub fn leave(block: *mut u8, bytes: usize) -> *mut u8 {
+    if let Some(arena) = existing_arena()
+        && arena.policy().limit().is_set()
+    {
+        heed(arena, block.is_null().then_some(bytes));
+    }
+    block
+}
+
+/// Ends a step by which the heap may have grown beside any allocation, as `leave` does.
+pub fn heed_growth() {
+    leave(ptr::NonNull::dangling().as_ptr(), 0);
+}
+
+/// Acts on what the limits have noted. `refused` are the bytes that an allocation did not get.
+#[cold]
+#[inline(never)]
+fn heed(arena: &'static Arena, refused: Option<usize>) {
+    let limit = arena.policy().limit();
+    if let Some(bytes) = refused.filter(|_| !arena.policy().is_sealed()) {
+        limit.count_null(bytes.max(SUPER));
+    }
+    if limit.is_due() && !arena.policy().is_sealed() && !forks() {
+        act(arena);
+    }
+}
+
+/// Gives memory back and calls the program's function, unless a thread is at that.
+fn act(arena: &'static Arena) {
+    let me = slot::get().cast();
+    let order = (Ordering::Acquire, Ordering::Relaxed);
+    if (ACTING.compare_exchange(ptr::null_mut(), me, order.0, order.1)).is_err() {
+        return;
+    }
+    if arena.policy().limit().take_due() {
+        discard();
+        arena.shrink();
+        call(arena.policy().limit().mapped());
+    }
+    ACTING.store(ptr::null_mut(), Ordering::Release);
+}
+
+/// Calls the program's function, if there is one. A panic ends the process here: it must not unwind
+/// through an allocation.
+extern "C" fn call(mapped: usize) {
+    if let Some(function) = registered() {
+        function(mapped);
+    }
+}
+
+/// In a forked child: lets its thread act, if the thread that did so was another one of the
+/// parent's.
+pub fn forget_others() {
+    if ACTING.load(Ordering::Relaxed) != slot::get().cast() {
+        ACTING.store(ptr::null_mut(), Ordering::Relaxed);
+    }
+}
