@@ -249,7 +249,9 @@ impl Heaps {
     #[cfg(any(test, debug_assertions))]
     pub fn opened(&self) -> usize {
         let ids = self.ids.lock();
-        let heaps: usize = (1..ids.made as usize).map(|index| self.accessible(index)).sum();
+        let heaps: usize = (1..ids.made as usize)
+            .map(|index| self.accessible(index))
+            .sum();
         heaps + ids.links as usize * size_of::<AtomicU32>()
     }
 
