@@ -221,8 +221,9 @@ impl Pages {
         free.map(unmap).sum()
     }
 
-    /// The lock of `unmapping`. The end of a step of the warmer is worth waiting for, but not that of
-    /// a fork, which may wait for a lock that this thread holds: after a while the answer is `None`.
+    /// The lock of `unmapping`. The end of a step of the warmer is worth waiting for, but not that
+    /// of a fork, which may wait for a lock that this thread holds: after a while the answer is
+    /// `None`.
     fn keep_from_warmer(&self) -> Option<Guard<'_, ()>> {
         let (os, nobody) = (self.ground.policy.os(), AtomicU32::new(0));
         (0..NAPS).find_map(|_| {
