@@ -90,5 +90,6 @@ extern "C" fn after_fork() {
 /// parent's figures.
 extern "C" fn in_child() {
     global::become_child(front::claimed());
+    front::note_thread();
     global::after_fork();
 }

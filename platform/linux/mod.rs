@@ -16,6 +16,7 @@ pub mod mould;
 pub mod numa;
 pub mod process;
 pub mod share;
+pub mod smaps;
 pub mod stderr;
 pub mod thread_exit;
 pub mod worker;

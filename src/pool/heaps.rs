@@ -137,7 +137,7 @@ impl Heaps {
         unsafe {
             policy.open(memory, self.bytes)?;
             (self.ground.figures.commit_heap(index))
-                .inspect_err(|_| policy.unreserve(memory, self.bytes))
+                .inspect_err(|_| policy.close(memory, self.bytes))
         }
     }
 

@@ -13,7 +13,8 @@ pub use budget::{Budget, SHARE};
 use crate::config::{Calls, Config};
 use crate::gate::Gate;
 use crate::messages::{self, OnceMessage};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::stats::board::Header;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use theap_platform::{Mutex, Os, Rank};
 
 /// Options and switches of a heap.
@@ -40,20 +41,20 @@ pub struct Policy {
     opening: Mutex<()>,
     /// A bit for each message that was given: each is given once a process.
     said: AtomicU32,
-    /// Counts what a sealed heap refused.
-    refusals: &'static AtomicU64,
+    /// Counts what a sealed heap refused, and the bytes of metadata.
+    header: &'static Header,
 }
 
 impl Policy {
     /// The policy of a heap with these options and a range of `len` bytes. `reserves_late` is
-    /// whether its addresses are reserved when they come into use, `refusals` where refusals are
-    /// counted.
+    /// whether its addresses are reserved when they come into use, `header` where refusals and bytes
+    /// of metadata are counted.
     pub fn new(
         os: Os,
         config: Config,
         len: usize,
         reserves_late: bool,
-        refusals: &'static AtomicU64,
+        header: &'static Header,
     ) -> Self {
         let budget = match config.budget {
             0 => os.total_memory().min(len as u64) as usize / SHARE,
@@ -74,7 +75,7 @@ impl Policy {
             reserves_late,
             opening: Mutex::new(Rank::Unranked, ()),
             said: AtomicU32::new(0),
-            refusals,
+            header,
         }
     }
 
@@ -157,7 +158,7 @@ impl Policy {
     pub fn refuses(&self) -> bool {
         let sealed = self.is_sealed();
         if sealed {
-            self.refusals.fetch_add(1, Ordering::Relaxed);
+            self.header.refusals.fetch_add(1, Ordering::Relaxed);
         }
         sealed
     }

@@ -8,6 +8,7 @@
 #![allow(unsafe_code)] // Reserves and commits ranges of addresses.
 
 use super::Policy;
+use core::sync::atomic::Ordering;
 use theap_arch::valgrind;
 use theap_platform::{Error, Guard, NodeId, PageMode};
 
@@ -55,8 +56,28 @@ impl Policy {
             }
             self.lock_memory(address, len);
         }
+        self.count_metadata(len);
         valgrind::own(address, len);
         Ok(())
+    }
+
+    /// Counts bytes of metadata that became accessible.
+    pub fn count_metadata(&self, bytes: usize) {
+        let metadata = &self.header.metadata;
+        metadata.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Gives a range of the metadata back that `open` has made accessible.
+    ///
+    /// # Safety
+    /// The conditions of `unreserve`.
+    pub unsafe fn close(&self, address: usize, len: usize) {
+        if self.reserves_late {
+            let metadata = &self.header.metadata;
+            metadata.fetch_sub(len as u64, Ordering::Relaxed);
+        }
+        // SAFETY: this function's own Safety section.
+        unsafe { self.unreserve(address, len) };
     }
 
     /// Makes a range of the metadata accessible as `open` does, on memory of the node `bind`; on
@@ -104,6 +125,7 @@ impl Policy {
             }
             self.lock_memory(address, len);
         }
+        self.count_metadata(len);
         valgrind::own(address, len);
         Ok(())
     }
