@@ -483,8 +483,8 @@ impl Os {
             .saturating_sub(system::process::resident())
     }
 
-    /// Gives `each` the mappings of the process, by their addresses. Opens a file, and maps two pages
-    /// for as long as that takes.
+    /// Gives `each` the mappings of the process, by their addresses. Opens a file, and maps two
+    /// pages for as long as that takes.
     ///
     /// # Errors
     /// [`Error::Unsupported`] when the file cannot be read.

@@ -236,6 +236,50 @@ fn resized() {
     oracle.is(&theap::stats());
 }
 
+/// Another thread takes and frees blocks one by one, and this one looks after each: its figures are
+/// those of the other's last batch, from which they differ by what the other has done since.
+fn at_batches() {
+    const STEPS: usize = 4000;
+    let (begin, done) = (Barrier::new(2), Barrier::new(2));
+    let takes = |step: usize| step / 500 % 2 == 0;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut blocks = Vec::new();
+            for step in 0..STEPS {
+                begin.wait();
+                match takes(step) {
+                    true => blocks.push(alloc(64)),
+                    false => free(blocks.pop().unwrap()),
+                }
+                done.wait();
+            }
+        });
+        let (mut held, mut batches, mut since, mut close) = (0, 0, 0, 0);
+        for step in 0..STEPS {
+            begin.wait();
+            done.wait();
+            held = if takes(step) { held + 1 } else { held - 1 };
+            let stats = theap::stats();
+            let now = stats.totals.refills + stats.totals.drains;
+            // The block whose free made the cache drain comes into the cache behind the drain.
+            since = if now == batches { since + 1 } else { 1 };
+            batches = now;
+            let allocated: u64 = stats.classes.iter().map(|class| class.allocated).sum();
+            let size = (64 + TAIL as u64).next_multiple_of(16);
+            let differs = allocated.abs_diff(held * size);
+            assert!(
+                differs <= since * size,
+                "step {step}: {held} held, {stats:?}"
+            );
+            close += u64::from(differs <= size);
+        }
+        assert!(
+            batches > 5 && close > 5,
+            "{batches} batches, {close} times close"
+        );
+    });
+}
+
 /// The most blocks of a class that a cache can hold beyond what its learner has taught it.
 fn magazine(class: &theap::ClassStats) -> u64 {
     // A quarantine or a delay holds up to 256 blocks more.
@@ -438,6 +482,7 @@ fn scenario() {
     match child::role().as_deref() {
         Some("alone") => alone(),
         Some("resized") => resized(),
+        Some("at batches") => at_batches(),
         Some("together") => together(),
         Some("by thread") => by_thread(),
         Some("resident") => resident(),
@@ -450,6 +495,13 @@ fn one_threads_figures_are_exact() {
     for option in OPTIONS {
         passes("alone", &[option, SMALL]);
         passes("resized", &[option]);
+    }
+}
+
+#[test]
+fn another_threads_figures_are_those_of_its_last_batch() {
+    for option in OPTIONS {
+        passes("at batches", &[option]);
     }
 }
 

@@ -124,8 +124,8 @@ impl ThreadCache {
         (top as usize - base as usize) / size_of::<*mut u8>()
     }
 
-    /// Notes on the board how many blocks of the class the cache has: in its array, its list and its
-    /// quarantine, and blocks that are arrays themselves. To be called where batches move.
+    /// Notes on the board how many blocks of the class the cache has: in its array, its list and
+    /// its quarantine, and blocks that are arrays themselves. To be called where batches move.
     #[inline]
     pub fn note_cached(&mut self, class: ClassId) {
         if cfg!(feature = "stats") {

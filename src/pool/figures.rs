@@ -317,8 +317,8 @@ impl Figures {
         own
     }
 
-    /// In a forked child, after `publish_again`: forgets the threads of the `made` heaps, which have
-    /// not survived, unless the board is the parent's still.
+    /// In a forked child, after `publish_again`, whose answer is `own`: forgets the threads of the
+    /// `made` heaps, which have not survived, unless the board is the parent's still.
     ///
     /// # Safety
     /// `made` heaps were made, and no other thread of this process runs.

@@ -188,7 +188,7 @@ fn memory_is_shown_by_its_use_and_by_thread() {
     let threads = json["threads"].as_array().unwrap();
     let main = threads
         .iter()
-        .find(|it| it["thread"].to_string() == running.pid);
+        .find(|it| it["thread"] == running.pid.parse::<u64>().unwrap());
     let main = main.unwrap_or_else(|| panic!("{json}"));
     assert_eq!(main["name"], "observed-progra");
     assert!(main["span_bytes"].as_u64().unwrap() > 0, "{main}");

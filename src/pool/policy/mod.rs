@@ -47,8 +47,8 @@ pub struct Policy {
 
 impl Policy {
     /// The policy of a heap with these options and a range of `len` bytes. `reserves_late` is
-    /// whether its addresses are reserved when they come into use, `header` where refusals and bytes
-    /// of metadata are counted.
+    /// whether its addresses are reserved when they come into use, `header` where refusals and
+    /// bytes of metadata are counted.
     pub fn new(
         os: Os,
         config: Config,
