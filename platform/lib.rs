@@ -39,6 +39,7 @@ mod line;
 mod linux;
 mod lock;
 mod machine;
+mod mapping;
 #[cfg(miri)]
 mod miri;
 mod node_set;
@@ -63,6 +64,7 @@ pub use line::Line;
 pub use lock::contention::{Contention, contention};
 pub use lock::{Guard, Mutex, Rank, RawMutex, spin_only};
 pub use machine::{Cpu, NodeId};
+pub use mapping::Mapping;
 pub use os::Os;
 pub use pages::{HUGE, HUGE_1G, PAGE, PageMode};
 pub use room::{Bound, Pressure, Room};

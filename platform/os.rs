@@ -6,7 +6,7 @@
 
 #[cfg(feature = "fake")]
 use crate::fake::{self, Call, Fake};
-use crate::{Cpu, Error, Line, NodeId, PAGE, PageMode, Shared, Topology};
+use crate::{Cpu, Error, Line, Mapping, NodeId, PAGE, PageMode, Shared, Topology};
 use crate::{system, topology};
 
 /// Handle to the operating system: zero-sized in products, may carry a fake in tests.
@@ -486,6 +486,15 @@ impl Os {
     pub fn memory_left(self) -> u64 {
         self.memory_limit()
             .saturating_sub(system::process::resident())
+    }
+
+    /// Gives `each` the mappings of the process, by their addresses. Opens a file, and maps two
+    /// pages for as long as that takes.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when the file cannot be read.
+    pub fn each_mapping(self, each: &mut dyn FnMut(&Mapping)) -> Result<(), Error> {
+        system::smaps::each(each)
     }
 
     /// A number from the kernel that nobody can guess. Where the kernel has none to give, the

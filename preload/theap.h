@@ -57,7 +57,8 @@ bool theap_owns(const void *address);
 
 /* Writes the statistics as one JSON object with a terminating zero to `buffer`, at most `size` bytes in
  * all. Returns the length of the whole text without the zero: the text is complete if that is below
- * `size`. `buffer` may be null if `size` is 0. 16384 bytes are enough. */
+ * `size`. `buffer` may be null if `size` is 0. 16384 bytes are enough for all but the threads, which
+ * take 200 bytes each. */
 size_t theap_stats_json(char *buffer, size_t size);
 
 #ifdef __cplusplus

@@ -8,7 +8,9 @@ use crate::placement::Placement;
 use crate::pool::Arena;
 use crate::pool::global::existing_arena;
 use crate::process::{self, DEFAULT};
-use crate::stats::Stats;
+use crate::residence;
+use crate::stats::board::Board;
+use crate::stats::{HeapStats, Resident, Stats};
 use crate::{Error, classes};
 use core::alloc::{GlobalAlloc, Layout};
 use core::fmt;
@@ -207,13 +209,39 @@ pub fn gates() -> Option<(Front, Classes)> {
     existing_arena().map(|arena| arena.policy().gate().get())
 }
 
-/// The heap's figures and counters. All are zero before the first allocation.
+/// The heap's figures and counters. All are zero before the first allocation. What the calling
+/// thread's magazines hold is counted now; what those of other threads hold, when a batch of the
+/// class moved last.
 pub fn stats() -> Stats {
     let mut stats = Stats::default();
-    if let Some(board) = existing_arena().and_then(|arena| arena.figures().board()) {
+    if let Some(board) = noted_board() {
         stats.fill(&board);
     }
     stats
+}
+
+/// The figures of each heap that is used, with the number of the thread that has it. There is none
+/// before the first allocation.
+pub fn heaps() -> impl Iterator<Item = HeapStats> + Clone {
+    let board = noted_board();
+    board.into_iter().flat_map(|board| board.heaps())
+}
+
+/// The board, on which this thread has noted what its cache holds.
+fn noted_board() -> Option<Board<'static>> {
+    front::note_cached();
+    existing_arena()?.figures().board()
+}
+
+/// The memory that the kernel has for the heap. The kernel writes and this function reads
+/// `/proc/self/smaps`, which takes some µs a mapping and up to a millisecond a GiB of small pages;
+/// nothing else of theap asks for it. All is zero before the first allocation.
+///
+/// # Errors
+/// [`Error::NoMemory`] while the heap is sealed; [`Error::Unsupported`] where the file cannot be
+/// read.
+pub fn resident() -> Result<Resident, Error> {
+    existing_arena().map_or(Ok(Resident::default()), residence::ask)
 }
 
 /// The NUMA nodes to which the heap's memory is bound, and those on which it lies. The kernel is
@@ -279,9 +307,9 @@ pub fn usable_size(block: *const u8) -> usize {
 /// Allocation in C's way, where the caller does not remember sizes: for front ends such as the
 /// shared library.
 pub mod raw {
-    use super::{DEFAULT, Os, Stats, existing_arena, front, process};
+    use super::{DEFAULT, Os, Stats, existing_arena, front, noted_board, process};
     pub use crate::front::Elsewhere;
-    use crate::stats::NodeStats;
+    pub use crate::stats::Sums;
     use theap_platform::PAGE;
 
     /// Allocates at least `size` bytes at a multiple of 16; a block of its own also for size 0.
@@ -336,10 +364,9 @@ pub mod raw {
         Os::LINUX.note_stderr();
     }
 
-    /// The sizes of the heap, those of all nodes together.
-    pub fn sizes() -> NodeStats {
-        let board = existing_arena().and_then(|arena| arena.figures().board());
-        board.map_or_else(NodeStats::default, |board| NodeStats::of_all(&board))
+    /// The sums that `mallinfo` tells.
+    pub fn sums() -> Sums {
+        noted_board().map_or_else(Sums::default, |board| Sums::of(&board))
     }
 
     /// The heap's figures, and room for a text about them.
@@ -347,7 +374,7 @@ pub mod raw {
         /// The figures.
         pub stats: Stats,
         /// The room.
-        pub text: [u8; 16 << 10],
+        pub text: [u8; 32 << 10],
     }
 
     /// Calls `work` with a report that lies in memory mapped for as long as that takes: it is too
@@ -362,7 +389,7 @@ pub mod raw {
         // SAFETY: mapped just now, on a page, and nobody else's until it is given back below; the
         // memory is zero, and zero is valid for numbers.
         let report = unsafe { &mut *(at as *mut Report) };
-        if let Some(board) = existing_arena().and_then(|arena| arena.figures().board()) {
+        if let Some(board) = noted_board() {
             report.stats.fill(&board);
         }
         let done = work(report);

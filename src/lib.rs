@@ -37,11 +37,12 @@ cfg_if::cfg_if! {
         mod placement;
         mod pool;
         mod process;
+        mod residence;
         mod stats;
         mod sync;
 
         pub use api::{
-            Theap, class_size, collect, gates, on_soft_limit, owns, placement, purge, raw, seal, set_classes, set_front, set_learning, stats, unseal,
+            Theap, class_size, collect, gates, heaps, on_soft_limit, owns, placement, purge, raw, resident, seal, set_classes, set_front, set_learning, stats, unseal,
             usable_size, warm_up, warm_up_class,
         };
         pub use crash::report_crashes;
@@ -50,8 +51,8 @@ cfg_if::cfg_if! {
         pub use placement::{NodePlacement, Placement};
         pub use stats::board::{Board, EventReader, Unreadable};
         pub use stats::events::{Event, EventKind};
-        pub use stats::{COUNTERS, ClassStats, List, NodeStats, Stats, Totals};
-        pub use theap_platform::Error;
+        pub use stats::{COUNTERS, ClassStats, HeapStats, List, NodeStats, Resident, Shown, Stats, ThreadName, Totals};
+        pub use theap_platform::{Error, Mapping};
         #[cfg(feature = "lock-stats")]
         pub use {api::lock_stats, theap_platform::Contention};
         #[cfg(any(test, debug_assertions))]

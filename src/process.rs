@@ -91,5 +91,6 @@ extern "C" fn after_fork() {
 extern "C" fn in_child() {
     front::forget_others();
     global::become_child(front::claimed());
+    front::note_thread();
     global::after_fork();
 }

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use theap::{COUNTERS, OPTIONS, Stats};
+use theap::{COUNTERS, ClassStats, HeapStats, OPTIONS, Resident, Stats};
 
 /// The packages of the workspace, from the lowest floor to the highest. A package depends only on
 /// packages of lower floors.
@@ -44,7 +44,7 @@ const FLOORS: &[&[&str]] = &[
     &["pool"],
     &["heap"],
     &["front"],
-    &["crash", "placement"],
+    &["crash", "placement", "residence"],
     &["process"],
     &["api"],
     &["lib"],
@@ -198,16 +198,30 @@ fn operations_are_documented() {
     for (name, meaning) in COUNTERS {
         has_row(&document, &[&format!("`{name}`"), meaning.trim()]);
     }
-    let stats = format!("{:?}", Stats::default());
-    let fields = stats
-        .trim_start_matches("Stats { ")
-        .split(", ")
-        .map(|field| field.split(':').next().unwrap());
-    for field in fields.take_while(|&field| field != "totals") {
+    let fields = |shown: String| {
+        let (_, shown) = shown.split_once(" { ").unwrap();
+        let fields = shown.split(", ");
+        let names = fields.map(|field| field.split(':').next().unwrap().to_owned());
+        names.collect::<Vec<_>>()
+    };
+    let stats = fields(format!("{:?}", Stats::default())).into_iter();
+    let stats = stats.take_while(|field| field != "totals");
+    let heap = fields(format!("{:?}", HeapStats::default()));
+    let resident = fields(format!("{:?}", Resident::default()));
+    for field in stats.chain(heap).chain(resident) {
         let row = format!("| `{field}` | ");
         assert!(
             document.lines().any(|line| line.starts_with(&row)),
             "docs/operations.md lacks `{field}`"
+        );
+    }
+    for (name, _) in ClassStats::default().list() {
+        let named = |line: &str| {
+            line.starts_with("| `classes` | Of each") && line.contains(&format!("`{name}`"))
+        };
+        assert!(
+            document.lines().any(named),
+            "docs/operations.md lacks `{name}` of classes"
         );
     }
 }

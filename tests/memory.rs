@@ -258,7 +258,8 @@ fn rested() {
     println!("{} KiB kept", kept / KIB);
     // The spans that the heap keeps hold hugepages, of which nothing is given back unless they are
     // sparse, and of the kernel's pool never.
-    let most = if theap::stats().mapped_small > 0 {
+    let stats = theap::stats();
+    let most = if stats.mapped() == stats.mapped_small {
         16
     } else {
         28

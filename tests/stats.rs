@@ -4,7 +4,7 @@
 use prometheus_parse::{Sample, Scrape, Value};
 use serde_json::Value as Json;
 use std::sync::Mutex;
-use theap::{Stats, raw};
+use theap::{Shown, Stats, ThreadName, raw};
 
 /// Lets the tests of this process run one at a time: they share one heap, and each reads the
 /// figures of its own work.
@@ -52,11 +52,17 @@ fn parts_make_up_the_whole() {
     assert_eq!(by_node, mapped);
     let of_spans: u64 = stats.classes.iter().map(|c| c.span_bytes).sum();
     assert!(of_spans <= stats.active);
+    let parts = stats.allocated + stats.cached + stats.free;
     if cfg!(feature = "stats") {
+        assert_eq!(parts, stats.active + stats.outside);
+        assert!(stats.allocated >= 5 << 20, "the program holds the run");
+        assert!(stats.metadata > 0);
         let refilled: u64 = stats.classes.iter().map(|c| c.refilled_blocks).sum();
         let drained: u64 = stats.classes.iter().map(|c| c.drained_blocks).sum();
         assert_eq!(refilled, stats.totals.refilled_blocks);
         assert_eq!(drained, stats.totals.drained_blocks);
+    } else {
+        assert_eq!((parts, stats.kept), (0, 0), "nobody counts");
     }
 }
 
@@ -143,6 +149,17 @@ fn prometheus_reads_the_metrics() {
     let small = Some(("pages", "small"));
     assert_eq!(sum("theap_mapped_bytes", small), stats.mapped_small as f64);
     assert_eq!(sum("theap_heaps_total", None), stats.heaps as f64);
+    let sizes = stats.sizes().into_iter();
+    for (name, bytes) in sizes.filter(|(name, _)| ["allocated", "cached", "free"].contains(name)) {
+        assert_eq!(sum(&format!("theap_{name}_bytes"), None), bytes as f64);
+        let by_class = format!("theap_class_{name}_bytes");
+        let class =
+            |class: &theap::ClassStats| class.list().iter().find(|it| it.0 == name).unwrap().1;
+        if stats.classes.iter().any(|class| class.spans > 0) {
+            let all: u64 = stats.classes.iter().map(class).sum();
+            assert_eq!(sum(&by_class, None), all as f64);
+        }
+    }
     for class in stats.classes.iter().filter(|class| class.spans > 0) {
         let size = class.size.to_string();
         let spans = sum("theap_class_spans", Some(("size", &size)));
@@ -153,4 +170,71 @@ fn prometheus_reads_the_metrics() {
     names.sort();
     names.dedup();
     assert_eq!(types, names.len(), "one type for each metric");
+}
+
+#[test]
+fn heaps_and_resident_memory_are_shown_with_the_figures() {
+    let _alone = ALONE.lock().unwrap();
+    let stats = after_some_work();
+    let block = raw::alloc(100);
+    // SAFETY: the block is new and has as many bytes.
+    unsafe { block.write_bytes(1, 100) };
+    let mut heaps: Vec<_> = theap::heaps().collect();
+    assert!(!heaps.is_empty());
+    heaps[0].name = ThreadName::new(b"a \"name\"");
+    let resident = theap::resident().unwrap();
+    assert!(resident.resident > resident.resident_metadata && resident.resident_metadata > 0);
+    let shown = Shown {
+        stats: &stats,
+        heaps: heaps.iter().copied(),
+        resident: Some(resident),
+    };
+    let json: Json = serde_json::from_str(&text(|out| shown.write_json(out))).unwrap();
+    assert_eq!(json["allocated"], stats.allocated);
+    for (name, bytes) in resident.sizes() {
+        assert_eq!(json[name], bytes, "{name}");
+    }
+    assert_eq!(json["threads"].as_array().unwrap().len(), heaps.len());
+    assert_eq!(json["threads"][0]["name"], "a ?name?");
+    for (shown, heap) in json["threads"].as_array().unwrap().iter().zip(&heaps) {
+        assert_eq!(
+            (&shown["heap"], &shown["thread"]),
+            (&heap.heap.into(), &heap.thread.into())
+        );
+        for (name, bytes) in heap.list() {
+            assert_eq!(shown[name], bytes, "{name}");
+        }
+    }
+    let written = text(|out| shown.write_prometheus(out));
+    let lines = written.lines().map(|line| Ok(line.to_owned()));
+    let samples = Scrape::parse(lines).unwrap().samples;
+    let of = |metric: &str| {
+        samples
+            .iter()
+            .filter(|s| s.metric == metric)
+            .collect::<Vec<_>>()
+    };
+    for (name, _) in resident.sizes() {
+        assert_eq!(of(&format!("theap_{name}_bytes")).len(), 1, "{name}");
+    }
+    for name in [
+        "span_bytes",
+        "kept_bytes",
+        "cached_bytes",
+        "refilled_bytes_total",
+    ] {
+        let samples = of(&format!("theap_heap_{name}"));
+        assert_eq!(samples.len(), heaps.len(), "{name}");
+        assert_eq!(samples[0].labels.get("name"), Some("a ?name?"));
+    }
+    let table = text(|out| shown.write_text(out));
+    for row in ["resident ", "allocated / resident ", "allocated / active "] {
+        assert!(
+            table.lines().any(|line| line.starts_with(row)),
+            "{row}: {table}"
+        );
+    }
+    assert!(table.contains("a ?name?"), "{table}");
+    // SAFETY: the block is live, and freed once.
+    unsafe { raw::free(block) };
 }

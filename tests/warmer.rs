@@ -234,9 +234,10 @@ fn shrinks() {
 }
 
 fn small_pages_are_collapsed() {
-    // This fills the first SuperSlab, which is on small pages.
+    // This fills the first SuperSlabs, which are on small pages.
     begin();
-    until("the first SuperSlab is collapsed", || {
+    use_up(6 * MIB);
+    until("the first SuperSlabs are collapsed", || {
         theap::stats().mapped_small == 0
     });
     println!("collapsed {}", theap::stats().collapsed > 0);

@@ -17,6 +17,7 @@ pub mod numa;
 pub mod pressure;
 pub mod process;
 pub mod share;
+pub mod smaps;
 pub mod stderr;
 pub mod thread_exit;
 pub mod worker;

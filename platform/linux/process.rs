@@ -17,6 +17,17 @@ pub fn current_cpu() -> Cpu {
     Cpu(rustix::thread::sched_getcpu() as u32)
 }
 
+/// See [`crate::Os::thread_id`].
+pub fn thread_id() -> u32 {
+    let mut clock: libc::clockid_t = 0;
+    // SAFETY: this thread lives, and `clock` is a local variable, valid for writing.
+    if unsafe { libc::pthread_getcpuclockid(libc::pthread_self(), &raw mut clock) } != 0 {
+        return 0;
+    }
+    // The kernel's clock of a thread is its number, inverted, above three bits of flags.
+    !(clock >> 3) as u32
+}
+
 /// See [`crate::Os::total_memory`].
 pub fn total_memory() -> u64 {
     let mut info = MaybeUninit::<libc::sysinfo>::zeroed();

@@ -267,3 +267,13 @@ pub mod share {
         false
     }
 }
+
+/// The mappings of the process: Miri has no such file.
+pub mod smaps {
+    use crate::{Error, Mapping};
+
+    /// See [`crate::Os::each_mapping`].
+    pub fn each(_each: &mut dyn FnMut(&Mapping)) -> Result<(), Error> {
+        Err(Error::Unsupported)
+    }
+}

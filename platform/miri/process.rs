@@ -10,6 +10,11 @@ const TICK: u64 = 1000;
 
 static CLOCK: AtomicU64 = AtomicU64::new(TICK);
 
+/// See [`crate::Os::thread_id`]. Miri has no such numbers.
+pub fn thread_id() -> u32 {
+    0
+}
+
 /// See [`crate::Os::current_cpu`].
 pub fn current_cpu() -> Cpu {
     Cpu(0)

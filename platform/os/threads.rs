@@ -41,6 +41,12 @@ impl Os {
         system::worker::join(worker);
     }
 
+    /// The kernel's number of this thread, which the C library knows without a system call; 0 where
+    /// it does not, as for a thread that it did not start.
+    pub fn thread_id(self) -> u32 {
+        system::process::thread_id()
+    }
+
     /// Names this thread; the kernel keeps the first 15 bytes.
     pub fn name_thread(self, name: &core::ffi::CStr) {
         system::worker::name_thread(name);

@@ -5,7 +5,7 @@ use crate::text::Text;
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
-use theap::{Error, Front, raw};
+use theap::{Error, Front, Shown, raw};
 
 /// The library's version.
 #[unsafe(no_mangle)]
@@ -124,7 +124,12 @@ pub unsafe extern "C" fn theap_stats_json(buffer: *mut c_char, size: usize) -> u
     let mut text = Text::new(buffer);
     // Writing to this buffer does not fail.
     let written = raw::with_report(|report| {
-        let _ = report.stats.write_json(&mut text);
+        let shown = Shown {
+            stats: &report.stats,
+            heaps: theap::heaps(),
+            resident: None,
+        };
+        let _ = shown.write_json(&mut text);
     });
     if written.is_none() {
         add_json(&mut text);

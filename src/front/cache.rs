@@ -137,6 +137,29 @@ impl ThreadCache {
         (top as usize - base as usize) / size_of::<*mut u8>()
     }
 
+    /// Notes on the board how many blocks of the class the cache has: in its array, its list and
+    /// its quarantine, and blocks that are arrays themselves. To be called where batches move.
+    #[inline]
+    pub fn note_cached(&mut self, class: ClassId) {
+        if cfg!(feature = "stats") {
+            let count = self.held(class)
+                + self.lists[class.index()].len()
+                + self.magazines.arrays(class)
+                + self.quarantine.count(class)
+                + self.kept.count(class);
+            let counters = &self.heap.class_counters[class.index()];
+            // Most threads use few classes: the others' places on the board stay untouched.
+            if counters.cached_blocks.get() != count as u64 {
+                counters.cached_blocks.set(count as u64);
+            }
+        }
+    }
+
+    /// Notes on the board how many blocks of each class the cache has.
+    pub fn note_all_cached(&mut self) {
+        ClassId::all().for_each(|class| self.note_cached(class));
+    }
+
     /// The class's capacity according to the option `magazine`.
     pub fn fixed_capacity(&self, class: ClassId) -> usize {
         let info = &CLASSES[class.index()];

@@ -190,6 +190,7 @@ impl ThreadCache {
             self.magazine(class).top = base.add(places - half);
             self.wipe(class);
         }
+        self.note_cached(class);
         self.heap.counters.spills.add(1);
     }
 }

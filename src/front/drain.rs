@@ -35,6 +35,7 @@ impl ThreadCache {
             self.magazine(class).top = base.add(held - gone);
         }
         self.wipe(class);
+        self.note_cached(class);
         true
     }
 }

@@ -144,6 +144,7 @@ impl ThreadCache {
             self.flush_array(class);
             self.flush_list(class);
         }
+        self.note_all_cached();
     }
 
     /// Returns all blocks of the class's magazine or FastCache.
@@ -157,6 +158,7 @@ impl ThreadCache {
             }
             self.magazine(class).top = base;
             self.wipe(class);
+            self.note_cached(class);
         }
     }
 }

@@ -3,8 +3,10 @@
 #![allow(unsafe_code)] // Writes arrays through raw pointers.
 
 use super::cache::ThreadCache;
+use crate::classes::CLASS_COUNT;
 use crate::geometry::ClassId;
 use crate::heap::Heap;
+use crate::pool::{Arena, Location};
 use core::ptr;
 
 /// Blocks of a thread that wait before they are used again.
@@ -15,18 +17,41 @@ pub struct Kept {
     blocks: [*mut u8; KEPT],
     /// The oldest.
     next: usize,
+    /// The number of these blocks by class.
+    counts: [u16; CLASS_COUNT],
+}
+
+/// The class of a block that waits; `None` for null.
+fn class_of(block: *mut u8, arena: &Arena) -> Option<ClassId> {
+    match arena.addresses().locate(block as usize) {
+        Location::Block(part) => Some(part.class),
+        Location::Run(_) | Location::Free | Location::Foreign => None,
+    }
 }
 
 impl Kept {
     /// Takes a freed block for the one that has waited longest, or for null.
-    pub fn delay(&mut self, block: *mut u8) -> *mut u8 {
+    pub fn delay(&mut self, block: *mut u8, arena: &Arena) -> *mut u8 {
         let at = self.next;
         self.next = (at + 1) % KEPT;
-        core::mem::replace(&mut self.blocks[at], block)
+        let out = core::mem::replace(&mut self.blocks[at], block);
+        if let Some(class) = class_of(block, arena) {
+            self.counts[class.index()] += 1;
+        }
+        if let Some(class) = class_of(out, arena) {
+            self.counts[class.index()] -= 1;
+        }
+        out
+    }
+
+    /// The number of blocks of the class.
+    pub fn count(&self, class: ClassId) -> usize {
+        usize::from(self.counts[class.index()])
     }
 
     /// Returns the blocks that wait to the spans.
     pub fn release(&mut self, heap: &mut Heap) {
+        self.counts = [0; CLASS_COUNT];
         for block in &mut self.blocks {
             let out = core::mem::replace(block, ptr::null_mut());
             if !out.is_null() {

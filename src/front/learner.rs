@@ -47,6 +47,8 @@ pub struct Learner {
     /// Bytes of blocks that grown magazines may hold beyond their fixed capacities: claimed of the
     /// budget.
     spent: usize,
+    /// Blocks of each class that are arrays of the cache's magazines.
+    arrays: [u8; CLASS_COUNT],
     /// Misses of all classes since the last reading of the clock.
     misses: u32,
     /// The time, in nanoseconds, when the learner last forgot something.
@@ -62,10 +64,21 @@ fn most(class: ClassId) -> usize {
     if MAY_USE_BLOCKS { MOST } else { places(class) }
 }
 
+/// The class of the block that an array of so many places above a sentinel takes.
+fn class_of_array(capacity: usize) -> Option<ClassId> {
+    class_for((capacity + 1) * size_of::<*mut u8>(), 16)
+}
+
 impl Learner {
     /// Bytes claimed of the budget.
     pub fn claimed(&self) -> usize {
         self.spent
+    }
+
+    /// Blocks of the class that are arrays of magazines.
+    #[inline]
+    pub fn arrays(&self, class: ClassId) -> usize {
+        usize::from(self.arrays[class.index()])
     }
 }
 
@@ -197,6 +210,7 @@ impl ThreadCache {
             turned: 0,
             grown: 0,
             spent: 0,
+            arrays: [0; CLASS_COUNT],
             misses: 0,
             since: 0,
         };
@@ -237,7 +251,12 @@ impl ThreadCache {
             // SAFETY: the old array, which begins with the sentinel, is a block that nobody uses
             // any more.
             unsafe { self.heap.give(&[old.wrapping_sub(1).cast()]) };
+            if let Some(of) = class_of_array(usize::from(self.capacities[class.index()])) {
+                self.magazines.learner.arrays[of.index()] -= 1;
+                self.note_cached(of);
+            }
         }
+        self.note_cached(class);
         self.account(class, capacity);
         true
     }
@@ -245,7 +264,7 @@ impl ThreadCache {
     /// Places for `capacity` pointers above a sentinel, in a block of the heap. `None` if there is
     /// no memory.
     fn new_array(&mut self, capacity: usize) -> Option<*mut *mut u8> {
-        let class = class_for((capacity + 1) * size_of::<*mut u8>(), 16)?;
+        let class = class_of_array(capacity)?;
         let mut block: *mut u8 = ptr::null_mut();
         // SAFETY: `block` is the one place below the end that `take` is given; then the new block's
         // first word is written.
@@ -255,6 +274,8 @@ impl ThreadCache {
             }
             let sentinel = block.cast::<*mut u8>();
             sentinel.write(ptr::null_mut());
+            self.magazines.learner.arrays[class.index()] += 1;
+            self.note_cached(class);
             Some(sentinel.add(1))
         }
     }

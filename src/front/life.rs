@@ -9,8 +9,10 @@ use super::setup::{Setup, arena};
 use crate::geometry::{ClassId, Kind, NodeIndex};
 use crate::heap::Heap;
 use crate::pool::Arena;
+use crate::pool::global::existing_arena;
 use core::ffi::c_void;
 use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
 use theap_platform::thread_exit;
 
 /// The index of the heap that threads without one share.
@@ -38,7 +40,17 @@ pub fn adopt(setup: &Setup) -> Option<Handle> {
         unsafe { cache.retire() };
         return None;
     }
+    note_thread();
     Some(cache)
+}
+
+/// Notes on the board that this thread has its heap, if it has one.
+pub fn note_thread() {
+    if let Some(cache) = Handle::existing() {
+        let thread = u64::from(cache.arena().os().thread_id());
+        // SAFETY: the step writes a figure.
+        unsafe { cache.step(|cache| cache.heap.board.thread.store(thread, Ordering::Relaxed)) };
+    }
 }
 
 /// Takes a step of the cache that all threads without one share, under its lock.
@@ -175,6 +187,7 @@ impl ThreadCache {
         self.flush();
         self.reset_magazines();
         self.heap.retire();
+        self.heap.board.thread.store(0, Ordering::Relaxed);
     }
 }
 
@@ -193,6 +206,18 @@ impl Handle {
             })
         };
         arena.heaps().release(index);
+    }
+}
+
+/// Notes on the board what this thread's cache has, and the cache of the threads that have none.
+pub fn note_cached() {
+    if let Some(arena) = existing_arena() {
+        // SAFETY: the step reads the cache and writes figures.
+        unsafe { if_shared(arena, ThreadCache::note_all_cached) };
+    }
+    if let Some(cache) = Handle::existing() {
+        // SAFETY: as above.
+        unsafe { cache.step(ThreadCache::note_all_cached) };
     }
 }
 

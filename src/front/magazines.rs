@@ -40,6 +40,12 @@ impl MagazineState {
         self.learner.claimed()
     }
 
+    /// Blocks of the class that are arrays of magazines.
+    #[inline]
+    pub fn arrays(&self, class: ClassId) -> usize {
+        self.learner.arrays(class)
+    }
+
     /// Batches that the class has had, as long as they are small.
     pub fn batches(&self, class: ClassId) -> u8 {
         self.batches[class.index()]

@@ -12,6 +12,12 @@ impl Kept {
     /// There is nothing to release.
     #[inline(always)]
     pub fn release(&mut self, _heap: &mut Heap) {}
+
+    /// No block is held.
+    #[inline(always)]
+    pub fn count(&self, _class: ClassId) -> usize {
+        0
+    }
 }
 
 impl ThreadCache {

@@ -14,6 +14,12 @@ impl MagazineState {
     pub fn claimed(&self) -> usize {
         0
     }
+
+    /// No block is an array.
+    #[inline(always)]
+    pub fn arrays(&self, _class: ClassId) -> usize {
+        0
+    }
 }
 
 /// There is no nest: a FastCache is small.

@@ -4,9 +4,11 @@
 #![allow(unsafe_code)] // Compares and writes the contents of free blocks.
 
 use super::hardened::{POISON, check_poison};
+use crate::classes::CLASS_COUNT;
+use crate::geometry::ClassId;
 use crate::heap::Heap;
 use crate::pool::global::existing_arena;
-use crate::pool::{Arena, BlockId};
+use crate::pool::{Arena, BlockId, Location};
 use core::ptr;
 use theap_arch::valgrind;
 
@@ -14,7 +16,11 @@ use theap_arch::valgrind;
 const KEPT: usize = 256;
 
 /// The blocks in quarantine. Zero is valid: none.
-pub struct Quarantine([*mut u8; KEPT]);
+pub struct Quarantine {
+    blocks: [*mut u8; KEPT],
+    /// The number of these blocks by class.
+    counts: [u16; CLASS_COUNT],
+}
 
 impl Quarantine {
     /// Takes a freed block for another one, or for null.
@@ -24,16 +30,28 @@ impl Quarantine {
     /// the heap's thread.
     pub unsafe fn exchange(&mut self, block: *mut u8, heap: &Heap) -> *mut u8 {
         let at = heap.choice.below(KEPT);
-        let out = core::mem::replace(&mut self.0[at], block);
+        let out = core::mem::replace(&mut self.blocks[at], block);
+        if let Some(class) = class_of(block, heap.arena()) {
+            self.counts[class.index()] += 1;
+        }
+        if let Some(class) = class_of(out, heap.arena()) {
+            self.counts[class.index()] -= 1;
+        }
         // SAFETY: the block comes from the quarantine, into which this function's Safety section
         // lets only such.
         unsafe { check(out, heap.arena()) };
         out
     }
 
+    /// The number of blocks of the class.
+    pub fn count(&self, class: ClassId) -> usize {
+        usize::from(self.counts[class.index()])
+    }
+
     /// Returns the blocks in quarantine to the spans.
     pub fn release(&mut self, heap: &mut Heap) {
-        for block in &mut self.0 {
+        self.counts = [0; CLASS_COUNT];
+        for block in &mut self.blocks {
             let out = core::mem::replace(block, ptr::null_mut());
             if !out.is_null() {
                 // SAFETY: the block comes from the quarantine, into which `exchange` lets only
@@ -44,6 +62,14 @@ impl Quarantine {
                 }
             }
         }
+    }
+}
+
+/// The class of a block in quarantine; `None` for null.
+fn class_of(block: *mut u8, arena: &Arena) -> Option<ClassId> {
+    match arena.addresses().locate(block as usize) {
+        Location::Block(part) => Some(part.class),
+        Location::Run(_) | Location::Free | Location::Foreign => None,
     }
 }
 

@@ -68,7 +68,9 @@ impl ThreadCache {
             }
             self.magazine(class).top = base.add(got);
             self.wipe(class);
-            theap_arch::pop(self.magazine(class))
+            let block = theap_arch::pop(self.magazine(class));
+            self.note_cached(class);
+            block
         }
     }
 
@@ -83,7 +85,9 @@ impl ThreadCache {
             self.shuffle(base, got);
             self.magazine(class).top = base.add(got);
             self.wipe(class);
-            theap_arch::pop(self.magazine(class))
+            let block = theap_arch::pop(self.magazine(class));
+            self.note_cached(class);
+            block
         }
     }
 }

@@ -174,7 +174,10 @@ pub unsafe fn free(block: *mut u8, setup: &Setup) {
         }
         set_size(block, whole, FREED);
         let out = match Handle::existing() {
-            Some(cache) if whole <= LARGEST_KEPT => cache.step(|cache| cache.kept.delay(block)),
+            Some(cache) if whole <= LARGEST_KEPT => cache.step(|cache| {
+                let arena = cache.arena();
+                cache.kept.delay(block, arena)
+            }),
             _ => block,
         };
         hit::free(out, setup);

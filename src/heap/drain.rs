@@ -115,7 +115,8 @@ impl Heap {
     pub unsafe fn give(&mut self, blocks: &[*mut u8]) {
         let begin = self.tracer.begin();
         let mut rest = blocks;
-        let mut class = ClassId::FIRST;
+        // The blocks of one class that are not counted yet.
+        let (mut class, mut count) = (ClassId::FIRST, 0);
         while let Some(&block) = rest.first() {
             let Some(home) = Home::of(self.arena, block) else {
                 // SAFETY: a run that the caller frees, as this function's Safety section has it.
@@ -123,20 +124,33 @@ impl Heap {
                 rest = &rest[1..];
                 continue;
             };
-            class = home.part.class;
+            if home.part.class != class {
+                self.count_drained(class, count);
+                (class, count) = (home.part.class, 0);
+            }
+            let before = rest.len();
             if self.meta(home.part.span).shake.owner() == self.id {
                 self.take_home(home, &mut rest);
             } else {
                 let parcel = home.next_parcel(self.arena, &mut rest);
                 self.send_home(home, parcel);
             }
+            count += before - rest.len();
         }
+        self.count_drained(class, count);
         self.counters.drains.add(1);
-        self.counters.drained_blocks.add(blocks.len() as u64);
-        let count = blocks.len() as u64;
-        self.class_counters[class.index()].drained_blocks.add(count);
-        self.tracer
-            .note(begin, EventKind::Drain, class.index() as u8, 0, count);
+        let (class, count) = (class.index() as u8, blocks.len() as u64);
+        self.tracer.note(begin, EventKind::Drain, class, 0, count);
+    }
+
+    /// Counts blocks of a class that came home.
+    #[inline]
+    fn count_drained(&self, class: ClassId, count: usize) {
+        if count > 0 {
+            self.counters.drained_blocks.add(count as u64);
+            let counters = &self.class_counters[class.index()];
+            counters.drained_blocks.add(count as u64);
+        }
     }
 
     /// Frees a run that came among blocks.
@@ -167,8 +181,7 @@ impl Heap {
             self.set_free(home, parcel);
         }
         let meta = self.meta(home.part.span);
-        meta.free
-            .set(meta.free.get() + (before - blocks.len()) as u32);
+        self.set_free_count(meta, meta.free.get() + (before - blocks.len()) as u32);
         self.settle(home.part.span);
     }
 
@@ -201,14 +214,16 @@ impl Heap {
         if was_mine && meta.shake.retake(self.id) {
             self.counters.spans_retaken.add(1);
             self.note(begin, EventKind::Reclaim, home.part.span, 0);
+            self.board.span_bytes.add(home.class.span_bytes() as u64);
             self.set_free(home, parcel);
-            meta.free.set(meta.free.get() + parcel.bits.count_ones());
+            self.set_free_count(meta, meta.free.get() + parcel.bits.count_ones());
             return self.settle(home.part.span);
         }
         self.counters.remote_words.add(1);
         let heir = if was_mine { self.id } else { POOL };
         if send(self.arena, home, parcel, heir) == Freed::Mine {
             self.counters.spans_retaken.add(1);
+            self.board.span_bytes.add(home.class.span_bytes() as u64);
             self.note(begin, EventKind::Reclaim, home.part.span, 0);
             self.collect_span(home.part.span);
             self.settle(home.part.span);

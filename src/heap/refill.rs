@@ -67,7 +67,7 @@ impl Heap {
                 meta.summary.set(meta.summary.get() & !(1 << index));
             }
         }
-        meta.free.set(meta.free.get() - got as u32);
+        self.set_free_count(meta, meta.free.get() - got as u32);
         meta.fresh_from
             .set(meta.fresh_from.get().max(last as u32 + 1));
         got
@@ -95,7 +95,7 @@ impl Heap {
         if word.get() == 0 {
             meta.summary.set(meta.summary.get() & !(1 << index));
         }
-        meta.free.set(meta.free.get() - 1);
+        self.set_free_count(meta, meta.free.get() - 1);
         meta.fresh_from.set(at + 1);
         self.counters.refilled_blocks.add(1);
         self.class_counters[class.index()].refilled_blocks.add(1);

@@ -7,13 +7,13 @@ use super::{Choice, OwnSupers};
 use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::geometry::{ClassId, NodeIndex, SLOT, SpanId};
 use crate::messages::{Misuse, misuse};
-use crate::pool::Arena;
 use crate::pool::metadata::ownership::FIRST_HEAP;
 use crate::pool::metadata::{SpanMeta, SuperMeta};
 use crate::pool::spans::Stage;
 use crate::pool::spans::queue::SpanQueue;
+use crate::pool::{Arena, SlotRun};
 use crate::stats::Counters;
-use crate::stats::board::ClassCounters;
+use crate::stats::board::{ClassCounters, HeapBoard};
 use crate::stats::events::{EventKind, Tracer};
 use theap_platform::Error;
 
@@ -36,6 +36,8 @@ pub struct Heap {
     pub(super) classes: [HeapClass; CLASS_COUNT],
     own_supers: OwnSupers,
     keeping: Keeping,
+    /// The figures of the heap.
+    pub board: &'static HeapBoard,
     /// The counters of what the heap has done.
     pub counters: &'static Counters,
     /// The counters of what the heap has done, by class.
@@ -63,6 +65,7 @@ impl Heap {
             }),
             own_supers: OwnSupers::new(),
             keeping: Keeping::new(),
+            board,
             counters: &board.counters,
             class_counters: &board.classes,
             tracer: arena.figures().heap_tracer(index),
@@ -169,6 +172,7 @@ impl Heap {
             }
             if !meta.shake.disown(self.id) {
                 self.counters.spans_disowned.add(1);
+                self.board.span_bytes.sub(span_bytes(class));
                 let address = self.arena.addresses().address_of(span.slot()) as u64;
                 self.tracer
                     .note(begin, EventKind::Disown, class, 0, address);
@@ -183,8 +187,37 @@ impl Heap {
         debug_assert_eq!(self.meta(span).shake.owner(), self.id);
         // SAFETY: the heap's methods are called with spans whose owner word is the heap's, and
         // this thread alone uses the heap.
-        unsafe { self.arena.spans().collect(span) }
-            .unwrap_or_else(|address| misuse(self.arena.os(), Misuse::DoubleFree, address))
+        let any = unsafe { self.arena.spans().collect(span) }
+            .unwrap_or_else(|address| misuse(self.arena.os(), Misuse::DoubleFree, address));
+        // A wholly free span has no pending block, so the span was none before.
+        if any && self.is_free(span) {
+            self.board.kept.add(span_bytes(self.meta(span).class.get()));
+        }
+        any
+    }
+
+    /// Sets the number of free blocks of a span of the heap, which has changed.
+    #[inline]
+    pub(super) fn set_free_count(&self, meta: &SpanMeta, now: u32) {
+        let class = meta.class.get();
+        let (before, all) = (
+            meta.free.get(),
+            u32::from(CLASSES[usize::from(class)].blocks),
+        );
+        meta.free.set(now);
+        if before == all {
+            self.board.kept.sub(span_bytes(class));
+        } else if now == all {
+            self.board.kept.add(span_bytes(class));
+        }
+    }
+
+    /// Makes a span of slots, all of whose blocks are free.
+    fn make(&self, run: SlotRun, class: ClassId) -> SpanId {
+        let bytes = span_bytes(class.index() as u8);
+        self.board.span_bytes.add(bytes);
+        self.board.kept.add(bytes);
+        self.arena.spans().make(run, class, self.id)
     }
 
     /// TBACKEND: takes a span of the class from the pool; the span may turn out to be full. Where
@@ -207,6 +240,7 @@ impl Heap {
         let begin = self.tracer.begin();
         if let Some((span, stage)) = arena.spans().take_partial(self.node, class, id) {
             self.meta(span).set_last_owner(id);
+            self.board.span_bytes.add(span_bytes(class.index() as u8));
             self.collect_span(span);
             self.count(stage);
             self.note(begin, EventKind::Acquire, span, stage as u8);
@@ -214,7 +248,7 @@ impl Heap {
         }
         let slots = CLASSES[class.index()].slots as usize;
         if let Some(run) = self.own_supers.take(arena, class, id, slots) {
-            return Some(arena.spans().make(run, class, id));
+            return Some(self.make(run, class));
         }
         let nodes = arena.nodes();
         let (run, stage) = (0..nodes.len()).find_map(|away| {
@@ -224,7 +258,7 @@ impl Heap {
         })?;
         self.own_supers.adopt(arena, class, id, run.slot());
         self.count(stage);
-        let span = arena.spans().make(run, class, id);
+        let span = self.make(run, class);
         self.note(begin, EventKind::Acquire, span, stage as u8);
         Some(span)
     }
@@ -349,7 +383,7 @@ impl Heap {
     }
 
     /// Whether all blocks of a span are free.
-    fn is_free(&self, span: SpanId) -> bool {
+    pub(super) fn is_free(&self, span: SpanId) -> bool {
         let blocks = CLASSES[self.class_of(span).index()].blocks;
         self.meta(span).free.get() == u32::from(blocks)
     }
@@ -359,6 +393,8 @@ impl Heap {
         let begin = self.tracer.begin();
         let class = self.meta(span).class.get();
         debug_assert_eq!(self.meta(span).shake.owner(), self.id);
+        self.board.span_bytes.sub(span_bytes(class));
+        self.board.kept.sub(span_bytes(class));
         // SAFETY: the heap's, as in `collect_span`, and all its blocks are free.
         unsafe { self.arena.spans().release(span) };
         let address = self.arena.addresses().address_of(span.slot()) as u64;
@@ -430,11 +466,18 @@ impl Heap {
         } else if keep_partial {
             self.push_partial(class, span);
         } else {
+            self.board.span_bytes.sub(span_bytes(class.index() as u8));
             self.meta(span).shake.give_to_pool();
             // SAFETY: the pool's since just now.
             unsafe { self.arena.spans().put_partial(span) };
         }
     }
+}
+
+/// Bytes of a span of the class with this number.
+#[inline]
+pub(super) fn span_bytes(class: u8) -> u64 {
+    (CLASSES[usize::from(class)].slots as usize * SLOT) as u64
 }
 
 /// The lowest `count` set bits of a word.

@@ -20,6 +20,7 @@ use super::supers::Supers;
 use super::warmer::Warmer;
 use crate::config::{self, Calls, Config, Numa, SHARE};
 use crate::geometry::{NodeIndex, SUPER};
+use crate::stats::board::Extent;
 use core::sync::atomic::Ordering;
 use theap_arch::valgrind;
 use theap_platform::{Error, HUGE, HUGE_1G, Os, PageMode, Topology};
@@ -93,6 +94,14 @@ impl Memory {
                 unsafe { os.unreserve(base, len) };
                 Err(error)
             }
+        }
+    }
+
+    fn extent(&self) -> Extent {
+        Extent {
+            metadata: self.meta,
+            blocks: self.base,
+            len: self.len,
         }
     }
 
@@ -202,10 +211,11 @@ impl Arena {
         let header = unsafe { places.board().header() };
         let late = memory.late.is_some();
         let policy = places.put_policy(Policy::new(os, config, memory.len, late, header));
+        policy.count_metadata(dense);
         // SAFETY: the dense part was committed just now.
         unsafe { policy.lock_memory(meta, dense) };
         // SAFETY: the board lies in the metadata, zero and committed as far as it must be.
-        let figures = unsafe { Figures::open(policy, places.board(), published, memory.len) };
+        let figures = unsafe { Figures::open(policy, places.board(), published, memory.extent()) };
         let figures = places.put_figures(figures);
         let ground = Self::lay_ground(policy, figures, topology, memory, &places);
         Self::advise(ground);
@@ -511,7 +521,12 @@ impl Arena {
         self.policy().budget().restart(claimed);
         self.nodes.iter().for_each(|node| node.warmer().forget());
         // SAFETY: this thread holds all locks, as this function's Safety section asks.
-        let own = unsafe { self.figures().publish_again(self.heaps.made_locked()) };
+        let own = unsafe {
+            let made = self.heaps.made_locked();
+            let own = self.figures().publish_again(made);
+            self.figures().forget_threads(made, own);
+            own
+        };
         if own {
             self.nodes.iter().for_each(Node::recount);
             self.policy().limit().show_again();

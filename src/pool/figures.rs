@@ -6,7 +6,9 @@ use super::policy::Policy;
 use crate::config::Config;
 use crate::geometry::NodeIndex;
 use crate::messages;
-use crate::stats::board::{Board, Header, HeapBoard, MAX_RINGS, NodeBoard, Places, RING_BYTES};
+use crate::stats::board::{
+    self, Board, Header, HeapBoard, MAX_RINGS, NodeBoard, Places, RING_BYTES,
+};
 use crate::stats::events::{EventKind, Tracer};
 use crate::stats::ring::Ring;
 use crate::sync::Ordering;
@@ -25,6 +27,8 @@ pub struct Figures {
     len: usize,
     nodes: usize,
     max_heaps: usize,
+    /// The addresses of the heap.
+    memory: board::Extent,
     /// Rings on the board: 0 if it is not published.
     ring_count: usize,
     /// The file that the board is, if it is published.
@@ -117,7 +121,7 @@ pub unsafe fn publish(os: Os, config: &Config, extent: Extent) -> Result<Shared,
 
 impl Figures {
     /// The figures on a board, whose header is filled in. `published` is what [`publish`] answered
-    /// for it.
+    /// for it, `memory` are the addresses of the heap.
     ///
     /// # Safety
     /// The board's range lives as long as the heap, is the heap's, zero, and committed up to
@@ -126,7 +130,7 @@ impl Figures {
         policy: &'static Policy,
         extent: Extent,
         published: Shared,
-        address_space: usize,
+        memory: board::Extent,
     ) -> Self {
         let ring_count = if published.is_some() { extent.rings } else { 0 };
         let figures = Self {
@@ -135,13 +139,14 @@ impl Figures {
             len: extent.len(),
             nodes: extent.nodes,
             max_heaps: extent.max_heaps,
+            memory,
             ring_count,
             published,
             events: Mutex::new(Rank::Events, None),
         };
         let header = figures.header();
         let counts = [figures.nodes, figures.max_heaps, ring_count];
-        header.open(counts, address_space);
+        header.open(counts, memory);
         if policy.config().trace && ring_count > 0 {
             header.tracing.store(u64::MAX, Ordering::Relaxed);
         }
@@ -196,6 +201,7 @@ impl Figures {
             if self.policy.config().publish {
                 self.policy.os().commit(at, bytes)?;
                 self.policy.lock_memory(at, bytes);
+                self.policy.count_metadata(bytes);
                 return Ok(());
             }
             self.policy.open(at, bytes)
@@ -206,6 +212,11 @@ impl Figures {
     pub fn board(&self) -> Option<Board<'static>> {
         // SAFETY: the board lives as long as the heap; what is read of it is committed.
         unsafe { Board::at(self.board.cast(), self.len) }.ok()
+    }
+
+    /// The addresses of the heap, which the header tells others.
+    pub fn extent(&self) -> board::Extent {
+        self.memory
     }
 
     /// Touches the figures of the whole heap, of the `made` heaps and of the next ones.
@@ -232,6 +243,7 @@ impl Figures {
         // an empty ring.
         unsafe {
             self.policy.os().commit(at, RING_BYTES).ok()?;
+            self.policy.count_metadata(RING_BYTES);
             Some(&*(at as *const Ring))
         }
     }
@@ -303,6 +315,22 @@ impl Figures {
             self.header().heap_made(made);
         }
         own
+    }
+
+    /// In a forked child, after `publish_again`, whose answer is `own`: forgets the threads of the
+    /// `made` heaps, which have not survived, unless the board is the parent's still.
+    ///
+    /// # Safety
+    /// `made` heaps were made, and no other thread of this process runs.
+    pub unsafe fn forget_threads(&self, made: u32, own: bool) {
+        if own || !self.published.is_some() {
+            for index in 0..made as usize {
+                // SAFETY: this function's own Safety section.
+                unsafe { self.heap(index) }
+                    .thread
+                    .store(0, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Takes the lock of the pool's ring, before fork.

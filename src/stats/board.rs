@@ -81,6 +81,15 @@ pub struct Header {
     pub limit_refusals: AtomicU64,
     /// Growths that went beyond `soft_limit` and were noted, and times that memory was short.
     pub soft_limits: AtomicU64,
+    /// Huge runs outside of the range.
+    pub outside_runs: AtomicU64,
+    /// Bytes of metadata that are accessible.
+    pub metadata: AtomicU64,
+    /// 1 if the heaps count, 0 if the writer was built without the feature `stats`.
+    counts: AtomicU64,
+    /// The first address of the range, and that of the metadata; the latter end at the former.
+    first: AtomicU64,
+    metadata_first: AtomicU64,
 }
 
 /// The numbers of a node.
@@ -121,6 +130,8 @@ pub struct ClassCounters {
     pub drained_blocks: Count,
     /// Blocks that the magazine may hold now beyond its fixed capacity.
     pub learned_blocks: Count,
+    /// Blocks that the thread's cache held when its last batch of the class moved.
+    pub cached_blocks: Count,
 }
 
 /// The numbers of a heap. The alignment makes sixteen of them take whole pages.
@@ -129,8 +140,25 @@ pub struct ClassCounters {
 pub struct HeapBoard {
     /// The counters of the heap, which its thread alone writes.
     pub counters: Counters,
+    /// The kernel's number of the thread that has the heap, or zero; the thread writes it.
+    pub thread: AtomicU64,
+    /// Bytes of the spans that the heap owns.
+    pub span_bytes: Count,
+    /// Bytes of those of them whose blocks are all free.
+    pub kept: Count,
     /// The numbers that are kept for each class, which the thread of the heap alone writes.
     pub classes: [ClassCounters; CLASS_COUNT],
+}
+
+/// The addresses of a heap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// The first address of the metadata, which lie below the range.
+    pub metadata: usize,
+    /// The first address of the range.
+    pub blocks: usize,
+    /// Bytes of the range.
+    pub len: usize,
 }
 
 /// The places of the parts of a board, in bytes from its first one.
@@ -186,6 +214,11 @@ mod zeros {
                 charged: zero(),
                 limit_refusals: zero(),
                 soft_limits: zero(),
+                outside_runs: zero(),
+                metadata: zero(),
+                counts: zero(),
+                first: zero(),
+                metadata_first: zero(),
             }
         }
     }
@@ -214,6 +247,9 @@ mod zeros {
         pub fn new() -> Self {
             Self {
                 counters: Counters::default(),
+                thread: zero(),
+                span_bytes: Count::default(),
+                kept: Count::default(),
                 classes: from_fn(|_| ClassCounters::default()),
             }
         }
@@ -287,6 +323,31 @@ impl EventReader {
     }
 }
 
+/// The names and the places of a struct's fields.
+macro_rules! places {
+    ($of:ident: $($field:ident)+) => {
+        [$((stringify!($field), core::mem::offset_of!($of, $field))),+]
+    };
+}
+
+const HEADER: [(&str, usize); 16] = places!(Header: magic layout version nodes heaps max_heaps rings
+    tracing address_space outside refusals outside_runs metadata counts first metadata_first);
+const NODE: [(&str, usize); 11] = places!(NodeBoard: kernel_node mapped empty stock stock_target
+    prepared given_back collapsed warmer_starts run_slots spans);
+const HEAP: [(&str, usize); 5] = places!(HeapBoard: counters thread span_bytes kept classes);
+const CLASS: [(&str, usize); 4] = places!(ClassCounters: refilled_blocks drained_blocks learned_blocks
+    cached_blocks);
+
+const fn mix_places(mut hash: u64, places: &[(&str, usize)]) -> u64 {
+    let mut i = 0;
+    while i < places.len() {
+        hash = mix(hash, places[i].0.as_bytes());
+        hash = mix(hash, &places[i].1.to_le_bytes());
+        i += 1;
+    }
+    hash
+}
+
 /// A number that identifies the layout and the meaning of a board: FNV-1a over every name and size.
 const LAYOUT: u64 = {
     let mut hash = mix(0xcbf2_9ce4_8422_2325, VERSION.as_bytes());
@@ -317,7 +378,10 @@ const LAYOUT: u64 = {
         hash = mix(hash, &sizes[i].to_le_bytes());
         i += 1;
     }
-    hash
+    hash = mix_places(hash, &HEADER);
+    hash = mix_places(hash, &NODE);
+    hash = mix_places(hash, &HEAP);
+    mix_places(hash, &CLASS)
 };
 
 const fn mix(mut hash: u64, bytes: &[u8]) -> u64 {
@@ -356,8 +420,9 @@ impl Header {
         self.heaps.store(u64::from(made), Ordering::Release);
     }
 
-    /// Fills in the numbers that do not change. From then on the board can be read.
-    pub fn open(&self, [nodes, max_heaps, rings]: [usize; 3], address_space: usize) {
+    /// Fills in the numbers that do not change, of them the addresses of the metadata and of the
+    /// range behind them. From then on the board can be read.
+    pub fn open(&self, [nodes, max_heaps, rings]: [usize; 3], memory: Extent) {
         for (word, bytes) in self.version.iter().zip(VERSION.as_bytes().chunks(8)) {
             let mut padded = [0; 8];
             padded[..bytes.len()].copy_from_slice(bytes);
@@ -366,8 +431,17 @@ impl Header {
         self.nodes.store(nodes as u64, Ordering::Relaxed);
         self.max_heaps.store(max_heaps as u64, Ordering::Relaxed);
         self.rings.store(rings as u64, Ordering::Relaxed);
-        self.address_space
-            .store(address_space as u64, Ordering::Relaxed);
+        let Extent {
+            metadata,
+            blocks,
+            len,
+        } = memory;
+        self.metadata_first
+            .store(metadata as u64, Ordering::Relaxed);
+        self.first.store(blocks as u64, Ordering::Relaxed);
+        self.address_space.store(len as u64, Ordering::Relaxed);
+        self.counts
+            .store(u64::from(cfg!(feature = "stats")), Ordering::Relaxed);
         self.layout.store(LAYOUT, Ordering::Relaxed);
         self.magic.store(MAGIC, Ordering::Release);
     }
@@ -458,6 +532,21 @@ impl<'a> Board<'a> {
                 })
             })
             .fold(0, u64::saturating_add)
+    }
+
+    /// Whether the heaps count.
+    pub(crate) fn counts(&self) -> bool {
+        self.header.counts.load(Ordering::Relaxed) != 0
+    }
+
+    /// The addresses of the heap, but for those of runs outside of the range.
+    pub(crate) fn extent(&self) -> Extent {
+        let address = |word: &AtomicU64| word.load(Ordering::Relaxed) as usize;
+        Extent {
+            metadata: address(&self.header.metadata_first),
+            blocks: address(&self.header.first),
+            len: address(&self.header.address_space),
+        }
     }
 
     /// The figures of the heap as they are now.

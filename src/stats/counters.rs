@@ -20,6 +20,15 @@ impl Count {
         }
     }
 
+    /// Takes `n` away. Only the one writer calls this.
+    #[inline]
+    pub fn sub(&self, n: u64) {
+        if cfg!(feature = "stats") {
+            let now = self.0.load(Ordering::Relaxed);
+            self.0.store(now.wrapping_sub(n), Ordering::Relaxed);
+        }
+    }
+
     /// Replaces the number. Only the one writer calls this.
     #[inline]
     pub fn set(&self, n: u64) {

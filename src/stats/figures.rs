@@ -69,6 +69,7 @@ impl Family {
 macro_rules! figures {
     (
         range { $($(#[doc = $range_doc:literal])+ $range:ident,)+ }
+        block { $($(#[doc = $block_doc:literal])+ $block:ident,)+ }
         node { $($(#[doc = $node_doc:literal])+ $node:ident: $family:ident $label:literal,)+ }
         warmer { $($(#[doc = $warmer_doc:literal])+ $warmer:ident,)+ }
         count { $($(#[doc = $count_doc:literal])+ $count:ident,)+ }
@@ -78,6 +79,7 @@ macro_rules! figures {
         #[non_exhaustive]
         pub struct Stats {
             $($(#[doc = $range_doc])+ pub $range: u64,)+
+            $($(#[doc = $block_doc])+ pub $block: u64,)+
             $($(#[doc = $node_doc])+ pub $node: u64,)+
             $($(#[doc = $warmer_doc])+ pub $warmer: u64,)+
             $($(#[doc = $count_doc])+ pub $count: u64,)+
@@ -99,7 +101,8 @@ macro_rules! figures {
         }
 
         const NODE_SIZES: usize = [$(stringify!($node)),+].len();
-        const SIZES: usize = [$(stringify!($range),)+ $(stringify!($warmer)),+].len() + NODE_SIZES;
+        const SIZES: usize = NODE_SIZES
+            + [$(stringify!($range),)+ $(stringify!($block),)+ $(stringify!($warmer)),+].len();
         const COUNTS: usize = [$(stringify!($count)),+].len();
 
         impl Stats {
@@ -107,6 +110,7 @@ macro_rules! figures {
             pub fn sizes(&self) -> [(&'static str, u64); SIZES] {
                 [
                     $((stringify!($range), self.$range),)+
+                    $((stringify!($block), self.$block),)+
                     $((stringify!($node), self.$node),)+
                     $((stringify!($warmer), self.$warmer),)+
                 ]
@@ -114,7 +118,11 @@ macro_rules! figures {
 
             /// The sizes that no node has a part of, with their names and meanings.
             pub(super) fn range_sizes(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
-                [$((stringify!($range), concat!($($range_doc),+).trim_ascii(), self.$range),)+].into_iter()
+                [
+                    $((stringify!($range), concat!($($range_doc),+).trim_ascii(), self.$range),)+
+                    $((stringify!($block), concat!($($block_doc),+).trim_ascii(), self.$block),)+
+                ]
+                .into_iter()
             }
 
             /// The figures that are counts, with their names and meanings.
@@ -162,6 +170,20 @@ figures! {
         /// Bytes that count against `limit` and `soft_limit`: what is mapped for blocks, and the
         /// metadata that was opened with it.
         charged,
+        /// Bytes of metadata that are accessible, touched or not: tables, thread caches, the board,
+        /// and the metadata of SuperSlabs.
+        metadata,
+    }
+    block {
+        /// Bytes of blocks and runs that the program holds, as their classes and slots have them.
+        allocated,
+        /// Bytes of blocks that thread caches hold: in magazines, lists and quarantine, and as
+        /// arrays of magazines.
+        cached,
+        /// Bytes inside of spans that no block has which the program or a thread cache holds.
+        free,
+        /// Bytes of the wholly free spans that heaps keep; a part of `free`.
+        kept,
     }
     node {
         /// Bytes mapped on 4 KiB pages, touched or not.
@@ -237,6 +259,12 @@ macro_rules! class_figures {
 }
 
 class_figures! {
+    /// Bytes of blocks that the program holds.
+    allocated: 14, Gauge "Bytes of blocks that the program holds, by size.";
+    /// Bytes of blocks that thread caches hold.
+    cached: 12, Gauge "Bytes of blocks that thread caches hold, by size.";
+    /// Bytes inside of spans that no such block has.
+    free: 12, Gauge "Bytes inside of spans that no block in use or in a cache has, by size.";
     /// Spans now, wherever they are.
     spans: 8, Gauge "Spans, by size of their blocks.";
     /// Bytes of these spans.

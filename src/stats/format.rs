@@ -2,6 +2,7 @@
 //! here allocates.
 
 use super::figures::{Family, Metric};
+use super::shown::write_share;
 use super::{COUNTERS, ClassStats, METRICS, Stats};
 use core::fmt::{Display, Result, Write};
 
@@ -18,6 +19,8 @@ impl Stats {
         for (name, bytes) in self.sizes() {
             writeln!(out, "{name:<20} {bytes:>16} bytes")?;
         }
+        let held = self.active.wrapping_add(self.outside);
+        write_share(out, "allocated / active", self.allocated, held)?;
         let counts = self.counts().map(|(name, _, count)| (name, count));
         for (name, count) in counts.into_iter().chain(self.totals.list()) {
             writeln!(out, "{name:<20} {count:>16}")?;
@@ -55,6 +58,12 @@ impl Stats {
     /// The error that `out` returned.
     pub fn write_json(&self, out: &mut impl Write) -> Result {
         out.write_char('{')?;
+        self.write_json_fields(out)?;
+        out.write_char('}')
+    }
+
+    /// Writes the fields of the JSON object.
+    pub(super) fn write_json_fields(&self, out: &mut impl Write) -> Result {
         let counts = self.counts().map(|(name, _, count)| (name, count));
         write_fields(out, self.sizes().into_iter().chain(counts))?;
         out.write_str(",\"counters\":{")?;
@@ -71,7 +80,7 @@ impl Stats {
             write_fields(out, [("size", class.size)].into_iter().chain(class.list()))?;
             out.write_char('}')?;
         }
-        out.write_str("]}")
+        out.write_char(']')
     }
 
     /// Writes the metrics in Prometheus' text format (version 0.0.4).
@@ -123,12 +132,22 @@ impl Stats {
     }
 
     fn write_prometheus_classes(&self, out: &mut impl Write) -> Result {
+        // A metric without a sample is none.
+        if self.used_classes().next().is_none() {
+            return Ok(());
+        }
         for (index, (name, _, metric, help)) in ClassStats::FIGURES.into_iter().enumerate() {
-            let suffix = metric.suffix();
-            write_help(out, format_args!("class_{name}{suffix}"), metric, help)?;
+            // A metric names its unit.
+            let unit = if ClassStats::is_size(name) && !name.ends_with("_bytes") {
+                "_bytes"
+            } else {
+                ""
+            };
+            let name = format_args!("class_{name}{unit}{}", metric.suffix());
+            write_help(out, name, metric, help)?;
             for class in self.used_classes() {
                 let (size, value) = (class.size, class.list()[index].1);
-                writeln!(out, "theap_class_{name}{suffix}{{size=\"{size}\"}} {value}")?;
+                writeln!(out, "theap_{name}{{size=\"{size}\"}} {value}")?;
             }
         }
         Ok(())
@@ -136,7 +155,10 @@ impl Stats {
 }
 
 /// Writes fields of a JSON object.
-fn write_fields(out: &mut impl Write, fields: impl Iterator<Item = (&'static str, u64)>) -> Result {
+pub(super) fn write_fields(
+    out: &mut impl Write,
+    fields: impl Iterator<Item = (&'static str, u64)>,
+) -> Result {
     for (index, (name, value)) in fields.enumerate() {
         let comma = if index == 0 { "" } else { "," };
         write!(out, "{comma}\"{name}\":{value}")?;
@@ -145,7 +167,12 @@ fn write_fields(out: &mut impl Write, fields: impl Iterator<Item = (&'static str
 }
 
 /// Writes what Prometheus shows of a metric besides its values.
-fn write_help(out: &mut impl Write, name: impl Display, metric: Metric, help: &str) -> Result {
+pub(super) fn write_help(
+    out: &mut impl Write,
+    name: impl Display,
+    metric: Metric,
+    help: &str,
+) -> Result {
     writeln!(out, "# HELP theap_{name} {help}")?;
     writeln!(out, "# TYPE theap_{name} {}", metric.name())
 }

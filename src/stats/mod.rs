@@ -3,15 +3,24 @@
 //!
 //! The heaps' threads count in `counters`; `board` is the memory in which all numbers lie, which
 //! another process may read; `figures` is the table of what is derived from them, and `format`
-//! writes it as text, as JSON and for Prometheus. `events` are what happened lately, recorded in a
-//! `ring` for each heap.
+//! writes it as text, as JSON and for Prometheus, with `shown` what is asked for besides: each heap
+//! (`heaps`), and the memory that the kernel has for all of it (`residence`). `events` are what
+//! happened lately, recorded in a `ring` for each heap.
+//!
+//! ```text
+//! refilled - drained blocks of a class  =  those of the program + those of thread caches
+//! active + outside                      =  allocated + cached + free
+//! ```
 
 pub mod board;
 mod counters;
 pub mod events;
 mod figures;
 mod format;
+mod heaps;
+mod residence;
 pub mod ring;
+mod shown;
 
 use crate::classes::CLASSES;
 use crate::geometry::{ClassId, SLOT, SUPER};
@@ -22,8 +31,12 @@ use theap_platform::PageMode;
 
 pub use counters::{COUNTERS, Count, Counters, Totals};
 pub use figures::{ClassStats, NodeStats, Stats};
+pub use heaps::{HeapStats, ThreadName};
+pub use residence::Resident;
+pub use shown::Shown;
 
 use counters::METRICS;
+use figures::Metric;
 
 /// A list of at most `N` entries, usable as a slice.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -95,16 +108,6 @@ impl NodeStats {
         node
     }
 
-    /// The sizes of all nodes together.
-    pub(crate) fn of_all(board: &Board<'_>) -> Self {
-        let mut all = Self::default();
-        board
-            .nodes
-            .iter()
-            .for_each(|node| all.add(&Self::read(node)));
-        all
-    }
-
     /// Bytes mapped, in any page mode. What another process publishes may be anything, so nothing
     /// here overflows.
     pub fn mapped(&self) -> u64 {
@@ -113,6 +116,28 @@ impl NodeStats {
             .wrapping_add(self.mapped_hugetlb)
             .wrapping_add(self.mapped_hugetlb_1g)
     }
+}
+
+/// What `mallinfo` tells: sums that take little room.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct Sums {
+    /// The sizes of all nodes together.
+    pub nodes: NodeStats,
+    /// Bytes of huge runs outside of the range.
+    pub outside: u64,
+    /// The number of these runs.
+    pub outside_runs: u64,
+    /// Bytes of blocks and runs that the program holds, those outside included.
+    pub allocated: u64,
+    /// Bytes of blocks that thread caches hold.
+    pub cached: u64,
+    /// The number of these blocks.
+    pub cached_blocks: u64,
+    /// Bytes inside of spans that no block has which the program or a thread cache holds.
+    pub free: u64,
+    /// The number of blocks for which these bytes have room.
+    pub free_blocks: u64,
 }
 
 impl ClassStats {
@@ -127,13 +152,78 @@ impl ClassStats {
         let spans = nodes
             .map(|node| node.spans_of(class).load(Ordering::Relaxed))
             .fold(0, u64::wrapping_add);
-        Self {
+        let mut this = Self {
             size: u64::from(about.size),
             spans,
             span_bytes: spans.wrapping_mul(about.span_bytes() as u64),
             refilled_blocks: sum(&|class| class.refilled_blocks.get()),
             drained_blocks: sum(&|class| class.drained_blocks.get()),
             learned_blocks: sum(&|class| class.learned_blocks.get()),
+            ..Self::default()
+        };
+        if board.counts() {
+            this.divide(sum(&|class| class.cached_blocks.get()));
+        }
+        this
+    }
+
+    /// Divides the bytes of the spans among the program, the caches, which have so many blocks, and
+    /// what is free. A reader may meet one number before a batch and another one behind it: then a
+    /// part that would be negative is none.
+    fn divide(&mut self, cached: u64) {
+        let out = self.refilled_blocks.wrapping_sub(self.drained_blocks);
+        let most = self.span_bytes / self.size.max(1);
+        let out = if out > u64::MAX / 2 { 0 } else { out.min(most) };
+        let cached = cached.min(out);
+        self.allocated = (out - cached) * self.size;
+        self.cached = cached * self.size;
+        self.free = self.span_bytes - out * self.size;
+    }
+
+    /// Whether the figure of this name is in bytes.
+    fn is_size(name: &str) -> bool {
+        ["allocated", "cached", "free", "span_bytes"].contains(&name)
+    }
+}
+
+impl Sums {
+    /// The sums over a board.
+    #[inline(never)]
+    pub(crate) fn of(board: &Board<'_>) -> Self {
+        let mut this = Self {
+            outside: board.header.outside.load(Ordering::Relaxed),
+            outside_runs: board.header.outside_runs.load(Ordering::Relaxed),
+            ..Self::default()
+        };
+        for node in board.nodes {
+            this.nodes.add(&NodeStats::read(node));
+        }
+        for class in ClassId::all() {
+            this.add(&ClassStats::read(board, class));
+        }
+        this.add_runs(board);
+        this
+    }
+
+    /// Adds the numbers of a class.
+    fn add(&mut self, class: &ClassStats) {
+        let size = class.size.max(1);
+        self.allocated = self.allocated.wrapping_add(class.allocated);
+        self.cached = self.cached.wrapping_add(class.cached);
+        self.free = self.free.wrapping_add(class.free);
+        self.cached_blocks = self.cached_blocks.wrapping_add(class.cached / size);
+        self.free_blocks = self.free_blocks.wrapping_add(class.free / size);
+    }
+
+    /// Adds the runs.
+    fn add_runs(&mut self, board: &Board<'_>) {
+        if board.counts() {
+            let slots = board
+                .nodes
+                .iter()
+                .map(|node| node.run_slots.load(Ordering::Relaxed));
+            let runs = slots.fold(0, u64::wrapping_add).wrapping_mul(SLOT as u64);
+            self.allocated = self.allocated.wrapping_add(runs).wrapping_add(self.outside);
         }
     }
 }
@@ -157,12 +247,22 @@ impl Stats {
             let starts = node.warmer_starts.load(Ordering::Relaxed);
             self.warmer_starts = self.warmer_starts.wrapping_add(starts);
         }
+        self.metadata = board.header.metadata.load(Ordering::Relaxed);
         for heap in board.heaps {
             self.totals.add(&heap.counters);
+            self.kept = self.kept.wrapping_add(heap.kept.get());
         }
+        let mut sums = Sums {
+            outside: self.outside,
+            ..Sums::default()
+        };
         for class in ClassId::all() {
-            self.classes.push(ClassStats::read(board, class));
+            let class = ClassStats::read(board, class);
+            sums.add(&class);
+            self.classes.push(class);
         }
+        sums.add_runs(board);
+        (self.allocated, self.cached, self.free) = (sums.allocated, sums.cached, sums.free);
     }
 
     /// Bytes mapped, in any page mode.

@@ -6,7 +6,7 @@ use loom::sync::Arc;
 use loom::thread;
 use std::sync::atomic::{AtomicBool, Ordering as Std};
 use theap::stats::Stats;
-use theap::stats::board::{Board, Header, HeapBoard, NodeBoard, Unreadable};
+use theap::stats::board::{Board, Extent, Header, HeapBoard, NodeBoard, Unreadable};
 use theap::stats::ring::{RECORDS, Ring};
 use theap::sync::Ordering;
 
@@ -44,6 +44,13 @@ pub fn ring_overwritten_while_it_is_read() {
         "no execution met the writer at the reader's record"
     );
 }
+
+/// The addresses of the heap whose board it is.
+const MEMORY: Extent = Extent {
+    metadata: 1 << 44,
+    blocks: 1 << 45,
+    len: 1 << 36,
+};
 
 /// A board with one node and room for two heaps, laid out as `Places` says. The first heap is no
 /// thread's, and is there from the start.
@@ -121,7 +128,7 @@ fn read_a_board() {
                 heaps,
             } = &*shared.page;
             header.heap_made(1);
-            header.open([1, 2, 0], 1 << 36);
+            header.open([1, 2, 0], MEMORY);
             shared.place.with_mut(|_| ());
             header.heap_made(2);
             heaps.0[1].counters.refills.add(1);

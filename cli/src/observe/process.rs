@@ -21,7 +21,9 @@ use procfs::ProcError;
 use procfs::process::{MMapPath, MemoryMap, Process};
 use rustix::fs::{OFlags, SealFlags};
 use rustix::time::ClockId;
-use theap::{Board, Stats};
+use theap::{Board, HeapStats, Resident, Stats};
+
+use super::kernel;
 
 /// The name that the kernel shows for the file.
 const NAME: &str = "/memfd:theap-stats (deleted)";
@@ -96,6 +98,22 @@ impl Observed {
     /// Fails if the board cannot be understood.
     pub fn stats(&self) -> Result<Stats> {
         Ok(self.board()?.stats())
+    }
+
+    /// The heaps now, with the names of their threads.
+    ///
+    /// # Errors
+    /// Fails if the board cannot be understood.
+    pub fn heaps(&self) -> Result<Vec<HeapStats>> {
+        Ok(kernel::named_heaps(&self.process, &self.board()?))
+    }
+
+    /// The memory that the kernel has for the heap now; none for a process that has ended.
+    ///
+    /// # Errors
+    /// Fails if the board cannot be understood, or the kernel does not show the mappings.
+    pub fn resident(&self) -> Result<Resident> {
+        kernel::resident(&self.process, &self.board()?)
     }
 
     /// Whether the process still runs.

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
+use theap::Shown;
 
 use super::Observed;
 
@@ -19,6 +20,10 @@ pub struct Stats {
     /// The form in which the figures are printed
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+    /// Show also how much memory the kernel has for the heap, and on which pages: it walks through
+    /// the tables of the process's pages for that, and a thread that maps memory waits
+    #[arg(long)]
+    resident: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -33,15 +38,22 @@ enum Format {
 
 impl Stats {
     pub fn run(self) -> Result<()> {
-        let stats = Observed::open(self.pid)?.stats()?;
+        let observed = Observed::open(self.pid)?;
+        let (stats, heaps) = (observed.stats()?, observed.heaps()?);
+        let resident = self.resident.then(|| observed.resident()).transpose()?;
+        let shown = Shown {
+            stats: &stats,
+            heaps: heaps.into_iter(),
+            resident,
+        };
         let mut text = String::new();
         match self.format {
-            Format::Text => stats.write_text(&mut text)?,
+            Format::Text => shown.write_text(&mut text)?,
             Format::Json => {
-                stats.write_json(&mut text)?;
+                shown.write_json(&mut text)?;
                 text.write_char('\n')?;
             }
-            Format::Prometheus => stats.write_prometheus(&mut text)?,
+            Format::Prometheus => shown.write_prometheus(&mut text)?,
         }
         anstream::print!("{text}");
         Ok(())

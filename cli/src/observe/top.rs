@@ -11,7 +11,7 @@ use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Style, Stylize};
 use ratatui::text::Line;
 use ratatui::widgets::{Block, Row, Table};
-use theap::Stats;
+use theap::{HeapStats, Resident, Stats};
 
 use super::Observed;
 
@@ -27,6 +27,10 @@ pub struct Top {
     /// Milliseconds between two readings
     #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(50..=60_000))]
     interval: u64,
+    /// Ask the kernel at each reading how much memory it has for the heap, and on which pages (see
+    /// theap stats --help)
+    #[arg(long)]
+    resident: bool,
 }
 
 /// Two readings of the figures, whose difference tells what happened in between.
@@ -34,6 +38,9 @@ struct View {
     title: String,
     now: Stats,
     before: Stats,
+    heaps: Vec<HeapStats>,
+    /// The memory that the kernel has for the heap, if it is asked.
+    resident: Option<Resident>,
     /// Seconds between the two.
     elapsed: f64,
 }
@@ -65,6 +72,8 @@ impl Top {
             title: format!(" theap top  {}  pid {} ", observed.name(), self.pid),
             now: first,
             before: first,
+            heaps: observed.heaps()?,
+            resident: self.resident.then(|| observed.resident()).transpose()?,
             elapsed: 0.0,
         };
         let mut read = Instant::now();
@@ -82,6 +91,9 @@ impl Top {
                 }
             }
             view.before = std::mem::replace(&mut view.now, observed.stats()?);
+            view.heaps = observed.heaps()?;
+            // The process may have ended just now.
+            view.resident = view.resident.and_then(|_| observed.resident().ok());
             view.elapsed = read.elapsed().as_secs_f64();
             read = Instant::now();
         }
@@ -97,14 +109,50 @@ fn ends(key: KeyEvent) -> bool {
 impl View {
     fn draw(&self, frame: &mut Frame) {
         let nodes = self.now.nodes.len() as u16;
-        let [memory, below] =
-            Layout::vertical([Constraint::Length(nodes + 4), Constraint::Fill(1)])
-                .areas(frame.area());
-        let [counters, classes] =
+        let [memory, use_of_it, below] = Layout::vertical([
+            Constraint::Length(nodes + 4),
+            Constraint::Length(4),
+            Constraint::Fill(1),
+        ])
+        .areas(frame.area());
+        let [counters, right] =
             Layout::horizontal([Constraint::Length(46), Constraint::Fill(1)]).areas(below);
+        let [classes, heaps] =
+            Layout::vertical([Constraint::Fill(2), Constraint::Fill(1)]).areas(right);
         frame.render_widget(self.memory(), memory);
+        frame.render_widget(self.use_of_it(), use_of_it);
         frame.render_widget(self.counters(), counters);
         frame.render_widget(self.classes(), classes);
+        frame.render_widget(self.heaps(), heaps);
+    }
+
+    /// What the memory is used for, and how much of what is in use and resident the program holds.
+    fn use_of_it(&self) -> Table<'_> {
+        let now = &self.now;
+        let mut cells = vec![
+            ("allocated", mebibytes(now.allocated)),
+            ("cached", mebibytes(now.cached)),
+            ("free", mebibytes(now.free)),
+            ("kept", mebibytes(now.kept)),
+            ("outside", mebibytes(now.outside)),
+            ("metadata", mebibytes(now.metadata)),
+            (
+                "of active",
+                percent(now.allocated, now.active.wrapping_add(now.outside)),
+            ),
+        ];
+        if let Some(resident) = &self.resident {
+            cells.extend([
+                ("resident", mebibytes(resident.resident)),
+                ("on thp", mebibytes(resident.resident_thp)),
+                ("hugetlb", mebibytes(resident.resident_hugetlb)),
+                ("of res.", percent(now.allocated, resident.resident)),
+            ]);
+        }
+        let (names, values): (Vec<_>, Vec<_>) = cells.into_iter().unzip();
+        Table::new([row("all".to_owned(), values)], [Constraint::Length(9); 12])
+            .header(row("MiB".to_owned(), names.into_iter().map(str::to_owned)).dim())
+            .block(Block::bordered())
     }
 
     fn memory(&self) -> Table<'_> {
@@ -124,14 +172,16 @@ impl View {
             .iter()
             .map(|node| row(format!("node {}", node.node), sizes(node).map(mebibytes)))
             .collect();
-        let all = &self.now.sizes()[1..];
-        rows.push(
-            row(
-                "all".to_owned(),
-                all.iter().map(|&(_, bytes)| mebibytes(bytes)),
-            )
-            .bold(),
-        );
+        let all = self.now.sizes().into_iter();
+        let of_nodes = self.now.nodes.first().map(|node| node.sizes());
+        let has = |name| {
+            of_nodes
+                .iter()
+                .flatten()
+                .any(|&(of_node, _)| of_node == name)
+        };
+        let all = all.filter(|&(name, _)| has(name));
+        rows.push(row("all".to_owned(), all.map(|(_, bytes)| mebibytes(bytes))).bold());
         Table::new(rows, [Constraint::Length(10); 8])
             .header(row("MiB".to_owned(), names.map(str::to_owned)).dim())
             .block(Block::bordered().title(Line::from(self.title.as_str()).bold()))
@@ -178,14 +228,41 @@ impl View {
                 [
                     now.spans.to_string(),
                     mebibytes(now.span_bytes),
+                    mebibytes(now.allocated),
+                    mebibytes(now.cached),
                     self.rate(now.refilled_blocks, before.refilled_blocks),
                     self.rate(now.drained_blocks, before.drained_blocks),
                 ],
             )
         });
-        let names = ["spans", "MiB", "refilled/s", "drained/s"];
-        Table::new(rows, [8, 8, 10, 12, 12].map(Constraint::Length))
+        let names = [
+            "spans",
+            "MiB",
+            "alloc.",
+            "cached",
+            "refilled/s",
+            "drained/s",
+        ];
+        Table::new(rows, [8, 7, 9, 9, 8, 11, 11].map(Constraint::Length))
             .header(row("class".to_owned(), names.map(str::to_owned)).dim())
+            .block(Block::bordered())
+    }
+
+    /// The heaps by the bytes of their spans, the largest first.
+    fn heaps(&self) -> Table<'_> {
+        let mut heaps: Vec<_> = self.heaps.iter().collect();
+        heaps.sort_by_key(|heap| std::cmp::Reverse(heap.span_bytes));
+        let rows = heaps.into_iter().map(|heap| {
+            let numbers = [heap.span_bytes, heap.kept, heap.cached].map(mebibytes);
+            let thread = match heap.thread {
+                0 => "-".to_owned(),
+                thread => thread.to_string(),
+            };
+            row(heap.name.to_string(), [thread].into_iter().chain(numbers))
+        });
+        let names = ["thread", "spans MiB", "kept", "cached"];
+        Table::new(rows, [16, 10, 10, 9, 9].map(Constraint::Length))
+            .header(row("heap of".to_owned(), names.map(str::to_owned)).dim())
             .block(Block::bordered())
     }
 
@@ -207,6 +284,13 @@ fn row(name: String, numbers: impl IntoIterator<Item = String>) -> Row<'static> 
         .into_iter()
         .map(|text| Line::from(text).right_aligned());
     Row::new([Line::from(name)].into_iter().chain(numbers))
+}
+
+fn percent(part: u64, of: u64) -> String {
+    if of == 0 {
+        return String::new();
+    }
+    format!("{:.1} %", part as f64 * 100.0 / of as f64)
 }
 
 fn mebibytes(bytes: u64) -> String {

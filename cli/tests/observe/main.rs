@@ -157,6 +157,54 @@ fn a_running_process_shows_what_it_does() {
 }
 
 #[test]
+fn memory_is_shown_by_its_use_and_by_thread() {
+    let mut running = Running::start(&[]);
+    running.work();
+    let output = theap()
+        .args(["stats", &running.pid, "--resident", "--format", "json"])
+        .output()
+        .unwrap();
+    let json: Json = serde_json::from_slice(&output.stdout).unwrap();
+    let figure = |name: &str| json[name].as_u64().unwrap();
+    // The program keeps 64 blocks of 100 KiB, which it does not touch.
+    let held = 64 * (100 << 10);
+    assert!(
+        (held..held + (1 << 20)).contains(&figure("allocated")),
+        "{json}"
+    );
+    assert!(
+        figure("cached") > 0 && figure("kept") <= figure("free"),
+        "{json}"
+    );
+    let parts = figure("allocated") + figure("cached") + figure("free");
+    assert_eq!(parts, figure("active") + figure("outside"), "{json}");
+    // Small pages: the blocks that were worked with are resident, and no hugepage is.
+    let resident = figure("resident");
+    assert!(resident > 100 << 10 && resident < 64 << 20, "{json}");
+    assert!(
+        figure("resident_metadata") > 0 && figure("resident_thp") == 0,
+        "{json}"
+    );
+    let threads = json["threads"].as_array().unwrap();
+    let main = threads
+        .iter()
+        .find(|it| it["thread"] == running.pid.parse::<u64>().unwrap());
+    let main = main.unwrap_or_else(|| panic!("{json}"));
+    assert_eq!(main["name"], "observed-progra");
+    assert!(main["span_bytes"].as_u64().unwrap() > 0, "{main}");
+    let plain = running.json();
+    assert!(
+        plain["resident"].is_null(),
+        "the kernel is asked on request alone"
+    );
+    let shown = running.stats("text");
+    assert!(shown.contains("\nallocated / active ") && shown.contains("observed-progra"));
+    let metrics = running.stats("prometheus");
+    let label = format!("thread=\"{}\",name=\"observed-progra\"", running.pid);
+    assert!(metrics.contains(&label), "{metrics}");
+}
+
+#[test]
 fn a_process_that_closes_all_descriptors_goes_on() {
     let mut running = Running::start(&["close"]);
     running.work();

@@ -119,6 +119,25 @@ fn it_shows_the_figures_and_q_ends_it() {
     running.work();
     screen.wait("what was done", |screen| refills(screen) > Some(before));
     screen.wait("the class", |screen| screen.contains("3072"));
+    screen.wait("the thread", |screen| {
+        screen.contains("observed-progra") && screen.contains(&running.pid)
+    });
+    let shown = screen.screen.screen().contents();
+    assert!(
+        shown.contains("allocated") && !shown.contains("resident"),
+        "{shown}"
+    );
+    screen.keys.write_all(b"q").unwrap();
+    screen.end();
+}
+
+#[test]
+fn it_asks_the_kernel_on_request() {
+    let running = Running::start(&[]);
+    let mut screen = Screen::top(&running.pid, &["--interval", "100", "--resident"]);
+    screen.wait("what is resident", |screen| {
+        screen.contains("resident") && screen.contains("of res.")
+    });
     screen.keys.write_all(b"q").unwrap();
     screen.end();
 }

@@ -179,15 +179,25 @@ static void windows(void) {
     CHECK(after.arena >= after.uordblks);
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
     CHECK((size_t)mallinfo().uordblks == after.uordblks);
+    CHECK(after.arena == after.uordblks + after.fordblks);
+    CHECK(after.fsmblks <= after.fordblks && after.keepcost <= after.fordblks);
     free(large);
+    CHECK(mallinfo2().uordblks == before.uordblks);
+    char *small = malloc(100);
+    size_t used = mallinfo2().uordblks - before.uordblks;
+    CHECK(used >= 100 && used <= 128);
+    free(small);
+    after = mallinfo2();
+    CHECK(after.uordblks == before.uordblks && after.smblks > 0 && after.fsmblks >= 100);
     CHECK(malloc_trim(0) == 1);
-    CHECK(mallinfo2().uordblks <= before.uordblks);
+    CHECK(mallinfo2().uordblks == before.uordblks);
     CHECK(mallopt(M_MMAP_THRESHOLD, 1 << 20) == 1);
     CHECK(KEEPS(malloc_info(1, stdout)) == EINVAL);
     char text[8192] = "";
     FILE *file = fmemopen(text, sizeof text, "w");
     CHECK(malloc_info(0, file) == 0 && fclose(file) == 0);
     CHECK(strncmp(text, "<malloc version=", 16) == 0 && strstr(text, "</malloc>\n"));
+    CHECK(strstr(text, "<size name=\"allocated\"") && strstr(text, "<class size=") && strstr(text, "<heap nr="));
     errno = 1234;
     malloc_stats();
     CHECK(errno == 1234);

@@ -45,20 +45,20 @@ pub struct Policy {
     opening: Mutex<()>,
     /// A bit for each message that was given: each is given once a process.
     said: AtomicU32,
-    /// Counts what a sealed heap refused.
-    board: &'static Header,
+    /// Counts what a sealed heap refused, and the bytes of metadata.
+    header: &'static Header,
 }
 
 impl Policy {
     /// The policy of a heap with these options and a range of `len` bytes. `reserves_late` is
-    /// whether its addresses are reserved when they come into use, `board` where refusals are
-    /// counted.
+    /// whether its addresses are reserved when they come into use, `header` where refusals and
+    /// bytes of metadata are counted.
     pub fn new(
         os: Os,
         config: Config,
         len: usize,
         reserves_late: bool,
-        board: &'static Header,
+        header: &'static Header,
     ) -> Self {
         let budget = match config.budget {
             0 => os.total_memory().min(len as u64) as usize / SHARE,
@@ -74,7 +74,7 @@ impl Policy {
             config,
             gate: Gate::new(config.front, config.classes),
             budget: Budget::new(budget),
-            limit: Limit::new(config.limit, config.soft_limit, board),
+            limit: Limit::new(config.limit, config.soft_limit, header),
             pressure,
             secret: os.random() as usize,
             learns: AtomicBool::new(config.learn),
@@ -86,7 +86,7 @@ impl Policy {
             reserves_late,
             opening: Mutex::new(Rank::Unranked, ()),
             said: AtomicU32::new(0),
-            board,
+            header,
         }
     }
 
@@ -189,7 +189,7 @@ impl Policy {
     pub fn refuses(&self) -> bool {
         let sealed = self.is_sealed();
         if sealed {
-            self.board.refusals.fetch_add(1, Ordering::Relaxed);
+            self.header.refusals.fetch_add(1, Ordering::Relaxed);
         }
         sealed
     }

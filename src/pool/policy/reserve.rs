@@ -8,6 +8,7 @@
 #![allow(unsafe_code)] // Reserves and commits ranges of addresses.
 
 use super::Policy;
+use core::sync::atomic::Ordering;
 use theap_arch::valgrind;
 use theap_platform::{Error, Guard, NodeId, PageMode};
 
@@ -59,16 +60,6 @@ impl Policy {
         self.charged(len, || unsafe { self.open_small(address, len) })
     }
 
-    /// Gives a range back that `open` has just made accessible.
-    ///
-    /// # Safety
-    /// Nobody refers to the range.
-    pub unsafe fn close(&self, address: usize, len: usize) {
-        // SAFETY: this function's own Safety section.
-        unsafe { self.unreserve(address, len) };
-        self.limit().give(len);
-    }
-
     /// Makes a range accessible as `open` does, without counting it.
     ///
     /// # Errors
@@ -86,8 +77,27 @@ impl Policy {
             }
             self.lock_memory(address, len);
         }
+        self.count_metadata(len);
         valgrind::own(address, len);
         Ok(())
+    }
+
+    /// Counts bytes of metadata that became accessible.
+    pub fn count_metadata(&self, bytes: usize) {
+        let metadata = &self.header.metadata;
+        metadata.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Gives a range of the metadata back that `open` has made accessible.
+    ///
+    /// # Safety
+    /// The conditions of `unreserve`.
+    pub unsafe fn close(&self, address: usize, len: usize) {
+        let metadata = &self.header.metadata;
+        metadata.fetch_sub(len as u64, Ordering::Relaxed);
+        // SAFETY: this function's own Safety section.
+        unsafe { self.unreserve(address, len) };
+        self.limit().give(len);
     }
 
     /// Makes a range of the metadata accessible as `open` does, on memory of the node `bind`; on
@@ -152,6 +162,7 @@ impl Policy {
             }
             self.lock_memory(address, len);
         }
+        self.count_metadata(len);
         valgrind::own(address, len);
         Ok(())
     }

@@ -33,6 +33,8 @@ pub struct Outside {
     used: Mutex<Used>,
     /// The bytes of all of them, on the board; not zero as long as there is one.
     total: &'static AtomicU64,
+    /// Their number, on the board.
+    runs: &'static AtomicU64,
 }
 
 /// How far the table is used.
@@ -90,6 +92,7 @@ impl Outside {
             table: table as *const Entry,
             used: Mutex::new(Rank::Unranked, Used::default()),
             total: &ground.figures.header().outside,
+            runs: &ground.figures.header().outside_runs,
         }
     }
 
@@ -158,6 +161,27 @@ impl Outside {
         let used = self.used.lock();
         let entries = self.table(&used)[..used.count].iter();
         entries.filter_map(|entry| entry.size().mapped()).sum()
+    }
+
+    /// The bytes of runs in the mappings between two addresses.
+    pub fn bytes_between(&self, start: usize, end: usize) -> usize {
+        if self.total.load(Ordering::Relaxed) == 0 {
+            return 0;
+        }
+        let used = self.used.lock();
+        let entries = &self.table(&used)[..used.count];
+        // A run that begins before `start` may reach beyond it.
+        let from = entries.partition_point(|entry| entry.address.get() < start as u64);
+        let overlap = |entry: &Entry| {
+            let at = entry.address.get() as usize;
+            let ends = at + entry.size().mapped().unwrap_or(0);
+            ends.min(end).saturating_sub(at.max(start))
+        };
+        entries[from.saturating_sub(1)..]
+            .iter()
+            .take_while(|entry| entry.address.get() < end as u64)
+            .map(overlap)
+            .sum()
     }
 
     /// Unmaps the run that starts at the address; false if there is none.
@@ -256,6 +280,7 @@ impl Outside {
         table[index].size.set(size.0);
         used.count += 1;
         self.total.fetch_add(size.bytes() as u64, Ordering::Relaxed);
+        self.runs.fetch_add(1, Ordering::Relaxed);
         true
     }
 
@@ -272,6 +297,7 @@ impl Outside {
             table[at].set(&table[at + 1]);
         }
         self.total.fetch_sub(size.bytes() as u64, Ordering::Relaxed);
+        self.runs.fetch_sub(1, Ordering::Relaxed);
         Some(size)
     }
 
