@@ -228,6 +228,8 @@ fn shrinks() {
         let stock = 64 * MIB as u64;
         stats.given_back > 0 && stats.stock_target == stock && stats.stock == stock
     });
+    // Free slots of SuperSlabs that are in use go back as well, when their time is over.
+    thread::sleep(Duration::from_millis(700));
     let back = theap::stats().given_back;
     thread::sleep(Duration::from_millis(700));
     assert_eq!(theap::stats().given_back, back, "no more goes back");
