@@ -241,7 +241,7 @@ fn resized() {
 fn at_batches() {
     const STEPS: usize = 9000;
     let (begin, done) = (Barrier::new(2), Barrier::new(2));
-    let takes = |step: usize| step / 1500 % 2 == 0;
+    let takes = |step: usize| (step / 1500).is_multiple_of(2);
     thread::scope(|scope| {
         scope.spawn(|| {
             let mut blocks = Vec::new();
