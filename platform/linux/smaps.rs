@@ -100,6 +100,8 @@ fn range(line: &[u8]) -> Option<(usize, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::vec;
+    use std::vec::Vec;
 
     const TEXT: &str = "55d0a000-55d0c000 r--p 00000000 08:01 77 /a file\nSize: 8 kB\nRss:    8 kB\n\
         AnonHugePages: 4 kB\nSwap: 12 kB\nVmFlags: rd mr\n\
