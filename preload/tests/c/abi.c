@@ -183,9 +183,7 @@ static void windows(void) {
     CHECK(after.fsmblks <= after.fordblks && after.keepcost <= after.fordblks);
     free(large);
     CHECK(mallinfo2().uordblks == before.uordblks);
-    /* A compiler may leave out a block that nobody sees. */
-    static char *volatile small;
-    small = malloc(100);
+    char *small = malloc(100);
     size_t used = mallinfo2().uordblks - before.uordblks;
     CHECK(used >= 100 && used <= 128);
     free(small);
@@ -234,9 +232,7 @@ static void own(void) {
     errno = 0;
     void *volatile refused = malloc((size_t)4 << 30);
     CHECK(refused == NULL && errno == ENOMEM);
-    /* A compiler may leave out a block that nobody sees. */
-    static char *volatile small;
-    small = malloc(100);
+    char *small = malloc(100);
     CHECK(small);
     free(small);
     theap_unseal();
