@@ -3,8 +3,7 @@
 //! Whoever maps asks [`Limit::take`] first, which is one compare-exchange where memory grows and
 //! nothing anywhere else; whoever unmaps says so to [`Limit::give`]. What counts is what was mapped
 //! since the start, touched or not: SuperSlabs, runs outside of the range, and the metadata that is
-//! opened as these come. Tables that are accessible from the start do not count: they grow with the
-//! range, and take memory where the heap does.
+//! opened as these come. What is accessible from the start does not count.
 //!
 //! - `limit`: what would be beyond it is refused. The count never exceeds it, whatever number of
 //!   threads map at once.
@@ -18,8 +17,8 @@ use crate::stats::board::Header;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use theap_platform::HUGE;
 
-/// The bytes of metadata that a growth may open besides: a step of 2 MiB, and a piece of the table
-/// of heads.
+/// The bytes of metadata that a growth may open besides: a step of 2 MiB, and the tables of 1 GiB
+/// of addresses.
 const METADATA: usize = HUGE + (64 << 10);
 
 /// The bytes that are mapped, and their limits.
