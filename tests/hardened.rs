@@ -68,7 +68,7 @@ const MISTAKES: &[(&str, &str, fn())] = &[
         last(address, || free(address));
     }),
     ("what was never handed out", NO_BLOCK, || {
-        let block = raw::alloc(1) as usize + (1 << 30);
+        let block = raw::alloc(1) as usize + (1 << 29);
         last(block, || free(block));
     }),
     ("a smaller size", SIZE, || wrong_size(1000, 100)),
