@@ -1,4 +1,4 @@
-//! What the kernel tells of a mapping.
+//! A mapping as the kernel describes it.
 
 /// A mapping of a process, as the kernel tells of it. Sizes are in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

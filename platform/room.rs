@@ -10,7 +10,7 @@ pub struct Room {
     pub bound: Bound,
 }
 
-/// What bounds memory.
+/// The reason why there is no more memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Bound {
     /// The machine has no more that is available.

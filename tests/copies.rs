@@ -188,7 +188,7 @@ fn several() {
 }
 
 #[test]
-#[ignore = "the other tests run it, in processes of their own"]
+#[ignore = "the other tests run it, in processes of their own: cargo test -p theap --test copies"]
 fn scenario() {
     match child::role().as_deref() {
         Some("come-and-go") => come_and_go(),

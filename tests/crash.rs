@@ -187,7 +187,7 @@ const CRASHES: &[Scenario] = &[
 ];
 
 #[test]
-#[ignore = "the other tests run it, in processes of their own"]
+#[ignore = "the other tests run it, in processes of their own: cargo test -p theap --test crash"]
 fn scenario() {
     let Some(role) = child::role() else { return };
     if let Some(name) = role.strip_prefix("handled: ") {

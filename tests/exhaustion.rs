@@ -223,7 +223,7 @@ fn with_a_data_file_on_descriptor_2() {
 }
 
 #[test]
-#[ignore = "the other tests run it, in processes of their own"]
+#[ignore = "the other tests run it, in processes of their own: cargo test -p theap --test exhaustion"]
 fn scenario() {
     let Some(role) = child::role() else { return };
     let (what, amount) = role.split_once(' ').unwrap_or((&role, "0"));

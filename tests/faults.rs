@@ -11,7 +11,7 @@ use cgroup::Group;
 use nix::sys::resource::{Resource, setrlimit};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{hint, io, ptr, thread};
 use theap::Theap;
@@ -119,7 +119,7 @@ fn no_threads() {
 }
 
 #[test]
-#[ignore = "the other tests run it, in processes of their own"]
+#[ignore = "the other tests run it, in processes of their own: cargo test -p theap --test faults"]
 fn scenario() {
     let Some(role) = child::role() else { return };
     match role.as_str() {
@@ -214,22 +214,9 @@ fn a_pool_that_somebody_else_drains_in_mid_run() {
     assert!(pool.returns_to(PAGES));
 }
 
-/// A control group that may use this many MiB.
-fn memory_group(mib: usize) -> Option<Group> {
-    let bytes = (mib * MIB).to_string();
-    Group::new("memory", ["memory.limit_in_bytes", "memory.max"], &bytes)
-}
-
-/// Runs a scenario whose process is in the group from its start.
-fn run_in(group: &Group, scenario: &str, options: &[(&str, &str)]) -> Output {
-    let mut command = child::command(scenario, options);
-    group.hold(&mut command);
-    command.output().unwrap()
-}
-
 #[test]
 fn a_memory_group_counts_what_is_freed_as_free() {
-    let Some(group) = memory_group(128) else {
+    let Some(group) = Group::of_memory(128) else {
         return;
     };
     let ways = [
@@ -245,7 +232,7 @@ fn a_memory_group_counts_what_is_freed_as_free() {
             ("THEAP_PREFAULT", prefault),
             ("THEAP_AHEAD", "16M"),
         ];
-        let output = run_in(&group, "turns-over", &options);
+        let output = group.run(child::command("turns-over", &options));
         assert!(
             output.status.success(),
             "{pages} {prefault}: {}",
@@ -253,7 +240,7 @@ fn a_memory_group_counts_what_is_freed_as_free() {
         );
     }
     for pages in ["small", "thp"] {
-        let output = run_in(&group, "warms-too-much", &[("THEAP_PAGES", pages)]);
+        let output = group.run(child::command("warms-too-much", &[("THEAP_PAGES", pages)]));
         assert!(output.status.success(), "{pages}: {}", output.status);
     }
     assert_ne!(group.has_killed(), Some(true));
@@ -264,16 +251,16 @@ fn a_memory_group_counts_what_is_freed_as_free() {
 /// null instead.
 #[test]
 fn a_memory_group_kills_unless_the_heap_ends_before() {
-    let Some(group) = memory_group(104) else {
+    let Some(group) = Group::of_memory(104) else {
         return;
     };
-    let bounded = run_in(&group, "uses-up", &[("THEAP_ADDRESS_SPACE", "64M")]);
+    let bounded = group.run(child::command("uses-up", &[("THEAP_ADDRESS_SPACE", "64M")]));
     assert!(bounded.status.success(), "{}", bounded.status);
     assert!(child::text(&bounded.stdout).contains("null after "));
     assert_eq!(child::text(&bounded.stderr).lines().count(), 1);
     assert_ne!(group.has_killed(), Some(true));
     for prefault in ["off", "grow"] {
-        let output = run_in(&group, "uses-up", &[("THEAP_PREFAULT", prefault)]);
+        let output = group.run(child::command("uses-up", &[("THEAP_PREFAULT", prefault)]));
         assert_eq!(
             output.status.signal(),
             Some(libc::SIGKILL),

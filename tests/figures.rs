@@ -293,7 +293,7 @@ fn magazine(class: &theap::ClassStats) -> u64 {
 
 const THREADS: usize = 6;
 
-/// What each thread holds, and those of its blocks that it leaves to others to free.
+/// The blocks that each thread holds, and those that it leaves to others to free.
 fn work(seed: usize, given: &Mutex<Vec<Block>>) -> Vec<Block> {
     let (mut blocks, mut random) = (Vec::new(), Random(seed as u64));
     for _ in 0..20_000 {
@@ -435,7 +435,7 @@ fn by_thread() {
     check();
 }
 
-/// What the kernel has: memory that is touched, of every kind, and no more after a purge.
+/// The kernel has the memory that is touched, of every kind, and no more after a purge.
 fn resident() {
     let before = theap::resident().unwrap();
     let blocks = [64 * MIB, 200 * MIB].map(|bytes| (alloc(bytes).0, bytes));
@@ -477,7 +477,7 @@ fn resident() {
 }
 
 #[test]
-#[ignore = "the other tests run it, in processes of their own"]
+#[ignore = "the other tests run it, in processes of their own: cargo test -p theap --test figures"]
 fn scenario() {
     // Other threads would wait for one that fails, and a child would go on in the parent's frames.
     let report = std::panic::take_hook();

@@ -142,7 +142,7 @@ fn heap_made_by_a_handler(prepare: bool, parent: bool, child: bool) {
 }
 
 #[test]
-#[ignore = "run by the other tests"]
+#[ignore = "the other tests run it, in processes of their own: cargo test -p theap --test first_fork"]
 fn scenario() {
     match child::role().as_deref() {
         Some("handlers at load") => {

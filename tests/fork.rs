@@ -171,7 +171,7 @@ fn parent_runs_ahead() {
 }
 
 #[test]
-#[ignore = "run by the other tests, in a process of its own"]
+#[ignore = "the other tests run it, in processes of their own: cargo test -p theap --test fork"]
 fn scenario() {
     match child::role().as_deref() {
         Some("alone") => forks(false),

@@ -220,7 +220,7 @@ fn gates_are_what_was_set() {
 }
 
 #[test]
-#[ignore = "the test above runs it"]
+#[ignore = "the test above runs it: cargo test -p theap --test fronts"]
 fn in_a_process_of_its_own() {
     assert_eq!(theap::gates(), None);
     // SAFETY: the block is new, and freed once.

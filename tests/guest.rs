@@ -262,13 +262,29 @@ fn runs_beyond_a_step() {
     }
 }
 
+/// A sealed heap whose first GiB is used up gives nothing more, says nothing, and counts that.
+fn sealed_at_a_step() {
+    let mapped = || theap::stats().mapped() as usize;
+    while mapped() < 1 << 30 {
+        block(SUPER, 1);
+    }
+    assert_eq!(mapped(), 1 << 30, "the tables end here");
+    theap::seal();
+    let before = theap::stats().refusals;
+    while !raw::alloc(SUPER).is_null() {}
+    assert!(theap::stats().refusals > before && mapped() == 1 << 30);
+    theap::unseal();
+    block(SUPER, 1);
+}
+
 #[test]
-#[ignore = "the other tests run it, in processes of their own"]
+#[ignore = "the other tests run it, in processes of their own: cargo test -p theap --test guest"]
 fn scenario() {
     match child::role().as_deref() {
         Some("start") => small_start(),
         Some("beyond") => beyond_a_step(),
         Some("runs") => runs_beyond_a_step(),
+        Some("sealed") => sealed_at_a_step(),
         Some("addresses") => addresses(),
         Some("few") => few_addresses(),
         Some("in-the-way") => mapping_in_the_way(),
@@ -342,6 +358,7 @@ fn tables_grow_with_the_heap() {
         passes("beyond", &variables);
         passes("runs", &variables);
     }
+    passes("sealed", &[("THEAP_PAGES", "small")]);
 }
 
 #[test]

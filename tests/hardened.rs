@@ -162,7 +162,7 @@ fn after_free(size: usize, at: usize) {
 }
 
 #[test]
-#[ignore = "the other test runs it, in processes of their own"]
+#[ignore = "the other tests run it, in processes of their own: cargo test -p theap --test hardened"]
 fn scenario() {
     let Some(role) = child::role() else { return };
     let (_, _, mistake) = MISTAKES.iter().find(|(name, ..)| *name == role).unwrap();

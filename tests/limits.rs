@@ -379,7 +379,7 @@ fn warmer() {
 }
 
 #[test]
-#[ignore = "the other tests run it, in processes of their own"]
+#[ignore = "the other tests run it, in processes of their own: cargo test -p theap --test limits"]
 fn scenario() {
     match child::role().as_deref() {
         Some("hard") => hard(),

@@ -121,7 +121,7 @@ fn many_later() {
 }
 
 #[test]
-#[ignore = "the other test runs it, in a process of its own"]
+#[ignore = "the other tests run it, in processes of their own: cargo test -p theap --test many_threads"]
 fn scenario() {
     if child::role().is_none() {
         return;

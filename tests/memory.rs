@@ -273,7 +273,7 @@ fn rested() {
 }
 
 #[test]
-#[ignore = "the other tests run it, in processes of their own"]
+#[ignore = "the other tests run it, in processes of their own: cargo test -p theap --test memory"]
 fn scenario() {
     match child::role().as_deref() {
         Some("rested") => rested(),

@@ -174,7 +174,7 @@ fn wrong_free(address: usize) {
 }
 
 #[test]
-#[ignore = "the other test runs it, in processes of their own"]
+#[ignore = "the other tests run it, in processes of their own: cargo test -p theap --test misuse"]
 fn scenario() {
     let Some(role) = child::role() else { return };
     let mut mistakes = MISTAKES.iter().chain(LINKS);

@@ -104,7 +104,7 @@ fn grows_out_of_it() {
 }
 
 #[test]
-#[ignore = "the other tests run it, in processes of their own"]
+#[ignore = "the other tests run it, in processes of their own: cargo test -p theap --test nursery"]
 fn scenario() {
     match child::role().as_deref() {
         Some("little") => rests_in_little(),

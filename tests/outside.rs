@@ -173,7 +173,7 @@ fn in_little_room() {
 }
 
 #[test]
-#[ignore = "the other tests run it, in processes of their own"]
+#[ignore = "the other tests run it, in processes of their own: cargo test -p theap --test outside"]
 fn scenario() {
     match child::role().as_deref() {
         Some("one") => one_block(),

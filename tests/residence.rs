@@ -91,7 +91,7 @@ fn limited() {
 }
 
 #[test]
-#[ignore = "run by the other tests, in a process of its own"]
+#[ignore = "the other tests run it, in processes of their own: cargo test -p theap --test residence"]
 fn scenario() {
     match child::role().as_deref() {
         Some("2 pages") => gigantic(1),

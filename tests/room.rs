@@ -63,7 +63,7 @@ fn uses_up() {
 }
 
 #[test]
-#[ignore = "the other tests run it, in processes of their own"]
+#[ignore = "the other tests run it, in processes of their own: cargo test -p theap --test room"]
 fn scenario() {
     match child::role().as_deref() {
         Some("keeps-16") => keeps(16 * MIB),
@@ -74,26 +74,13 @@ fn scenario() {
     }
 }
 
-/// A control group that may use this many MiB.
-fn memory_group(mib: usize) -> Option<Group> {
-    let bytes = (mib * MIB).to_string();
-    Group::new("memory", ["memory.limit_in_bytes", "memory.max"], &bytes)
-}
-
-/// Runs a scenario whose process is in the group from its start.
-fn run_in(group: &Group, scenario: &str, options: &[(&str, &str)]) -> Output {
-    let mut command = child::command(scenario, options);
-    group.hold(&mut command);
-    command.output().unwrap()
-}
-
 #[test]
 fn the_heap_alone_never_meets_its_groups_limit() {
-    let Some(group) = memory_group(112) else {
+    let Some(group) = Group::of_memory(112) else {
         return;
     };
     for pages in PAGES {
-        let output = run_in(&group, "uses-up", &[HARD, ("THEAP_PAGES", pages)]);
+        let output = group.run(child::command("uses-up", &[HARD, ("THEAP_PAGES", pages)]));
         assert!(output.status.success(), "{pages}: {}", output.status);
         assert!(text(&output.stdout).contains("null after "));
     }
@@ -107,10 +94,10 @@ fn a_small_group_keeps_little() {
         "keeps-16",
         &[&small[..], &[("THEAP_LIMIT", "256M")]].concat(),
     );
-    let Some(group) = memory_group(256) else {
+    let Some(group) = Group::of_memory(256) else {
         return;
     };
-    let output = run_in(&group, "keeps-16", &small);
+    let output = group.run(child::command("keeps-16", &small));
     assert!(output.status.success(), "{}", text(&output.stderr));
 }
 
@@ -175,11 +162,11 @@ fn what_could_not_be_reserved_is_told() {
 
 #[test]
 fn a_group_bounds_what_is_reserved() {
-    let Some(group) = memory_group(192) else {
+    let Some(group) = Group::of_memory(192) else {
         return;
     };
     let options = [("THEAP_PAGES", "small"), ("THEAP_RESERVE", "1G")];
-    let (resident, said) = reserve(&run_in(&group, "reserved", &options));
+    let (resident, said) = reserve(&group.run(child::command("reserved", &options)));
     assert!(said.contains("the control group leaves no more"), "{said}");
     let told = told(&said) / MIB;
     assert!(

@@ -289,7 +289,7 @@ fn threads() {
 }
 
 #[test]
-#[ignore = "the other tests run it, in processes of their own"]
+#[ignore = "the other tests run it, in processes of their own: cargo test -p theap --test sandbox"]
 fn scenario() {
     // The C library's own heap shall need nothing that is refused.
     // SAFETY: both are settings of the C library's malloc.

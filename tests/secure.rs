@@ -11,7 +11,7 @@ use theap::{OPTIONS, raw};
 const NOBODY: u32 = 65534;
 
 #[test]
-#[ignore = "the other test runs it, in a process of its own"]
+#[ignore = "the other tests run it, in processes of their own: cargo test -p theap --test secure"]
 fn scenario() {
     // SAFETY: the call has no precondition.
     let secure = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;

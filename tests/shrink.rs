@@ -200,7 +200,7 @@ impl Block {
 }
 
 #[test]
-#[ignore = "the other tests run it, in processes of their own"]
+#[ignore = "the other tests run it, in processes of their own: cargo test -p theap --test shrink"]
 fn scenario() {
     if let Some(role) = child::role() {
         shrink_all(role == "sealed");

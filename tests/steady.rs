@@ -206,7 +206,7 @@ fn prepared_class() {
 }
 
 #[test]
-#[ignore = "run by the other tests, in a process of its own"]
+#[ignore = "the other tests run it, in processes of their own: cargo test -p theap --test steady"]
 fn scenario() {
     match child::role().as_deref() {
         Some("steady") => steady(false),

@@ -265,7 +265,7 @@ fn without_a_thread() {
 }
 
 #[test]
-#[ignore = "run by the other tests, in a process of its own"]
+#[ignore = "the other tests run it, in processes of their own: cargo test -p theap --test warmer"]
 fn scenario() {
     match child::role().as_deref() {
         Some("thread") => thread_is_as_told(),

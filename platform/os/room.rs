@@ -5,7 +5,7 @@ use crate::{Bound, Pressure, Room, system};
 
 impl Os {
     /// The memory that this process may still take, as the kernel estimates it now: files are read.
-    /// What caches hold of files, and the kernel can drop, is available.
+    /// Caches of files count as available where the kernel can drop them.
     pub fn room(self) -> Room {
         #[cfg(feature = "fake")]
         if let Some(room) = self.fake.and_then(crate::Fake::room) {

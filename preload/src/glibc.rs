@@ -18,7 +18,7 @@ pub extern "C" fn malloc_trim(_pad: usize) -> c_int {
     c_int::from(theap::purge() > 0)
 }
 
-/// What `mallinfo` and `mallinfo2` tell, as glibc documents it.
+/// The figures that `mallinfo` and `mallinfo2` tell, as glibc documents them.
 struct Info {
     arena: u64,
     ordblks: u64,

@@ -16,7 +16,7 @@ use crate::pool::global::{existing_arena, forks};
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-/// What a program registers: the function is told the bytes that the heap has mapped.
+/// A function that a program registers; it is told the bytes that the heap has mapped.
 type OnSoftLimit = fn(usize);
 
 /// The function that the program has registered, or null.

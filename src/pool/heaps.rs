@@ -184,7 +184,8 @@ impl Heaps {
         if link.load(Ordering::Relaxed) & WHOLE != 0 {
             return Ok(());
         }
-        if policy.refuses() {
+        // Not a refusal: the thread goes on with what it has.
+        if policy.is_sealed() {
             return Err(Error::NoMemory);
         }
         // SAFETY: the rest of the heap's place, which nobody but its thread opens.

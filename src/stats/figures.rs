@@ -87,7 +87,7 @@ macro_rules! figures {
             pub totals: Totals,
             /// The sizes of the parts of the heap that the NUMA nodes have.
             pub nodes: List<NodeStats, MAX_NODES>,
-            /// What each size class has.
+            /// The figures of each size class.
             pub classes: List<ClassStats, CLASS_COUNT>,
         }
 
@@ -234,7 +234,7 @@ figures! {
 /// with its meaning.
 macro_rules! class_figures {
     ($($(#[doc = $doc:literal])+ $name:ident: $width:literal, $metric:ident $help:literal;)+) => {
-        /// What a size class has.
+        /// The figures of a size class.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct ClassStats {

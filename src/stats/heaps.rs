@@ -47,7 +47,7 @@ impl fmt::Debug for ThreadName {
 /// The table of the figures of a heap, each with the width of its column and its meaning.
 macro_rules! heap_figures {
     ($($(#[doc = $doc:literal])+ $name:ident: $width:literal, $metric:ident;)+) => {
-        /// What a heap has. Sizes are in bytes.
+        /// The figures of a heap. Sizes are in bytes.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct HeapStats {

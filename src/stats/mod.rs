@@ -118,7 +118,7 @@ impl NodeStats {
     }
 }
 
-/// What `mallinfo` tells: sums that take little room.
+/// The sums that `mallinfo` tells, which take little room.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Sums {

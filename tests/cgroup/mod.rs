@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString};
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 /// A control group of its own, which is removed when the value is dropped.
 pub struct Group {
@@ -27,6 +27,12 @@ impl Group {
         made
     }
 
+    /// Makes a group that may use this many MiB of memory, as `new` does.
+    pub fn of_memory(mib: usize) -> Option<Self> {
+        let bytes = (mib << 20).to_string();
+        Self::new("memory", ["memory.limit_in_bytes", "memory.max"], &bytes)
+    }
+
     fn within(root: &Path, limits: [&str; 2], value: &str) -> Option<Self> {
         let group = Self {
             path: root.join(format!("theap-{}-{value}", std::process::id())),
@@ -42,6 +48,12 @@ impl Group {
         // SAFETY: the closure only opens, writes and closes a file, and copies a short path to the
         // stack: it is async-signal-safe, as the forked child needs.
         unsafe { command.pre_exec(move || fs::write(&processes, "0")) };
+    }
+
+    /// Runs a command whose process is in the group from its start.
+    pub fn run(&self, mut command: Command) -> Output {
+        self.hold(&mut command);
+        command.output().unwrap()
     }
 
     /// Whether the kernel has killed a process of the group; `None` where it does not say.

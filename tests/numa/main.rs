@@ -210,7 +210,7 @@ fn cpus_come_and_go() {
 
 /// The work of the processes that the tests start. It is no test of its own.
 #[test]
-#[ignore = "run by the other tests"]
+#[ignore = "the other tests run it, in processes of their own: cargo test -p theap --test numa"]
 fn scenario() {
     match child::role().as_deref() {
         Some("local") => cases::local(),

@@ -1,4 +1,4 @@
-//! What the kernel knows of a running process: its mappings, and the names of its threads.
+//! This module asks the kernel about a running process: its mappings, and the names of its threads.
 
 use std::collections::HashMap;
 

@@ -126,7 +126,8 @@ impl View {
         frame.render_widget(self.heaps(), heaps);
     }
 
-    /// What the memory is used for, and how much of what is in use and resident the program holds.
+    /// The table says what the memory is used for, and how much of it the program holds: of what is
+    /// in use, and of what is resident.
     fn use_of_it(&self) -> Table<'_> {
         let now = &self.now;
         let mut cells = vec![

@@ -90,6 +90,9 @@ impl Pages {
                 Err(_) => count = 1,
             }
         }
+        if self.ground.policy.refuses() {
+            return None;
+        }
         self.say_out_of_memory(SUPER, Error::NoMemory);
         None
     }
@@ -115,7 +118,7 @@ impl Pages {
             ..
         } = self.ground;
         supers <= addresses.open_supers(self.node())
-            || !policy.refuses() && tables.open(self.node(), supers).is_ok()
+            || !policy.is_sealed() && tables.open(self.node(), supers).is_ok()
     }
 
     /// A step that the limit of the heap allows, but at least one SuperSlab.
@@ -283,25 +286,9 @@ impl Pages {
         modes: &[PageMode],
     ) -> Result<(PageMode, bool), Error> {
         let policy = self.ground.policy;
-        if policy.refuses() || !policy.limit().take(count * SUPER) {
+        if policy.refuses() {
             return Err(Error::NoMemory);
         }
-        // SAFETY: this function's own Safety section.
-        unsafe { self.map_counted(first, count, modes) }
-            .inspect_err(|_| policy.limit().give(count * SUPER))
-    }
-
-    /// Does what `try_map` does, for SuperSlabs that count against the limit already.
-    ///
-    /// # Safety
-    /// The caller has claimed the SuperSlabs.
-    unsafe fn map_counted(
-        &self,
-        first: NodeSuper,
-        count: usize,
-        modes: &[PageMode],
-    ) -> Result<(PageMode, bool), Error> {
-        let policy = self.ground.policy;
         let (id, huge) = (
             self.supers.id(first),
             modes.first() != Some(&PageMode::Small),
@@ -310,7 +297,7 @@ impl Pages {
         // SAFETY: claimed SuperSlabs, as this function's Safety section has it, are not in use.
         // What could not be mapped is only reserved, unless it is lost. The metadata, which stays,
         // comes second: without room for the SuperSlabs it would only take some of what there is.
-        unsafe {
+        policy.charged(len, || unsafe {
             policy.reserve(address, len)?;
             let committed = self.ground.metadata.commit(id, count, huge);
             let mapped = committed.and_then(|()| self.map_pages(first, count, modes));
@@ -318,7 +305,7 @@ impl Pages {
                 policy.unreserve(address, len);
             }
             mapped
-        }
+        })
     }
 
     /// Touches the metadata of SuperSlabs that were mapped just now, and the tables where the

@@ -133,7 +133,8 @@ impl Policy {
         &self.limit
     }
 
-    /// What tells that memory is short on the machine or in the group, for the warmer.
+    /// The descriptor by which the warmer hears that memory is short, on the machine or in the
+    /// group.
     pub fn pressure(&self) -> &Pressure {
         &self.pressure
     }

@@ -39,8 +39,15 @@ impl Policy {
         }
     }
 
-    /// Counts a range of the metadata against the limits, and makes it accessible by `open`.
-    fn charged(&self, len: usize, open: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    /// Counts bytes against the limits, and has `open` map them or make them accessible.
+    ///
+    /// # Errors
+    /// Out of memory beyond the limit, or the error of `open`; the bytes do not count then.
+    pub fn charged<T>(
+        &self,
+        len: usize,
+        open: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Error> {
         if !self.limit().take(len) {
             return Err(Error::NoMemory);
         }
