@@ -107,7 +107,7 @@ impl RawMutex {
                 FREE if self.try_lock() => return,
                 // Others sleep already: spinning past them would only delay them.
                 CONTENDED if !SPIN_ONLY.load(Relaxed) => break,
-                _ if spins % ROUNDS == 0 => {
+                _ if SPIN_ONLY.load(Relaxed) && spins % ROUNDS == 0 => {
                     let now = now();
                     if now >= *end.get_or_insert(now + PATIENCE) {
                         nap();

@@ -109,6 +109,9 @@ fn first(config: &Config, heap_bytes: HeapBytes) -> Option<(&'static Arena, bool
 fn make(config: &Config, heap_bytes: HeapBytes) -> Option<&'static Arena> {
     let os = Os::LINUX;
     os.note_stderr();
+    // rustix looks for the kernel's functions in user space at the first use, and threads that come
+    // meanwhile make system calls instead, which a sandbox may forbid.
+    os.recently();
     let mut config = config.with_environment(os);
     // Parent and child would share the board until the child's handler runs.
     config.publish &= !forks();
