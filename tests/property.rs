@@ -7,6 +7,7 @@ use oracle::{Freeing, HANDS, Op};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use std::alloc::Layout;
+use std::thread;
 use theap::Front;
 
 const KIB: usize = 1 << 10;
@@ -93,5 +94,34 @@ fn a_block_made_smaller_is_not_taken_for_an_aligned_one() {
             assert!((block as usize).is_multiple_of(256), "{block:?}");
             theap::raw::free(block);
         }
+    });
+}
+
+/// `several_threads` once found this fault: `purge` gave back the pages of free blocks inside of a
+/// span, and the hardened build took the zeros there for a write after free.
+#[test]
+fn a_block_whose_pages_went_back_is_handed_out_again() {
+    // SAFETY: every block is live until it is freed.
+    oracle::in_turn(|| unsafe {
+        let fill = || {
+            let block = theap::raw::alloc(16_000);
+            block.write_bytes(1, 16_000);
+            block as usize
+        };
+        let free = |block: &usize| theap::raw::free(*block as *mut u8);
+        // The thread that ends leaves its spans, in which blocks are live, to the pool.
+        let rest = thread::scope(|scope| {
+            let leaver = scope.spawn(|| {
+                let (stay, go) = (0..256)
+                    .map(|_| fill())
+                    .partition::<Vec<_>, _>(|block| (block >> 14).is_multiple_of(8));
+                go.iter().for_each(free);
+                stay
+            });
+            leaver.join().unwrap()
+        });
+        theap::purge();
+        let again = [(); 256].map(|()| fill());
+        again.iter().chain(&rest).for_each(free);
     });
 }

@@ -76,14 +76,13 @@ pub fn collect() {
 }
 
 /// Does what [`collect`] does, and gives the free pages of the spans of this thread's heap, the
-/// nurseries' and the shared one back to the system. Their bytes. With the features that look at
-/// free blocks these pages stay.
+/// nurseries' and the shared one back to the system. Their bytes.
 pub fn discard() -> usize {
     collect();
     let Some(arena) = existing_arena() else {
         return 0;
     };
-    let stays = cfg!(any(feature = "hardened", feature = "valgrind")) || arena.policy().refuses();
+    let stays = arena.policy().refuses();
     let mut bytes = 0;
     let mut discard = |cache: &mut ThreadCache| {
         // Blocks of these spans may have come home from a cache that was collected later.

@@ -3,9 +3,10 @@
 //!
 //! `live` is set when the API hands a block out and cleared by the one call that frees it, so of
 //! two frees the second fails whichever thread makes it. `used` is set with it and stays until the
-//! span's slots are made a span again: a block that was used and is free has been filled with
-//! poison. Every access is a read-modify-write of one bit; which thread may touch a block follows
-//! from them alone, so acquire-release is all the ordering there is.
+//! span's slots are made a span again, or the block's pages go back to the system: a block that was
+//! used and is free has been filled with poison. Every access is a read-modify-write of one bit;
+//! which thread may touch a block follows from them alone, so acquire-release is all the ordering
+//! there is.
 #![allow(unsafe_code)] // Asks for the metadata of mapped SuperSlabs.
 
 use super::{Metadata, WORDS};
@@ -13,6 +14,7 @@ use crate::classes::CLASSES;
 use crate::geometry::{ClassId, SLOTS, SpanId};
 use crate::pool::addresses::AddressMap;
 use crate::sync::{AtomicU64, Ordering};
+use core::ops::Range;
 
 /// The bits of one SuperSlab.
 pub struct Lives {
@@ -68,6 +70,20 @@ impl Metadata {
     pub fn is_live(&self, block: BlockId) -> bool {
         let (live, _, bit) = self.lives(block);
         live.load(Ordering::Acquire) & bit != 0
+    }
+
+    /// Forgets that these free blocks of a span were used: they are no longer what they were filled
+    /// with.
+    ///
+    /// # Safety
+    /// The caller alone owns the span.
+    pub unsafe fn forget_uses(&self, span: SpanId, blocks: Range<usize>) {
+        let (super_id, slot) = span.split();
+        // SAFETY: slots that somebody holds lie in a mapped SuperSlab.
+        let used = &unsafe { self.of(super_id) }.lives.used[slot];
+        for index in blocks {
+            used[index / 64].fetch_and(!(1 << (index % 64)), Ordering::AcqRel);
+        }
     }
 
     /// Forgets which blocks were used: the slots become a span of the class, and nothing is known
