@@ -22,7 +22,8 @@ use super::quarantine::Quarantine;
 use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::geometry::{ClassId, NodeIndex};
 use crate::heap::Heap;
-use crate::pool::{Arena, HeapBytes};
+use crate::pool::heap_lock::HeapLock;
+use crate::pool::{Arena, HeapBytes, Look, Scan};
 use theap_arch::Magazine;
 use theap_platform::PAGE;
 
@@ -32,14 +33,16 @@ use theap_platform::PAGE;
 pub struct ThreadCache {
     /// The head is first, as the thread's slot points here.
     pub head: Head,
-    /// The thread's spans.
+    /// The arena that the cache's memory and blocks come from.
+    pub arena: &'static Arena,
+    /// The lock that a step has.
+    pub lock: &'static HeapLock,
+    /// The thread's spans. A reclaimer, too, may use them between steps.
     pub heap: Heap,
     /// The arena's number of this cache and its heap.
     pub index: usize,
     /// The number of latest misses in a row that found the thread on another node.
     pub away: u32,
-    /// A [`super::handle::Handle`] is taking a step: debug builds find steps that nest.
-    pub busy: bool,
     /// The memory behind the struct.
     pub arrays: *mut *mut u8,
     /// Bottom of each class's array, which is its magazine or FastCache.
@@ -101,8 +104,23 @@ pub const CACHE_BYTES: HeapBytes = {
     } else {
         bytes_with(NEST_PLACES)
     };
-    HeapBytes { first, whole }
+    HeapBytes {
+        first,
+        whole,
+        take_idle,
+    }
 };
+
+/// Takes what is idle out of the heap of a cache.
+///
+/// # Safety
+/// The memory has a cache that is in use, and the caller has its heap's lock as a reclaimer.
+unsafe fn take_idle(memory: *mut u8, scan: &mut Scan) -> Look {
+    let cache = memory.cast::<ThreadCache>();
+    // SAFETY: references to the cache live within steps alone, which need the lock. What the hit
+    // path reads and writes in between lies outside of the heap.
+    unsafe { (*cache).heap.take_idle(scan) }
+}
 
 const _: () = assert!(ARRAYS_AT.is_multiple_of(align_of::<*mut u8>()));
 
@@ -170,7 +188,7 @@ impl ThreadCache {
     /// The arena that the cache's memory and blocks come from.
     #[inline]
     pub fn arena(&self) -> &'static Arena {
-        self.heap.arena()
+        self.arena
     }
 
     /// The node that the cache takes memory from.

@@ -78,10 +78,11 @@ pub fn collect() {
 /// Does what [`collect`] does, and gives the free pages of the spans of this thread's heap, the
 /// nurseries' and the shared one back to the system. Their bytes.
 pub fn discard() -> usize {
-    collect();
     let Some(arena) = existing_arena() else {
         return 0;
     };
+    arena.reclaim().before_purge();
+    collect();
     let stays = arena.policy().refuses();
     let mut bytes = 0;
     let mut discard = |cache: &mut ThreadCache| {

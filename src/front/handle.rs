@@ -3,7 +3,8 @@
 //! A slot points to the cache, the hit paths read and write its magazines through that pointer, and
 //! every slow path needs the whole struct. References that lived across calls would overlap: a run
 //! that grows frees a block, a free refills a magazine. So slow paths hold a [`Handle`], and borrow
-//! the cache for one [`Handle::step`] at a time. Inside of a step nothing is called that could take
+//! the cache for one [`Handle::step`] at a time, which takes the lock of its heap: between steps a
+//! reclaimer may take spans out of it. Inside of a step nothing is called that could take
 //! another one: the step works on the cache, its heap and the arena, which call nobody above them.
 #![allow(unsafe_code)] // Makes the reference that a step works on.
 
@@ -11,7 +12,11 @@ use super::cache::ThreadCache;
 use super::head::{Head, is_none, slot};
 use super::setup::Setup;
 use crate::pool::Arena;
+use crate::pool::heap_lock::HeapLock;
 use core::ptr::NonNull;
+
+/// Nanoseconds after which a thread that waits for a reclaimer looks at the lock again.
+const LONGEST_WAIT: u64 = 1_000_000;
 
 /// A thread's cache, for the code of that thread. A handle stays valid until the cache is retired.
 #[derive(Clone, Copy)]
@@ -64,26 +69,52 @@ impl Handle {
     /// no arena and arms no hook for the thread's end. The cache was not retired.
     #[inline]
     pub unsafe fn step<R>(self, step: impl FnOnce(&mut ThreadCache) -> R) -> R {
-        // SAFETY: the cache is this thread's alone (`new`), and no other reference to it lives:
-        // those that steps make end with their steps, and steps do not nest (this function's own
-        // Safety section).
-        let cache = unsafe { &mut *self.0.as_ptr() };
-        if cfg!(debug_assertions) {
-            assert!(!cache.busy, "two steps of one thread cache at once");
-            cache.busy = true;
-        }
-        let done = step(cache);
-        if cfg!(debug_assertions) {
-            cache.busy = false;
+        let (lock, entered) = self.enter();
+        // SAFETY: the cache is this thread's alone (`new`) but for its heap, which is so while the
+        // lock is held. No other reference to it lives: those that steps make end with their steps,
+        // and steps do not nest (this function's own Safety section).
+        let done = step(unsafe { &mut *self.0.as_ptr() });
+        if entered {
+            lock.leave();
         }
         done
+    }
+
+    /// Borrows the cache for its last step: from then on nobody takes anything out of its heap.
+    ///
+    /// # Safety
+    /// The conditions of `step`.
+    pub unsafe fn last_step<R>(self, step: impl FnOnce(&mut ThreadCache) -> R) -> R {
+        let (lock, _) = self.enter();
+        // SAFETY: as in `step`.
+        let done = step(unsafe { &mut *self.0.as_ptr() });
+        lock.leave_closed();
+        done
+    }
+
+    /// Takes the lock of the cache's heap. False beside it if the thread has it already: a handler
+    /// of a signal has interrupted a step, and allocates.
+    #[inline]
+    fn enter(self) -> (&'static HeapLock, bool) {
+        let os = self.arena().os();
+        // SAFETY: the field is written once, before there is a handle.
+        let lock = unsafe { (&raw const (*self.0.as_ptr()).lock).read() };
+        let entered = lock.enter(|word, value| os.sleep(word, value, LONGEST_WAIT));
+        debug_assert!(entered, "two steps of one thread cache at once");
+        (lock, entered)
+    }
+
+    /// The arena's number of the cache.
+    pub fn index(self) -> usize {
+        // SAFETY: the field is written once, before there is a handle.
+        unsafe { (&raw const (*self.0.as_ptr()).index).read() }
     }
 
     /// The arena that the cache's memory and blocks come from.
     #[inline]
     pub fn arena(self) -> &'static Arena {
-        // SAFETY: the step reads two fields.
-        unsafe { self.step(|cache| cache.arena()) }
+        // SAFETY: the field is written once, before there is a handle.
+        unsafe { (&raw const (*self.0.as_ptr()).arena).read() }
     }
 
     /// The cache's memory.

@@ -141,6 +141,8 @@ unsafe fn write_new(
     // SAFETY: zero is valid for every field but the heap and the pointers, which are written here.
     // The arrays lie in the same memory.
     unsafe {
+        (&raw mut (*new).arena).write(arena);
+        (&raw mut (*new).lock).write(arena.heaps().lock_of(index));
         (&raw mut (*new).heap).write(Heap::new(arena, index, node));
         (&raw mut (*new).index).write(index);
         let arrays = new.cast::<u8>().add(ARRAYS_AT);
@@ -200,7 +202,7 @@ impl Handle {
     pub unsafe fn retire(self) {
         // SAFETY: this function's own Safety section; leaving calls only the heap and the arena.
         let (arena, index) = unsafe {
-            self.step(|cache| {
+            self.last_step(|cache| {
                 cache.leave();
                 (cache.arena(), cache.index)
             })

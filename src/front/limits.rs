@@ -9,6 +9,7 @@
 #![allow(unsafe_code)] // Reads a function back from a pointer.
 
 use super::free::discard;
+use super::handle::Handle;
 use super::head::slot;
 use crate::geometry::SUPER;
 use crate::pool::Arena;
@@ -93,6 +94,11 @@ extern "C" fn call(mapped: usize) {
 /// In a forked child: lets its thread act, if the thread that did so was another one of the
 /// parent's.
 pub fn forget_others() {
+    if let Some(arena) = existing_arena() {
+        let own = Handle::existing().map(Handle::index);
+        // SAFETY: the handler of a fork holds the locks.
+        unsafe { arena.heaps().forget_others(own) };
+    }
     if ACTING.load(Ordering::Relaxed) != slot::get().cast() {
         ACTING.store(ptr::null_mut(), Ordering::Relaxed);
     }

@@ -112,7 +112,7 @@ impl ThreadCache {
             // this function's Safety section asks.
             unsafe {
                 if *index == 0 {
-                    *index = new_in(arena)?.step(|cache| cache.index) as u32;
+                    *index = new_in(arena)?.index() as u32;
                 }
                 let cache = cache_of(arena, *index as usize);
                 if cache.step(|cache| cache.node()) == self.node() {

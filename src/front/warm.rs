@@ -120,8 +120,7 @@ fn touched(setup: &Setup) -> Result<Handle, Error> {
     if arena.policy().refuses() {
         return Err(Error::NoMemory);
     }
-    // SAFETY: the step reads a field.
-    let index = unsafe { cache.step(|cache| cache.index) };
+    let index = cache.index();
     arena.heaps().open_whole(index)?;
     let bytes = arena.heaps().accessible(index);
     // SAFETY: the cache's memory is accessible; populating keeps its contents.

@@ -11,6 +11,9 @@ use crate::pool::metadata::ownership::{Freed, POOL};
 use crate::pool::{Arena, Location, SpanPart};
 use crate::stats::events::EventKind;
 
+/// Bytes of blocks that came home to spans of others before some of these are swept.
+const SWEPT: usize = 256 << 10;
+
 /// The span of a block, with the numbers by which other blocks of it are found: most neighbours in
 /// a magazine belong to one span.
 #[derive(Clone, Copy)]
@@ -139,6 +142,7 @@ impl Heap {
         }
         self.count_drained(class, count);
         self.counters.drains.add(1);
+        self.note_batch();
         let (class, count) = (class.index() as u8, blocks.len() as u64);
         self.tracer.note(begin, EventKind::Drain, class, 0, count);
     }
@@ -220,6 +224,12 @@ impl Heap {
             return self.settle(home.part.span);
         }
         self.counters.remote_words.add(1);
+        self.sent += parcel.bits.count_ones() as usize * home.class.size as usize;
+        if self.sent >= SWEPT {
+            // Twice as many, as not all of them will be free.
+            let (span, bytes) = (home.part.span, 2 * core::mem::take(&mut self.sent));
+            self.arena.spans().sweep_like(span, home.part.class, bytes);
+        }
         let heir = if was_mine { self.id } else { POOL };
         if send(self.arena, home, parcel, heir) == Freed::Mine {
             self.counters.spans_retaken.add(1);

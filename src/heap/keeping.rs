@@ -4,7 +4,7 @@
 //! A heap that takes a span from the pool after it gave one of the same class back gave it back too
 //! early: it keeps one more from then on, as long as the option `budget` has room for the spans
 //! beyond [`KEEP`]. A class that gave none back too early for the time of the option `decay` keeps
-//! half as many, and the heap gives the others back at one of its next refills.
+//! half as many, and the heap gives the others back at one of its next batches.
 
 use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::geometry::{ClassId, SLOT};
@@ -13,8 +13,9 @@ use crate::pool::Budget;
 /// The least number of partial spans of a class that a heap has before it gives wholly free ones
 /// back.
 const KEEP: u16 = 2;
-/// The number of refills between two looks at the clock.
+/// The number of batches between two ends of a period, and between two looks at the clock.
 const LOOK: u32 = 256;
+const GLANCE: u32 = 32;
 
 /// The number of spans that a heap has learned to keep, by class.
 pub struct Keeping {
@@ -26,7 +27,7 @@ pub struct Keeping {
     /// Spans that classes keep beyond [`KEEP`], and their bytes, which are claimed of the budget.
     learned: usize,
     spent: usize,
-    refills: u32,
+    batches: u32,
     /// The time of the last look, in nanoseconds.
     since: u64,
 }
@@ -40,7 +41,7 @@ impl Keeping {
             repented: 0,
             learned: 0,
             spent: 0,
-            refills: 0,
+            batches: 0,
             since: 0,
         }
     }
@@ -55,11 +56,17 @@ impl Keeping {
         self.gave[class.index()] = self.gave[class.index()].saturating_add(1);
     }
 
-    /// Notes a refill. Returns whether it is time to look at the clock.
+    /// Notes a batch that moved. Returns whether the heap should look whether its period is over.
     #[inline]
-    pub fn refilled(&mut self) -> bool {
-        self.refills += 1;
-        self.refills >= LOOK
+    pub fn moved(&mut self) -> bool {
+        self.batches += 1;
+        self.batches >= LOOK
+    }
+
+    /// Whether it is time to look at the clock for the sake of other heaps.
+    #[inline]
+    pub fn glances(&self) -> bool {
+        self.batches.is_multiple_of(GLANCE)
     }
 
     /// Notes that a span came from the pool.
@@ -85,7 +92,7 @@ impl Keeping {
         decay: u64,
         budget: &Budget,
     ) -> Option<[u16; CLASS_COUNT]> {
-        self.refills = 0;
+        self.batches = 0;
         if now.saturating_sub(self.since) < decay {
             return None;
         }

@@ -6,10 +6,11 @@
 //! class ([`keeping`]). TBACKEND is [`Heap::acquire_span`] and [`Heap::release`].
 //!
 //! `refill` takes blocks out of spans, `drain` brings them home, `spans` is the life of a heap's
-//! spans. A heap is used by its thread alone. Nothing here allocates or waits but where the pool
-//! does.
+//! spans, `idle` what others may take. Who has its lock uses a heap: its thread, or a reclaimer
+//! while that thread rests. Nothing here allocates or waits but where the pool does.
 
 mod drain;
+mod idle;
 mod keeping;
 mod refill;
 mod spans;

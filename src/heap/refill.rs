@@ -15,7 +15,7 @@ impl Heap {
     /// The `want` places below `end` are the caller's.
     pub unsafe fn take(&mut self, class: ClassId, end: *mut *mut u8, want: usize) -> usize {
         let begin = self.tracer.begin();
-        self.note_refill();
+        self.note_batch();
         let mut got = 0;
         while got < want {
             let Some(span) = self.span_with_blocks(class, got > 0) else {

@@ -25,7 +25,7 @@ pub(super) struct HeapClass {
     pub(super) partial: SpanQueue,
 }
 
-/// The spans that a thread owns.
+/// The spans that a thread owns. Whoever uses them has the heap's lock (`pool::heap_lock`).
 pub struct Heap {
     pub(super) arena: &'static Arena,
     /// The owner word of the heap's spans.
@@ -35,6 +35,8 @@ pub struct Heap {
     pub choice: Choice,
     pub(super) classes: [HeapClass; CLASS_COUNT],
     own_supers: OwnSupers,
+    /// Bytes that came home to spans of others since the last sweep of such spans.
+    pub(super) sent: usize,
     keeping: Keeping,
     /// The figures of the heap.
     pub board: &'static HeapBoard,
@@ -64,6 +66,7 @@ impl Heap {
                 partial: SpanQueue::default(),
             }),
             own_supers: OwnSupers::new(),
+            sent: 0,
             keeping: Keeping::new(),
             board,
             counters: &board.counters,
@@ -121,14 +124,14 @@ impl Heap {
         &mut self.classes[class.index()]
     }
 
-    fn pop_partial(&mut self, class: ClassId) -> Option<SpanId> {
+    pub(super) fn pop_partial(&mut self, class: ClassId) -> Option<SpanId> {
         let metadata = self.arena.metadata();
         let span = self.class(class).partial.pop(metadata)?;
         self.meta(span).listed.set(false);
         Some(span)
     }
 
-    fn push_partial(&mut self, class: ClassId, span: SpanId) {
+    pub(super) fn push_partial(&mut self, class: ClassId, span: SpanId) {
         let metadata = self.arena.metadata();
         self.meta(span).listed.set(true);
         self.class(class).partial.push(span, metadata);
@@ -347,11 +350,19 @@ impl Heap {
         }
     }
 
-    /// Notes a refill; after a number of them the heap forgets what it no longer needs.
+    /// Notes a refill or a drain; after a number of them the heap forgets what it no longer needs.
+    /// In passing it does a bit for heaps whose threads rest.
     #[inline]
-    pub(super) fn note_refill(&mut self) {
-        if self.keeping.refilled() {
+    pub(super) fn note_batch(&mut self) {
+        if self.keeping.moved() {
             self.end_period();
+        }
+        let reclaim = self.arena.reclaim();
+        if self.keeping.glances() {
+            reclaim.look(self.arena.os().recently());
+        }
+        if reclaim.is_due() {
+            reclaim.pass();
         }
     }
 
@@ -360,10 +371,10 @@ impl Heap {
     #[cold]
     fn end_period(&mut self) {
         let policy = self.arena.policy();
+        let (now, decay) = (policy.os().recently(), policy.decay());
         if !policy.learns() {
             return;
         }
-        let (now, decay) = (policy.os().recently(), policy.decay());
         let Some(gone) = self.keeping.end_period(now, decay, policy.budget()) else {
             return;
         };
@@ -427,7 +438,7 @@ impl Heap {
     }
 
     /// Forgets how many spans the heap has learned to keep.
-    fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.keeping.clear(self.arena.policy().budget());
         self.counters.spans_kept.set(0);
     }

@@ -14,6 +14,7 @@ use super::metadata::{Metadata, Tables};
 use super::node::Node;
 use super::pages::{Pages, SMALL, fork};
 use super::policy::Policy;
+use super::reclaim::Reclaim;
 use super::runs::Runs;
 use super::spans::{NodeLists, Spans};
 use super::supers::Supers;
@@ -32,9 +33,10 @@ const LEAST: usize = 64 << 20;
 pub struct Arena {
     ground: Ground,
     nodes: &'static [Node],
-    spans: Spans,
+    spans: &'static Spans,
     runs: Runs,
-    heaps: Heaps,
+    heaps: &'static Heaps,
+    reclaim: &'static Reclaim,
     memory: Memory,
     /// Bytes at the beginning of the metadata that have the parts and the stashes, in whole pages.
     front: usize,
@@ -311,21 +313,29 @@ impl Arena {
             // away.
             let pages = unsafe { Pages::new(ground, supers, claims, board, places.pages()) };
             let pages = places.put_pages(index, pages);
-            let lists = places.put_lists(index, NodeLists::new(ground, pages, board));
-            let warmer = Warmer::new(ground, node, pages, board);
-            places.put_node(index, Node::new(supers, pages, lists, warmer));
+            places.put_lists(index, NodeLists::new(ground, pages, board));
         }
-        let (links, shared, heaps) = places.heaps();
+        let (entries, shared, heaps) = places.heaps();
         let (nurseries, bytes) = (places.put_nurseries(), places.heap_bytes());
+        // SAFETY: the layout has room for as many heaps as there are entries; the first part of
+        // heap 0 is dense.
+        let heaps = unsafe { Heaps::new(ground, entries, nurseries, shared, heaps, bytes) };
+        let heaps = places.put_heaps(heaps);
+        let spans = places.put_spans(Spans::new(ground, places.stashes(), places.lists()));
+        let reclaim = places.put_reclaim(Reclaim::new(ground, heaps, spans));
+        for (index, lists) in places.lists().iter().enumerate() {
+            let node = NodeIndex(index as u8);
+            let warmer = Warmer::new(ground, node, lists.pages(), reclaim);
+            places.put_node(index, Node::new(lists, reclaim, warmer));
+        }
         places.put_arena(Arena {
             ground,
             nodes: places.nodes(),
-            spans: Spans::new(ground, places.stashes(), places.lists()),
+            spans,
             // SAFETY: the layout has room for the table, which is not used yet.
             runs: unsafe { Runs::new(ground, places.nodes(), places.outside()) },
-            // SAFETY: the layout has room for as many heaps as there are links; the first part of
-            // heap 0 is dense.
-            heaps: unsafe { Heaps::new(ground, links, nurseries, shared, heaps, bytes) },
+            heaps,
+            reclaim,
             memory,
             front: places.front(),
         })
@@ -411,8 +421,8 @@ impl Arena {
 
     /// Spans without an owner.
     #[inline]
-    pub fn spans(&self) -> &Spans {
-        &self.spans
+    pub fn spans(&self) -> &'static Spans {
+        self.spans
     }
 
     /// Large and huge blocks.
@@ -421,8 +431,14 @@ impl Arena {
     }
 
     /// The memory of heaps.
-    pub fn heaps(&self) -> &Heaps {
-        &self.heaps
+    pub fn heaps(&self) -> &'static Heaps {
+        self.heaps
+    }
+
+    /// What takes from heaps whose threads rest.
+    #[inline]
+    pub fn reclaim(&self) -> &'static Reclaim {
+        self.reclaim
     }
 }
 
@@ -435,7 +451,10 @@ impl Arena {
             self.park_warmers();
         }
         self.policy().set_sealed(on);
-        if !on {
+        if on {
+            // Who reclaims now may be about to give pages back.
+            let _ = self.reclaim.pause();
+        } else {
             self.unpark_warmers();
         }
     }
@@ -465,7 +484,8 @@ impl Arena {
         }
         self.heaps.purge();
         self.spans.empty_stashes();
-        self.nodes.iter().map(Node::purge).sum()
+        let bytes = self.reclaim.purge();
+        bytes + self.nodes.iter().map(Node::purge).sum::<usize>()
     }
 
     /// Does what `purge` does, and unmaps the SuperSlabs that are wholly free then, so that they no
@@ -498,6 +518,7 @@ impl Arena {
     /// Takes every lock.
     pub fn lock(&self) {
         self.nodes.iter().for_each(|node| node.warmer().lock());
+        self.reclaim.lock();
         self.heaps.lock();
         for node in self.nodes {
             node.lists().lock();
@@ -547,6 +568,7 @@ impl Arena {
                 node.lists().unlock();
             }
             self.heaps.unlock();
+            self.reclaim.unlock();
             self.nodes.iter().for_each(|node| node.warmer().unlock());
         }
     }

@@ -5,7 +5,9 @@
 #![allow(unsafe_code)] // Commits and purges the memory of heaps.
 
 use super::ground::Ground;
+use super::heap_lock::{HeapLock, Steps};
 use super::metadata::column::Column;
+use super::scan::TakeIdle;
 use crate::sync::{AtomicU32, Ordering};
 #[cfg(feature = "magazines")]
 use theap_platform::Cpu;
@@ -20,16 +22,75 @@ pub const NURSERIES: (usize, usize) = (8, 64);
 
 /// The bit of a heap's link that says that all of its memory is accessible.
 const WHOLE: u32 = 1 << 31;
-/// Links whose memory is opened together.
-const LINKS_AT_ONCE: usize = PAGE / size_of::<AtomicU32>();
+/// Entries whose memory is opened together.
+const ENTRIES_AT_ONCE: usize = PAGE / size_of::<HeapEntry>();
 
-/// Bytes of the memory of a heap, in whole pages.
+/// The memory of a heap, in bytes of whole pages, and what is to be done with it.
 #[derive(Clone, Copy, Debug)]
 pub struct HeapBytes {
     /// Bytes that are accessible from the start.
     pub first: usize,
     /// All bytes.
     pub whole: usize,
+    /// Takes what is idle out of a heap with this memory.
+    pub take_idle: TakeIdle,
+}
+
+/// The entry of a heap, on a cache line of its own, as its thread writes to it at each step.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct HeapEntry {
+    /// The lock on the heap.
+    lock: HeapLock,
+    /// The next one in a list of ids, guarded by their lock, and the bit [`WHOLE`], which belongs
+    /// to the heap's thread.
+    link: AtomicU32,
+    /// What reclaimers know of the heap, guarded by their lock: its steps when one of them looked,
+    /// the time since when these are as many, in ms, and the steps after which it was looked
+    /// through.
+    seen: AtomicU32,
+    since: AtomicU32,
+    done: AtomicU32,
+    /// The steps after which there was no wholly free span.
+    nothing: AtomicU32,
+}
+
+impl HeapEntry {
+    /// The lock on the heap.
+    pub fn lock(&self) -> &HeapLock {
+        &self.lock
+    }
+
+    /// For a reclaimer: the steps of the heap's thread if it has made none for `rest` ms, and
+    /// whether it has made some since the heap was looked through.
+    pub fn rested(&self, now: u32, rest: u32) -> Option<(Steps, bool)> {
+        let steps = self.lock.steps()?;
+        if self.seen.load(Ordering::Relaxed) != steps.0 {
+            self.seen.store(steps.0, Ordering::Relaxed);
+            self.since.store(now, Ordering::Relaxed);
+        }
+        let rests = now.wrapping_sub(self.since.load(Ordering::Relaxed)) >= rest;
+        rests.then(|| (steps, self.done.load(Ordering::Relaxed) != steps.0))
+    }
+
+    /// For a reclaimer that looks for slots: the steps of the heap's thread if it has made none for
+    /// `rest` ms, unless there was nothing to take at the last look and it has made none since.
+    pub fn rests_briefly(&self, now: u32, rest: u32) -> Option<Steps> {
+        let (steps, _) = self.rested(now, rest)?;
+        (self.nothing.load(Ordering::Relaxed) != steps.0).then_some(steps)
+    }
+
+    /// For a reclaimer that looks for slots: notes that the heap has none to give.
+    pub fn has_nothing(&self, Steps(steps): Steps) {
+        self.nothing.store(steps, Ordering::Relaxed);
+    }
+
+    /// For a reclaimer: notes that it has looked through the heap. It will do so again when the
+    /// thread has rested for as long once more, as blocks come home meanwhile.
+    pub fn looked_through(&self, Steps(steps): Steps, now: u32) {
+        self.done.store(steps, Ordering::Relaxed);
+        self.since.store(now, Ordering::Relaxed);
+    }
 }
 
 /// The lock on a nursery, and the number of its heap, or zero as long as there is none.
@@ -48,8 +109,8 @@ impl Nursery {
 #[derive(Debug, Default)]
 struct HeapIds {
     made: u32,
-    /// Links that are accessible.
-    links: u32,
+    /// Entries that are accessible.
+    entries: u32,
     /// Id plus one of the latest retired heap, or zero.
     idle: u32,
     /// Id plus one of the latest retired heap whose memory was given back, or zero.
@@ -76,24 +137,26 @@ pub struct Heaps {
     shared_memory: usize,
     /// At least one.
     nurseries: &'static [Nursery],
-    /// A link for each possible heap, guarded by the lock of `ids`, and the bit [`WHOLE`], which
-    /// belongs to the heap's thread.
-    links: Column<'static, AtomicU32>,
+    /// An entry for each possible heap but heap 0, which may be used before there are any.
+    entries: Column<'static, HeapEntry>,
+    shared_lock: HeapLock,
+    /// The number of heaps that were ever made, for who must not wait.
+    made: AtomicU32,
     memory: usize,
     bytes: HeapBytes,
 }
 
 impl Heaps {
     /// The heaps of an arena in which no thread has one yet; there can be as many as there are
-    /// links.
+    /// entries.
     ///
     /// # Safety
     /// `shared` is the memory of heap 0, zero and accessible in its first part. `memory` is a range
-    /// with room for a heap for each link that is the heap's as long as the arena lives, not open
-    /// yet, and that nobody else uses. The links are not open yet either.
+    /// with room for a heap for each entry that is the heap's as long as the arena lives, not open
+    /// yet, and that nobody else uses. The entries are not open yet either.
     pub unsafe fn new(
         ground: Ground,
-        links: Column<'static, AtomicU32>,
+        entries: Column<'static, HeapEntry>,
         nurseries: &'static [Nursery],
         shared: usize,
         memory: usize,
@@ -110,7 +173,9 @@ impl Heaps {
             shared: Mutex::new(Rank::Shared, false),
             shared_memory: shared,
             nurseries,
-            links,
+            entries,
+            shared_lock: HeapLock::default(),
+            made: AtomicU32::new(1),
             memory,
             bytes,
         }
@@ -137,11 +202,12 @@ impl Heaps {
             }
         }
         let index = ids.made as usize;
-        if index == self.links.len() || policy.refuses() {
+        if index == self.entries.len() || policy.refuses() {
             return None;
         }
-        self.commit(&mut ids.links, index).ok()?;
+        self.commit(&mut ids.entries, index).ok()?;
         ids.made += 1;
+        self.made.store(ids.made, Ordering::Release);
         self.ground.figures.header().heap_made(ids.made);
         Some(HeapSlot {
             index,
@@ -150,15 +216,15 @@ impl Heaps {
         })
     }
 
-    /// Makes the first part of a heap's memory accessible, and its link.
-    fn commit(&self, links: &mut u32, index: usize) -> Result<(), Error> {
+    /// Makes the first part of a heap's memory accessible, and its entry.
+    fn commit(&self, entries: &mut u32, index: usize) -> Result<(), Error> {
         let (policy, memory) = (self.ground.policy, self.at(index) as usize);
-        // SAFETY: the heap's places in the ranges that `new` was given, of which `links` are open.
+        // SAFETY: the heap's places in the ranges that `new` was given; `entries` are open.
         unsafe {
-            if index >= *links as usize {
-                let page = core::ptr::from_ref(self.links.at(*links as usize)).addr();
+            if index >= *entries as usize {
+                let page = core::ptr::from_ref(self.entries.at(*entries as usize)).addr();
                 policy.open(page, PAGE)?;
-                *links += LINKS_AT_ONCE as u32;
+                *entries += ENTRIES_AT_ONCE as u32;
             }
             policy.open(memory, self.bytes.first)?;
             (self.ground.figures.commit_heap(index))
@@ -172,7 +238,7 @@ impl Heaps {
     /// # Errors
     /// The system's error, or out of memory while sealed.
     pub fn open_whole(&self, index: usize) -> Result<(), Error> {
-        let HeapBytes { first, whole } = self.bytes;
+        let HeapBytes { first, whole, .. } = self.bytes;
         if whole == first {
             return Ok(());
         }
@@ -180,7 +246,7 @@ impl Heaps {
         if index == 0 {
             return Err(Error::NoMemory);
         }
-        let link = self.links.at(index);
+        let link = &self.entries.at(index).link;
         if link.load(Ordering::Relaxed) & WHOLE != 0 {
             return Ok(());
         }
@@ -219,7 +285,7 @@ impl Heaps {
     }
 
     fn push(&self, list: &mut u32, index: usize) {
-        let link = self.links.at(index);
+        let link = &self.entries.at(index).link;
         let whole = link.load(Ordering::Relaxed) & WHOLE;
         link.store(*list | whole, Ordering::Relaxed);
         *list = index as u32 + 1;
@@ -227,13 +293,14 @@ impl Heaps {
 
     fn pop(&self, list: &mut u32) -> Option<usize> {
         let index = list.checked_sub(1)? as usize;
-        *list = self.links.at(index).load(Ordering::Relaxed) & !WHOLE;
+        *list = self.entries.at(index).link.load(Ordering::Relaxed) & !WHOLE;
         Some(index)
     }
 
     /// The bytes of a heap's memory that are accessible. For its thread.
     pub fn accessible(&self, index: usize) -> usize {
-        let is_whole = index > 0 && self.links.at(index).load(Ordering::Relaxed) & WHOLE != 0;
+        let is_whole =
+            index > 0 && self.entries.at(index).link.load(Ordering::Relaxed) & WHOLE != 0;
         if is_whole {
             self.bytes.whole
         } else {
@@ -253,7 +320,47 @@ impl Heaps {
         let heaps: usize = (1..ids.made as usize)
             .map(|index| self.accessible(index))
             .sum();
-        heaps + ids.links as usize * size_of::<AtomicU32>()
+        heaps + ids.entries as usize * size_of::<HeapEntry>()
+    }
+
+    /// The number of heaps that were ever made, without waiting; it may be behind.
+    pub fn made_before(&self) -> usize {
+        self.made.load(Ordering::Acquire) as usize
+    }
+
+    /// The entry of a heap that was made, but for heap 0.
+    pub fn entry(&self, index: usize) -> &'static HeapEntry {
+        self.entries.at(index)
+    }
+
+    /// The lock on a heap that was made.
+    pub fn lock_of(&'static self, index: usize) -> &'static HeapLock {
+        match index {
+            0 => &self.shared_lock,
+            _ => self.entry(index).lock(),
+        }
+    }
+
+    /// The function that takes what is idle out of a heap.
+    pub fn take_idle(&self) -> TakeIdle {
+        self.bytes.take_idle
+    }
+
+    /// In a forked child: what other threads have left in their heaps stays there. `own` is the
+    /// heap of the one thread.
+    ///
+    /// # Safety
+    /// This thread holds the locks that `lock` takes.
+    pub unsafe fn forget_others(&self, own: Option<usize>) {
+        // SAFETY: this function's own Safety section.
+        let (made, is_nursery) = unsafe {
+            let is_nursery = |index: usize| {
+                (self.nurseries.iter()).any(|nursery| *nursery.0.held() as usize == index)
+            };
+            (self.made_locked(), is_nursery)
+        };
+        let others = (1..made as usize).filter(|&index| own != Some(index) && !is_nursery(index));
+        others.for_each(|index| self.entry(index).lock.close_for_ever());
     }
 
     /// The memory of a heap.

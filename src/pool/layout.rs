@@ -14,23 +14,24 @@
 use super::Arena;
 use super::affinity::Affinity;
 use super::figures::{Extent, Figures};
-use super::heaps::{HeapBytes, NURSERIES, Nursery};
+use super::heaps::{HeapBytes, HeapEntry, Heaps, NURSERIES, Nursery};
 use super::metadata::column::Column;
 use super::metadata::{Metadata, STRETCHES, Stretch, Tables};
 use super::node::Node;
 use super::pages::Pages;
 use super::pages::claims::Claims;
 use super::policy::Policy;
+use super::reclaim::Reclaim;
 use super::runs::{Entry, MOST_OUTSIDE};
-use super::spans::NodeLists;
 use super::spans::stash::Stash;
+use super::spans::{NodeLists, Spans};
 use super::supers::Supers;
 use super::supers::avail::{Avail, Bitmap, LEVELS};
 use super::supers::slot_word::SlotWord;
 use crate::classes::CLASS_COUNT;
 use crate::geometry::SUPER;
 use crate::stats::board::MAX_HEAPS;
-use crate::sync::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
+use crate::sync::{AtomicU8, AtomicU64, AtomicUsize};
 use core::sync::atomic::AtomicU8 as CoreAtomicU8;
 use core::sync::atomic::Ordering::Relaxed;
 use theap_platform::{HUGE, PAGE};
@@ -123,10 +124,13 @@ pub struct Layout {
     pages: usize,
     lists: usize,
     nodes: usize,
+    heaps_at: usize,
+    spans_at: usize,
+    reclaim: usize,
     stashes: usize,
     learned: usize,
     outside: usize,
-    heap_links: usize,
+    heap_entries: usize,
     nurseries: usize,
     meta_states: usize,
     bitmaps: usize,
@@ -154,6 +158,9 @@ impl Layout {
         let pages = carver.values::<Pages>(nodes);
         let lists = carver.values::<NodeLists>(nodes);
         let nodes_at = carver.values::<Node>(nodes);
+        let heaps_at = carver.values::<Heaps>(1);
+        let spans_at = carver.values::<Spans>(1);
+        let reclaim = carver.values::<Reclaim>(1);
         let stashes = carver.values::<Stash>(shape.cpus * CLASS_COUNT);
         let learned = carver.take(shape.cpus, 64);
         let open = carver.values::<AtomicUsize>(nodes);
@@ -169,7 +176,7 @@ impl Layout {
         let board = carver.take(extent.len(), PAGE);
         let heaps = carver.take(max_heaps * shape.heap_bytes.whole, PAGE);
         let tables = early.unwrap_or_else(|| carver.tables(supers));
-        let heap_links = carver.take(max_heaps * 4, PAGE);
+        let heap_entries = carver.take(max_heaps * size_of::<HeapEntry>(), PAGE);
         let outside = carver.take(MOST_OUTSIDE * size_of::<Entry>(), PAGE);
         Self {
             shape,
@@ -180,10 +187,13 @@ impl Layout {
             pages,
             lists,
             nodes: nodes_at,
+            heaps_at,
+            spans_at,
+            reclaim,
             stashes,
             learned,
             outside,
-            heap_links,
+            heap_entries,
             nurseries,
             meta_states,
             bitmaps,
@@ -312,6 +322,21 @@ impl Places {
         self.table(at, count)
     }
 
+    /// Places the heaps.
+    pub fn put_heaps(&self, heaps: Heaps) -> &'static Heaps {
+        self.put(self.layout.heaps_at, 0, heaps)
+    }
+
+    /// Places the spans without an owner.
+    pub fn put_spans(&self, spans: Spans) -> &'static Spans {
+        self.put(self.layout.spans_at, 0, spans)
+    }
+
+    /// Places the reclaimer.
+    pub fn put_reclaim(&self, reclaim: Reclaim) -> &'static Reclaim {
+        self.put(self.layout.reclaim, 0, reclaim)
+    }
+
     /// Places a node.
     pub fn put_node(&self, index: usize, node: Node) {
         self.put(self.layout.nodes, index, node);
@@ -403,16 +428,16 @@ impl Places {
         (self.meta + self.layout.metas, states)
     }
 
-    /// The links of heaps, the memory of heap 0, and that of all heaps.
-    pub fn heaps(&self) -> (Column<'static, AtomicU32>, usize, usize) {
+    /// The entries of heaps, the memory of heap 0, and that of all heaps.
+    pub fn heaps(&self) -> (Column<'static, HeapEntry>, usize, usize) {
         let (at, count) = (
-            self.meta + self.layout.heap_links,
+            self.meta + self.layout.heap_entries,
             self.layout.shape.max_heaps(),
         );
         // SAFETY: a table of atomics of its own; the heaps open it in steps.
-        let links = unsafe { Column::new(at, count) };
+        let entries = unsafe { Column::new(at, count) };
         let (shared, heaps) = (self.layout.shared, self.layout.heaps);
-        (links, self.meta + shared, self.meta + heaps)
+        (entries, self.meta + shared, self.meta + heaps)
     }
 
     /// Bytes of the memory of a heap.

@@ -18,18 +18,21 @@
 //! | `supers` | a node's SP-SLOT words, the hints where room is, and what stays warm |
 //! | `pages` | a node's page modes, its growth, prefaulting, purges and forks |
 //! | `spans` | stashes and lists of partial spans |
+//! | `heap_lock`, `scan` | the lock on a heap; how one is looked through |
+//! | `heaps` | the memory of heaps, and an entry for each |
+//! | `reclaim` | how far the search for idle memory in heaps has come |
 //! | `warmer` | the thread that prepares and gives back memory |
 //! | `node` | the parts of a node, put together |
 //! | `runs` | large and huge blocks |
-//! | `heaps` | the memory of heaps |
 //! | `layout`, `arena` | where all of it lies, and all of it put together |
 //! | `global` | the process's arena |
 //! | `describe`, `validity` | reports about the whole |
 //!
-//! `supers::slot_word`, `supers::avail`, `spans::stash`, `spans::inbox`, `spans::queue`,
-//! `metadata::ownership` and `pages::claims` are the protocols, free of pointers and of the
-//! operating system.
+//! `heap_lock`, `supers::slot_word`, `supers::avail`, `spans::stash`, `spans::inbox`,
+//! `spans::queue`, `metadata::ownership` and `pages::claims` are the protocols, free of pointers and
+//! of the operating system.
 
+pub mod heap_lock;
 pub mod metadata;
 pub mod pages;
 pub mod spans;
@@ -48,7 +51,9 @@ cfg_if::cfg_if! {
         mod layout;
         mod node;
         mod policy;
+        mod reclaim;
         mod runs;
+        mod scan;
         #[cfg(any(test, debug_assertions))]
         mod validity;
         #[cfg(feature = "lock-stats")]
@@ -62,6 +67,7 @@ cfg_if::cfg_if! {
         pub use metadata::BlockId;
         pub use node::Node;
         pub use policy::Budget;
+        pub use scan::{Look, Scan};
         #[cfg(feature = "lock-stats")]
         pub use waits::lock_stats;
         #[cfg(any(test, debug_assertions))]

@@ -7,6 +7,7 @@
 
 use super::addresses::SlotRun;
 use super::pages::{Grown, Huge, Pages};
+use super::reclaim::Reclaim;
 use super::spans::{NodeLists, Stage};
 use super::supers::Supers;
 use super::warmer::Warmer;
@@ -18,21 +19,19 @@ pub struct Node {
     supers: &'static Supers,
     pages: &'static Pages,
     lists: &'static NodeLists,
+    reclaim: &'static Reclaim,
     warmer: Warmer,
 }
 
 impl Node {
     /// A node of these parts.
-    pub fn new(
-        supers: &'static Supers,
-        pages: &'static Pages,
-        lists: &'static NodeLists,
-        warmer: Warmer,
-    ) -> Self {
+    pub fn new(lists: &'static NodeLists, reclaim: &'static Reclaim, warmer: Warmer) -> Self {
+        let pages = lists.pages();
         Self {
-            supers,
+            supers: pages.supers(),
             pages,
             lists,
+            reclaim,
             warmer,
         }
     }
@@ -69,7 +68,7 @@ impl Node {
             self.lists.sweep();
         }
         let mut found = self.supers.find(len, align);
-        if found.is_none() && self.lists.sweep() {
+        if found.is_none() && (self.lists.sweep() || self.reclaim.for_growth(SLOTS)) {
             found = self.supers.find(len, align);
         }
         if let Some(run) = found {

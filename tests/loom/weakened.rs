@@ -1,7 +1,7 @@
 //! Makes one access after another weaker than it is in the source, and runs the model that must
 //! notice.
 
-use crate::{inbox::*, slots::*, spans::*, stash::*, stats::*, stock::*};
+use crate::{heap_lock::*, inbox::*, slots::*, spans::*, stash::*, stats::*, stock::*};
 use theap::sync::{Weakening, weaken};
 
 /// An access: its file, the function, and a text in its line, which is the first line of the
@@ -12,6 +12,7 @@ type Weakened = (&'static str, &'static str, &'static str, Weakening, fn());
 const OWNERSHIP: &str = "src/pool/metadata/ownership.rs";
 const SLOT_WORD: &str = "src/pool/supers/slot_word.rs";
 const AVAIL: &str = "src/pool/supers/avail.rs";
+const HEAP_LOCK: &str = "src/pool/heap_lock.rs";
 const INBOX: &str = "src/pool/spans/inbox.rs";
 const STASH: &str = "src/pool/spans/stash.rs";
 const CLAIMS: &str = "src/pool/pages/claims.rs";
@@ -43,6 +44,13 @@ const WEAKENED: &[Weakened] = &[
     (INBOX, "push(", "compare_exchange_weak", Weakening::Torn, inbox_loses_no_span),
     (INBOX, "drain_all(", "swap(NIL", Weakening::Relaxed, inbox_loses_no_span),
     (INBOX, "drain_all(", "swap(NIL", Weakening::Torn, inbox_loses_no_span),
+    (HEAP_LOCK, "own(", "compare_exchange(", Weakening::Torn, a_reclaimer_comes_between_steps),
+    (HEAP_LOCK, "own(", "compare_exchange(", Weakening::Relaxed, a_reclaimer_comes_between_steps),
+    (HEAP_LOCK, "leave(", "store(", Weakening::Relaxed, a_reclaimer_comes_between_steps),
+    (HEAP_LOCK, "try_reclaim(", "compare_exchange(", Weakening::Torn, a_reclaimer_comes_between_steps),
+    (HEAP_LOCK, "try_reclaim(", "compare_exchange(", Weakening::Relaxed, a_reclaimer_comes_between_steps),
+    (HEAP_LOCK, "end_reclaim(", "swap(", Weakening::Relaxed, a_reclaimer_comes_between_steps),
+    (HEAP_LOCK, "leave_closed(", "store(", Weakening::Forgotten, a_closed_heap_is_left_alone),
     (RING, "push(", "head.store", Weakening::Relaxed, ring_overwritten_while_it_is_read),
     (RING, "push(", "fence(", Weakening::Forgotten, ring_overwritten_while_it_is_read),
     (RING, "read(", "fence(", Weakening::Forgotten, ring_overwritten_while_it_is_read),

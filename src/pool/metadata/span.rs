@@ -31,12 +31,15 @@ pub struct SpanMeta {
     pub class: OwnerWord<u8>,
     /// Owner only: the span is in its heap's queue of partial spans.
     pub listed: OwnerWord<bool>,
+    /// Owner only: how often a reclaimer has seen the span on a list of the pool since a heap had
+    /// it, up to twice.
+    pub looks: OwnerWord<u8>,
     /// The heap that owned the span last: a hint for frees to a full span.
     last_owner: AtomicU32,
     /// In the first slot's metadata, and only without the shared pool: the heap and class that the
     /// SuperSlab serves.
     pub tag: AtomicU32,
-    _pad: [u8; 24],
+    _pad: [u8; 23],
     /// The words that other threads write, on a cache line of their own.
     pub shake: Handshake,
     _pad2: [u8; 48],

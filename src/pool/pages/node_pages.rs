@@ -196,6 +196,16 @@ impl Pages {
         }
     }
 
+    /// Gives slots back that nobody has needed for long: their memory is idle. This makes no
+    /// system call.
+    pub fn release_idle(&self, run: SlotRun) {
+        let slots = run.len();
+        self.ground.addresses.undress(&run);
+        self.supers.release(run, |_| {});
+        let most = self.supers.warm().saturating_sub(self.floor());
+        self.supers.decay().add_idle(slots, most);
+    }
+
     /// Tells whether the warmer of the node runs.
     pub fn set_has_warmer(&self, runs: bool) {
         self.has_warmer.store(runs, Ordering::Relaxed);

@@ -99,7 +99,7 @@ impl Pages {
         supers.decay().gave_idle(slots);
     }
 
-    /// For the warmer: gives idle slots of a SuperSlab that is in use back, the next one from
+    /// For a reclaimer: gives idle slots of a SuperSlab that is in use back, the next one from
     /// `cursor` on that has some and can. The number of the one after it.
     pub fn give_back_slots(&self, cursor: usize, mut each: impl FnMut(usize)) -> usize {
         let idle = self.supers.decay().idle();

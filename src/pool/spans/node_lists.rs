@@ -81,8 +81,10 @@ impl NodeLists {
         }
     }
 
-    fn len(&self, class: ClassId) -> usize {
-        self.list(class).len()
+    /// The number of spans on a list, or 0 if others have its lock for long.
+    pub fn len(&self, class: ClassId) -> usize {
+        let list = self.try_list(class, TAKER_TRIES);
+        list.map_or(0, |list| list.len())
     }
 
     /// Releases, before growth, the spans of the lists whose blocks have all come home by remote
@@ -99,6 +101,37 @@ impl NodeLists {
     pub fn sweep_all(&self) {
         for class in ClassId::all() {
             self.sweep_class(class, self.len(class));
+        }
+    }
+
+    /// Looks at up to `count` of the oldest spans of a list, and releases those whose blocks have
+    /// all come home. They go back as if they were needed at once.
+    pub fn sweep_oldest(&self, class: ClassId, count: usize) {
+        self.sweep_class(class, count);
+    }
+
+    /// For a reclaimer, which looks at each list once a `decay`: releases the oldest span if its
+    /// blocks have all come home, and gives its free pages back if it was there at the last look,
+    /// too. The bytes of these pages; `None` if there is no span.
+    pub fn sweep_idle(&self, class: ClassId) -> Option<usize> {
+        let span = self.pop(class)?;
+        // SAFETY: taken from the list just now; what is not released is the pool's still.
+        unsafe {
+            let meta = self.ground.metadata.span(span);
+            let any = self.collect(span);
+            if self.is_free(class, span) {
+                self.release_idle(span);
+                return Some(0);
+            }
+            let looks = meta.looks.get();
+            meta.looks.set((looks + 1).min(2));
+            let bytes = if looks == 1 || looks == 2 && any {
+                self.discard(span)
+            } else {
+                0
+            };
+            self.push(class, span);
+            Some(bytes)
         }
     }
 
@@ -154,20 +187,39 @@ impl NodeLists {
     /// # Safety
     /// The caller has taken the span from the list of the class.
     unsafe fn release_if_free(&self, class: ClassId, span: SpanId) -> bool {
+        // SAFETY: this function's own Safety section.
+        unsafe {
+            self.collect(span);
+            let is_free = self.is_free(class, span);
+            if is_free {
+                self.release(span);
+            }
+            is_free
+        }
+    }
+
+    /// Moves what came home to a span into its free bits. Whether there was anything.
+    ///
+    /// # Safety
+    /// The caller has taken the span from a list.
+    unsafe fn collect(&self, span: SpanId) -> bool {
         // SAFETY: spans on lists are of mapped SuperSlabs, and this one is the caller's alone, as
         // this function's Safety section has it.
         unsafe {
-            let meta = self.ground.metadata.span(span);
-            debug_assert_eq!(meta.shake.owner(), POOL);
-            if let Err(address) = super::table::collect(&self.ground, span) {
-                misuse(self.ground.policy.os(), Misuse::DoubleFree, address);
-            }
-            if meta.free.get() == u32::from(CLASSES[class.index()].blocks) {
-                self.release(span);
-                return true;
-            }
+            debug_assert_eq!(self.ground.metadata.span(span).shake.owner(), POOL);
+            super::table::collect(&self.ground, span)
         }
-        false
+        .unwrap_or_else(|address| misuse(self.ground.policy.os(), Misuse::DoubleFree, address))
+    }
+
+    /// Whether all blocks of a span are free.
+    ///
+    /// # Safety
+    /// The caller has taken the span from the list of the class.
+    unsafe fn is_free(&self, class: ClassId, span: SpanId) -> bool {
+        // SAFETY: as in `collect`.
+        let free = unsafe { self.ground.metadata.span(span) }.free.get();
+        free == u32::from(CLASSES[class.index()].blocks)
     }
 
     /// Gives back the slots of a span.
@@ -175,16 +227,40 @@ impl NodeLists {
     /// # Safety
     /// The caller alone owns the span, of which all blocks are free.
     pub unsafe fn release(&self, span: SpanId) {
+        // SAFETY: this function's own Safety section.
+        let run = unsafe { self.end(span) };
+        self.pages.release_slots(run);
+    }
+
+    /// Gives back the slots of a span that was idle for long, or that will be used at once.
+    ///
+    /// # Safety
+    /// The conditions of `release`.
+    pub unsafe fn release_idle(&self, span: SpanId) {
+        // SAFETY: this function's own Safety section.
+        let run = unsafe { self.end(span) };
+        self.pages.release_idle(run);
+    }
+
+    /// Ends a span. Its slots, which are the caller's.
+    ///
+    /// # Safety
+    /// The conditions of `release`.
+    unsafe fn end(&self, span: SpanId) -> SlotRun {
         // SAFETY: a span lies in a mapped SuperSlab. Its owner holds its slots until here, as this
         // function's Safety section has it.
-        let run = unsafe {
+        unsafe {
             let meta = self.ground.metadata.span(span);
             self.count(ClassId::new(usize::from(meta.class.get())), -1);
             let len = meta.slots.get() as usize;
             meta.shake.release();
             SlotRun::held(span.slot(), len, false)
-        };
-        self.pages.release_slots(run);
+        }
+    }
+
+    /// The pages of the node.
+    pub fn pages(&self) -> &'static Pages {
+        self.pages
     }
 
     /// Counts spans of the class that came to be or ended.

@@ -4,7 +4,7 @@
 use super::stash::Stash;
 use super::{NodeLists, Stage};
 use crate::classes::{CLASS_COUNT, CLASSES};
-use crate::geometry::{ClassId, Kind, NodeIndex, SpanId};
+use crate::geometry::{ClassId, Kind, NodeIndex, SLOT, SpanId};
 use crate::pool::addresses::SlotRun;
 use crate::pool::ground::Ground;
 use crate::pool::metadata::ownership::FREE;
@@ -96,6 +96,7 @@ impl Spans {
         // SAFETY: a span lies in a mapped SuperSlab.
         let meta = unsafe { self.ground.metadata.span(span) };
         meta.shake.take_from_pool(me);
+        meta.looks.set(0);
         Some((span, stage))
     }
 
@@ -161,6 +162,7 @@ impl Spans {
         meta.slots.set(run.len() as u32);
         meta.class.set(class.index() as u8);
         meta.listed.set(false);
+        meta.looks.set(0);
         meta.set_last_owner(me);
         // SAFETY: the span's slots are this thread's.
         unsafe { metadata.forget_lives(span, class) };
@@ -169,16 +171,40 @@ impl Spans {
         span
     }
 
+    /// The lists of all nodes.
+    pub fn lists(&self) -> &'static [NodeLists] {
+        self.lists
+    }
+
     /// Moves all stashed spans to the lists of their nodes.
     pub fn empty_stashes(&self) {
-        for class in ClassId::all() {
-            for cpu in 0..self.ground.affinity.cpus() {
-                while let Some(span) = self.stash(cpu, class).take() {
-                    // SAFETY: taken from a stash of the class.
-                    unsafe { self.lists_of(span).push(class, span) };
-                }
+        ClassId::all().for_each(|class| self.empty_stashes_of(class));
+    }
+
+    /// Moves the stashed spans of a class to the lists of their nodes.
+    pub fn empty_stashes_of(&self, class: ClassId) {
+        for cpu in 0..self.ground.affinity.cpus() {
+            while let Some(span) = self.stash(cpu, class).take() {
+                // SAFETY: taken from a stash of the class.
+                unsafe { self.lists_of(span).push(class, span) };
             }
         }
+    }
+
+    /// Gives back the slots of a span that was idle for long.
+    ///
+    /// # Safety
+    /// The conditions of `release`.
+    pub unsafe fn release_idle(&self, span: SpanId) {
+        // SAFETY: this function's own Safety section.
+        unsafe { self.lists_of(span).release_idle(span) };
+    }
+
+    /// Looks at the oldest spans of a list, for as many as `bytes` are: blocks have come home to
+    /// spans like these. `span` is on the node of the list.
+    pub fn sweep_like(&self, span: SpanId, class: ClassId, bytes: usize) {
+        let one = CLASSES[class.index()].slots as usize * SLOT;
+        self.lists_of(span).sweep_oldest(class, bytes.div_ceil(one));
     }
 
     /// Calls `each` with every stashed span, for checks.

@@ -1,11 +1,19 @@
 //! The warm memory of a node over time. Memory that was given back when it became free and is taken
 //! again before the time of the option `decay` is over was given back too early: as much is kept
-//! beyond the option `retain` from then on. What stayed free for a whole period of `decay` is
-//! *idle*, and given back whatever `retain` says, but for a floor. Memory that the program has
+//! beyond the option `retain` from then on. What stayed free for `decay` is *idle*, and given back whatever `retain` says, but for a floor. Memory that the program has
 //! asked for ahead (`warm_up`, `reserve`) is kept until it asks for a purge. The threads that take
 //! and give slots count them here; every number is a hint, so all accesses are relaxed.
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+/// Parts of the time of `decay`, each with a least number of its own: what is idle is seen an
+/// eighth of that time too late at most.
+pub const PARTS: usize = 8;
+
+/// The parts that are over after some time, as far as they count.
+pub fn parts_of(time: u64, decay: u64) -> usize {
+    (time / (decay / PARTS as u64).max(1)).min(PARTS as u64) as usize
+}
 
 /// The decay of one node.
 #[derive(Debug, Default)]
@@ -16,11 +24,14 @@ pub struct Decay {
     warmed: AtomicUsize,
     /// The slots that were given back in this period and not taken again.
     gave: AtomicUsize,
-    /// The least number of warm slots in this period.
+    /// The least number of warm slots in this part of the period.
     least: AtomicUsize,
-    /// Slots that stayed warm and free for a period and are to be given back.
+    /// The least numbers in the latest parts, and where the next one goes: at 0 a period begins.
+    before: [AtomicUsize; PARTS],
+    part: AtomicUsize,
+    /// Slots that stayed warm and free for `decay` and are to be given back.
     idle: AtomicUsize,
-    /// Nanoseconds at which the period began.
+    /// Nanoseconds at which the part began.
     since: AtomicU64,
 }
 
@@ -51,6 +62,12 @@ impl Decay {
     /// Slots that are to be given back.
     pub fn idle(&self) -> usize {
         self.idle.load(Relaxed)
+    }
+
+    /// Notes that so many slots more are idle, of `most` in all.
+    pub fn add_idle(&self, slots: usize, most: usize) {
+        let more = |idle: usize| Some((idle + slots).min(most));
+        let _ = self.idle.fetch_update(Relaxed, Relaxed, more);
     }
 
     /// Notes that idle slots were given back, or cannot be.
@@ -84,9 +101,10 @@ impl Decay {
         }
     }
 
-    /// Ends the period if it is over: the slots beyond `retain` that were free during all of it are
-    /// no longer kept, and those beyond `floor` are idle. `now` and `decay` are in nanoseconds, the
-    /// others in slots. Returns whether the period was over.
+    /// Ends a part of the period if it is over: the slots beyond `floor` that were free for a whole
+    /// period are idle. With the last part the period ends: those beyond `retain` are no longer
+    /// kept. `now` and `decay` are in nanoseconds, the
+    /// others in slots. Returns whether the part was over.
     pub fn end_period(
         &self,
         (now, decay): (u64, u64),
@@ -95,7 +113,8 @@ impl Decay {
         floor: usize,
     ) -> bool {
         let since = self.since.load(Relaxed);
-        if now.saturating_sub(since) < decay
+        let over = parts_of(now.saturating_sub(since), decay);
+        if over == 0
             || (self.since)
                 .compare_exchange(since, now, Relaxed, Relaxed)
                 .is_err()
@@ -103,7 +122,15 @@ impl Decay {
             return false;
         }
         let least = self.least.swap(warm, Relaxed).min(warm);
+        let part = self.part.load(Relaxed);
+        (part..part + over).for_each(|part| self.before[part % PARTS].store(least, Relaxed));
+        self.part.store((part + over) % PARTS, Relaxed);
+        let before = self.before.iter().map(|part| part.load(Relaxed));
+        let least = before.fold(usize::MAX, usize::min);
         self.idle.store(least.saturating_sub(floor), Relaxed);
+        if part + over < PARTS {
+            return true;
+        }
         let less = |kept: usize| Some(kept.saturating_sub(least.saturating_sub(retain)));
         let _ = self.kept.fetch_update(Relaxed, Relaxed, less);
         self.gave.store(0, Relaxed);
@@ -113,7 +140,7 @@ impl Decay {
 
 #[cfg(test)]
 mod tests {
-    use super::Decay;
+    use super::{Decay, PARTS};
 
     #[test]
     fn keeps_what_was_given_back_too_early_until_it_is_idle() {
@@ -124,18 +151,33 @@ mod tests {
         decay.took_cold(32);
         decay.took_cold(100);
         assert_eq!(decay.kept(), 96);
-        assert!(decay.end_period((100, 100), 196, 100, 10));
+        let period = |begin, warm| {
+            (0..PARTS as u64).for_each(|part| {
+                assert!(decay.end_period((begin + 100 * part, 800), warm, 100, 10));
+            });
+        };
+        period(100, 196);
         assert_eq!(decay.kept(), 96, "needed in this period");
+        assert_eq!(decay.idle(), 0);
         decay.took_warm(120);
         decay.took_warm(150);
-        assert!(!decay.end_period((199, 100), 150, 100, 10));
-        assert!(decay.end_period((200, 100), 196, 100, 10));
+        assert!(!decay.end_period((899, 800), 150, 100, 10));
+        period(900, 196);
         assert_eq!(decay.kept(), 76, "20 were free all the time");
         assert_eq!(decay.idle(), 110, "all but the floor");
-        decay.gave_idle(100);
+        assert!(decay.end_period((1700, 800), 196, 100, 10));
+        assert_eq!(
+            decay.idle(),
+            186,
+            "what was in use has been free for a period"
+        );
+        decay.gave_idle(180);
         decay.gave_idle(100);
         assert_eq!(decay.idle(), 0);
-        assert!(decay.end_period((300, 100), 196, 100, 10));
+        decay.add_idle(20, 186);
+        decay.add_idle(180, 186);
+        assert_eq!(decay.idle(), 186, "not more than there is");
+        period(1800, 196);
         assert_eq!(decay.kept(), 0, "and then all");
     }
 }

@@ -12,6 +12,7 @@ cfg_if::cfg_if! {
         mod decay;
         mod node_supers;
 
+        pub use decay::{PARTS, parts_of};
         pub use node_supers::{Purging, Supers};
 
         cfg_if::cfg_if! {

@@ -27,6 +27,7 @@ mod tests;
 
 use super::ground::Ground;
 use super::pages::Pages;
+use super::reclaim::Reclaim;
 use super::supers::Supers;
 use crate::config::{self, Prefault};
 use crate::geometry::{NodeIndex, NodeSuper, SLOT, SLOTS, SUPER};
@@ -48,6 +49,8 @@ const END: u32 = 1;
 
 /// SuperSlabs that a step gives back at most.
 const STEP: usize = 4;
+/// Spans that a step takes from heaps whose threads rest, at most.
+const SPANS: usize = 64;
 /// Nanoseconds of a step, of which the thread ran less than a quarter, that show that it is kept
 /// from running.
 const STARVED: u64 = 20_000_000;
@@ -59,6 +62,7 @@ pub struct Warmer {
     pages: &'static Pages,
     supers: &'static Supers,
     board: &'static NodeBoard,
+    reclaim: &'static Reclaim,
     /// Held while the thread is started or ended, and across fork.
     life: RawMutex,
     state: AtomicU8,
@@ -72,19 +76,20 @@ pub struct Warmer {
 }
 
 impl Warmer {
-    /// The warmer of a node with these pages and figures. There is no thread yet.
+    /// The warmer of a node with these pages. There is no thread yet.
     pub fn new(
         ground: Ground,
         node: NodeIndex,
         pages: &'static Pages,
-        board: &'static NodeBoard,
+        reclaim: &'static Reclaim,
     ) -> Self {
         Self {
             ground,
             node,
             pages,
             supers: pages.supers(),
-            board,
+            board: ground.figures.node(node),
+            reclaim,
             life: RawMutex::new(),
             state: AtomicU8::new(NONE),
             gate: AtomicU32::new(GO_ON),
@@ -99,6 +104,9 @@ impl Warmer {
         self.state.store(state, Ordering::Relaxed);
         self.pages
             .set_has_warmer(state == RUNNING && self.works_ahead());
+        if self.node.index() == 0 {
+            self.reclaim.set_has_worker(state == RUNNING);
+        }
     }
 
     /// Whether it prepares memory.
@@ -317,11 +325,25 @@ impl Warmer {
         self.board.stock.store(stock, Ordering::Relaxed);
         self.board.stock_target.store(target, Ordering::Relaxed);
         let pause = pace.end(sight, limits);
-        if self.has_idle_slots(&pace, limits) {
+        if self.reclaims(now) | self.has_idle_slots(&pace, limits) {
             pause.min(SHORTEST)
         } else {
             pause
         }
+    }
+
+    /// Takes from heaps whose threads rest; the first node's warmer does so for all. Whether there
+    /// is more.
+    fn reclaims(&self, now: u64) -> bool {
+        let mut more = false;
+        if self.node.index() == 0 {
+            // A thread that wakes up may wait for a heap's lock.
+            let _ = self.promptly(|| {
+                more = self.reclaim.work(now, SPANS);
+                Ok(())
+            });
+        }
+        more
     }
 
     /// Whether slots beyond the target are to be given back.

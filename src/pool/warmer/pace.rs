@@ -7,10 +7,12 @@
 //!   the process may use, and never less than the option `ahead`.
 //! - *next step*: when half of the stock would be used up at that rate, or at 1 GiB/s if that is
 //!   more; after 1 to 100 ms.
-//! - *excess*: the SuperSlabs that were free all the time for `decay`, beyond the target and the
+//! - *excess*: the SuperSlabs that were free all the time for `decay` (seen an eighth of that time
+//!   too late at most), beyond the target and the
 //!   floor.
 
 use crate::geometry::SUPER;
+use crate::pool::supers::{PARTS, parts_of};
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MS;
@@ -65,6 +67,10 @@ pub struct Pace {
     /// The time up to which `rate` counts, and the SuperSlabs used since.
     sampled: u64,
     used: u64,
+    /// The least number of free SuperSlabs in each of the latest parts of a `decay`, the part that
+    /// is under way, and when that began.
+    before: [usize; PARTS],
+    part: usize,
     window: u64,
     least: usize,
     excess: usize,
@@ -107,10 +113,14 @@ impl Pace {
             (self.sampled, self.used) = (now, 0);
         }
         self.at = now;
-        if now.saturating_sub(self.window) >= limits.decay {
-            self.excess = self.least.saturating_sub(self.keep(limits));
+        let over = parts_of(now.saturating_sub(self.window), limits.decay);
+        if over > 0 {
+            let least = core::mem::replace(&mut self.least, sight.held);
+            (self.part..self.part + over).for_each(|part| self.before[part % PARTS] = least);
+            self.part = (self.part + over) % PARTS;
+            let least = self.before.into_iter().fold(usize::MAX, usize::min);
+            self.excess = least.saturating_sub(self.keep(limits));
             self.window = now;
-            self.least = sight.held;
         }
     }
 

@@ -7,7 +7,7 @@ use crate::config::{Config, Pages};
 use crate::geometry::SUPER;
 use crate::geometry::{NodeIndex, NodeSuper, SLOT, SLOTS, SlotId};
 use crate::pool::spans::Stage;
-use crate::pool::{Arena, HeapBytes, Node};
+use crate::pool::{Arena, HeapBytes, Look, Node};
 use core::sync::atomic::Ordering;
 use std::boxed::Box;
 use std::vec::Vec;
@@ -29,6 +29,7 @@ fn world(config: Config) -> (&'static Fake, &'static Arena, &'static Node) {
     let bytes = HeapBytes {
         first: PAGE,
         whole: PAGE,
+        take_idle: |_, _| Look::Done,
     };
     let arena = Arena::create(Os::faked(fake), config, bytes).unwrap();
     (fake, arena, &arena.nodes()[0])

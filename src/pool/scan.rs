@@ -1,0 +1,50 @@
+//! How a heap is looked through for what is idle there, a few spans at a time. The reclaimer has
+//! the heap's lock meanwhile, and the heap's own code does the rest.
+#![allow(unsafe_code)] // Names a function that is.
+
+use crate::classes::CLASS_COUNT;
+use crate::geometry::{ClassId, SpanId};
+
+/// Takes what is idle out of the heap with this memory, or a part of it.
+///
+/// # Safety
+/// The memory is that of a heap in use, whose lock the caller has as a reclaimer.
+pub type TakeIdle = unsafe fn(memory: *mut u8, scan: &mut Scan) -> Look;
+
+/// How far a heap was looked through.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scan {
+    /// The class at which it goes on.
+    pub class: usize,
+    /// The partial spans of the class that are left, or `None` at its beginning.
+    pub left: Option<usize>,
+    /// What the heap has learned is forgotten, and the free pages of spans in use go too.
+    pub thorough: bool,
+    /// The free pages of spans to which blocks came home just now go too.
+    pub again: bool,
+    /// Bytes of the pages that went.
+    pub bytes: usize,
+}
+
+/// The outcome of a look into a heap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// A wholly free span was taken out of the heap; it is the pool's and on no list.
+    Took(SpanId),
+    /// There may be more.
+    More,
+    /// The heap was looked through.
+    Done,
+}
+
+impl Scan {
+    /// The class at which it goes on; `None` at the end.
+    pub fn class(&self) -> Option<ClassId> {
+        (self.class < CLASS_COUNT).then(|| ClassId::new(self.class))
+    }
+
+    /// Goes on with the next class.
+    pub fn next_class(&mut self) {
+        (self.class, self.left) = (self.class + 1, None);
+    }
+}
