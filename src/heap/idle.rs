@@ -1,23 +1,24 @@
-//! What a heap has that is idle while its thread rests, for a reclaimer ([`crate::pool::reclaim`])
+//! What a heap has that others could use while its thread rests, for a reclaimer ([`crate::pool::reclaim`])
 //! that has the heap's lock.
 #![allow(unsafe_code)] // Gives free pages of the heap's spans back.
 
 use super::Heap;
 use super::spans::span_bytes;
+use crate::classes::CLASSES;
 use crate::geometry::{ClassId, SpanId};
+use crate::pool::metadata::LOOKED;
 use crate::pool::{Look, Scan};
 
 /// Spans that are looked at before the lock is given back.
 const SPANS: usize = 8;
 
 impl Heap {
-    /// Collects what came home to the heap's spans, and takes the next wholly free one out of the
-    /// heap; a thorough look also gives the free pages of the other spans back. It ends after a few
-    /// spans, as the heap's thread may wait.
+    /// Collects what came home to the heap's spans, and takes the next one out of the heap that
+    /// others could use. It ends after a few spans, as the heap's thread may wait.
     pub fn take_idle(&mut self, scan: &mut Scan) -> Look {
         let mut spans = SPANS;
         while let Some(class) = scan.class() {
-            if scan.thorough && scan.class == 0 && scan.left.is_none() {
+            if scan.long && scan.class == 0 && scan.left.is_none() {
                 self.forget();
             }
             let (current, span) = match scan.left {
@@ -58,27 +59,35 @@ impl Heap {
         current: bool,
         scan: &mut Scan,
     ) -> Option<Look> {
-        let any = self.collect_span(span);
-        if self.is_free(span) {
-            if current {
-                self.classes[class.index()].current = None;
+        self.collect_span(span);
+        let (meta, info) = (self.meta(span), &CLASSES[class.index()]);
+        let (free, blocks) = (meta.free.get(), u32::from(info.blocks));
+        let enough = if scan.long { 1 } else { blocks.div_ceil(2) };
+        if free < enough {
+            if !current {
+                self.push_partial(class, span);
             }
-            let bytes = span_bytes(class.index() as u8);
-            self.board.span_bytes.sub(bytes);
+            return None;
+        }
+        if current {
+            self.classes[class.index()].current = None;
+        }
+        let bytes = span_bytes(class.index() as u8);
+        self.board.span_bytes.sub(bytes);
+        self.counters.spans_reclaimed.add(1);
+        if free == blocks {
             self.board.kept.sub(bytes);
-            self.counters.spans_reclaimed.add(1);
-            self.meta(span).shake.give_to_pool();
-            return Some(Look::Took(span));
+            self.keeping.lost(class, self.arena.policy().budget());
+            self.counters.spans_kept.set(self.keeping.learned());
+            meta.shake.give_to_pool();
+            return Some(Look::Free(span));
         }
-        if !current {
-            self.push_partial(class, span);
-        }
-        if scan.thorough || any && scan.again {
+        if scan.long {
             // SAFETY: the heap's, whose lock the caller has.
-            let bytes = unsafe { self.arena.spans().discard(span) };
-            scan.bytes += bytes;
-            return (bytes > 0).then_some(Look::More);
+            scan.bytes += unsafe { self.arena.spans().discard(span) };
         }
-        None
+        meta.looks.set(if scan.long { LOOKED } else { 0 });
+        meta.shake.give_to_pool();
+        Some(Look::Partial(span))
     }
 }

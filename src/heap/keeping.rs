@@ -83,6 +83,18 @@ impl Keeping {
         }
     }
 
+    /// Notes that a reclaimer took a wholly free span, as others needed it more: the class keeps one
+    /// less of those that it has learned to keep.
+    pub fn lost(&mut self, class: ClassId, budget: &Budget) {
+        let keep = &mut self.keep[class.index()];
+        if *keep > KEEP {
+            *keep -= 1;
+            self.learned -= 1;
+            self.spent -= span_bytes(class);
+            budget.give_back(span_bytes(class));
+        }
+    }
+
     /// Halves the learned number of each class that gave no span back too early for `decay`
     /// nanoseconds. Returns by how many spans each class keeps less, or `None` if the period is not
     /// over or nothing changes.
@@ -158,6 +170,20 @@ mod tests {
         );
         keeping.clear(&budget);
         assert_eq!((keeping.keeps(THIS), budget.spent()), (2, 0));
+    }
+
+    #[test]
+    fn who_loses_spans_keeps_less() {
+        let budget = Budget::new(2 << 20);
+        let mut keeping = Keeping::new();
+        (0..3).for_each(|_| keeping.gave(THIS));
+        (0..3).for_each(|_| keeping.took(THIS, &budget));
+        let kept = [(); 5].map(|()| {
+            keeping.lost(THIS, &budget);
+            keeping.keeps(THIS)
+        });
+        assert_eq!(kept, [4, 3, 2, 2, 2]);
+        assert_eq!((keeping.learned(), budget.spent()), (0, 0));
     }
 
     #[test]

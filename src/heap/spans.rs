@@ -37,7 +37,7 @@ pub struct Heap {
     own_supers: OwnSupers,
     /// Bytes that came home to spans of others since the last sweep of such spans.
     pub(super) sent: usize,
-    keeping: Keeping,
+    pub(super) keeping: Keeping,
     /// The figures of the heap.
     pub board: &'static HeapBoard,
     /// The counters of what the heap has done.

@@ -46,12 +46,10 @@ pub struct HeapEntry {
     /// to the heap's thread.
     link: AtomicU32,
     /// What reclaimers know of the heap, guarded by their lock: its steps when one of them looked,
-    /// the time since when these are as many, in ms, and the steps after which it was looked
-    /// through.
+    /// the time since when these are as many, in ms, and the steps after which there was nothing
+    /// for growth.
     seen: AtomicU32,
     since: AtomicU32,
-    done: AtomicU32,
-    /// The steps after which there was no wholly free span.
     nothing: AtomicU32,
 }
 
@@ -61,22 +59,21 @@ impl HeapEntry {
         &self.lock
     }
 
-    /// For a reclaimer: the steps of the heap's thread if it has made none for `rest` ms, and
-    /// whether it has made some since the heap was looked through.
-    pub fn rested(&self, now: u32, rest: u32) -> Option<(Steps, bool)> {
+    /// For a reclaimer: the steps of the heap's thread if it has made none for `rest` ms.
+    pub fn rested(&self, now: u32, rest: u32) -> Option<Steps> {
         let steps = self.lock.steps()?;
         if self.seen.load(Ordering::Relaxed) != steps.0 {
             self.seen.store(steps.0, Ordering::Relaxed);
             self.since.store(now, Ordering::Relaxed);
         }
         let rests = now.wrapping_sub(self.since.load(Ordering::Relaxed)) >= rest;
-        rests.then(|| (steps, self.done.load(Ordering::Relaxed) != steps.0))
+        rests.then_some(steps)
     }
 
     /// For a reclaimer that looks for slots: the steps of the heap's thread if it has made none for
     /// `rest` ms, unless there was nothing to take at the last look and it has made none since.
     pub fn rests_briefly(&self, now: u32, rest: u32) -> Option<Steps> {
-        let (steps, _) = self.rested(now, rest)?;
+        let steps = self.rested(now, rest)?;
         (self.nothing.load(Ordering::Relaxed) != steps.0).then_some(steps)
     }
 
@@ -87,8 +84,7 @@ impl HeapEntry {
 
     /// For a reclaimer: notes that it has looked through the heap. It will do so again when the
     /// thread has rested for as long once more, as blocks come home meanwhile.
-    pub fn looked_through(&self, Steps(steps): Steps, now: u32) {
-        self.done.store(steps, Ordering::Relaxed);
+    pub fn looked_through(&self, now: u32) {
         self.since.store(now, Ordering::Relaxed);
     }
 }

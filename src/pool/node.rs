@@ -12,7 +12,11 @@ use super::spans::{NodeLists, Stage};
 use super::supers::Supers;
 use super::warmer::Warmer;
 use crate::geometry::{NodeSuper, SLOTS, SUPER, SuperId};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use theap_platform::Error;
+
+/// Warm slots that are few, and as many as are used before a search for more.
+const FEW: usize = SLOTS / 2;
 
 /// A node of the pool.
 pub struct Node {
@@ -20,6 +24,8 @@ pub struct Node {
     pages: &'static Pages,
     lists: &'static NodeLists,
     reclaim: &'static Reclaim,
+    /// Slots that were used while few were warm.
+    begun: AtomicUsize,
     warmer: Warmer,
 }
 
@@ -32,6 +38,7 @@ impl Node {
             pages,
             lists,
             reclaim,
+            begun: AtomicUsize::new(0),
             warmer,
         }
     }
@@ -73,6 +80,9 @@ impl Node {
         }
         if let Some(run) = found {
             let stage = self.stage_of(&run);
+            if stage == Stage::Fresh || self.supers.warm() < FEW {
+                self.began(len);
+            }
             return Some((run, stage));
         }
         self.make_room(SUPER);
@@ -83,6 +93,14 @@ impl Node {
         }
         let stage = self.stage_of(&run);
         Some((run, stage))
+    }
+
+    /// Notes that slots are used of which there are few that are warm, or none. Each time that they
+    /// are half a SuperSlab, more are taken from heaps whose threads rest.
+    fn began(&self, len: usize) {
+        if self.begun.fetch_add(len, Ordering::Relaxed) % FEW + len >= FEW {
+            self.reclaim.for_growth(4 * SLOTS);
+        }
     }
 
     /// Gives back what is wholly free, on all nodes, if the limit of the heap leaves less than

@@ -2,15 +2,15 @@
 //! will not give it back by itself.
 //!
 //! A heap rests if its thread has made no step (no slow path) for a while; its lock counts them
-//! ([`super::heap_lock`]). A reclaimer takes the lock of such a heap, takes a wholly free span or
-//! gives the free pages of one back, and lets go: the thread that wakes up meanwhile waits for no
-//! more than that. What lies in magazines only their thread can give back.
+//! ([`super::heap_lock`]). A reclaimer takes the lock of such a heap, takes a span of which blocks
+//! are free, and lets go: the thread that wakes up meanwhile waits for no more than that. What lies in magazines only their thread can give back.
 //!
 //! - A *round* goes over all heaps several times a `decay`, and takes from those that have rested
 //!   for `decay`. The warmer makes it where there is one; else the threads that are busy do, each
 //!   refill a bit.
 //!   Once a `decay` the spans that are the pool's are looked at, too.
-//! - A node that would grow first takes from heaps that have rested for [`BRIEF`].
+//! - A node that would grow, or has begun a SuperSlab, takes spans from heaps that have rested for
+//!   [`BRIEF`], if half of their blocks are free: what is warm serves before what is not.
 //! - A purge takes from all heaps whose threads make no step meanwhile.
 //!
 //! A sealed heap is left alone, and so is one that the program has prepared (`warm_up`).
@@ -34,11 +34,11 @@ const PASSES: usize = 4;
 const HEAPS: usize = 32;
 /// Milliseconds after which a heap rests as far as growth is concerned: longer than a thread waits
 /// for its CPU, as a rule.
-const BRIEF: u32 = 20;
+const BRIEF: u32 = 10;
 /// Spans of a list that are looked at, at most, before a thread in passing goes on.
 const SPANS: usize = 8;
 /// Times that a node which grows takes the lock on a heap.
-const TRIES: usize = 64;
+const TRIES: usize = 256;
 
 /// A round, and where growth goes on.
 #[derive(Default)]
@@ -176,10 +176,9 @@ impl Reclaim {
             }
             let entry = self.heaps.entry(round.at);
             let begun = round.scan.or_else(|| {
-                let (Steps(steps), changed) = entry.rested(now, rest)?;
+                let Steps(steps) = entry.rested(now, rest)?;
                 let scan = Scan {
-                    thorough: changed,
-                    again: true,
+                    long: true,
                     ..Scan::default()
                 };
                 Some((scan, steps))
@@ -189,14 +188,12 @@ impl Reclaim {
                 continue;
             };
             match self.look_into(round.at, Steps(steps), &mut scan) {
-                Some(Look::Took(_) | Look::More) => round.scan = Some((scan, steps)),
-                looked => {
-                    if looked.is_some() {
-                        entry.looked_through(Steps(steps), now);
-                    }
+                Some(Look::Done) | None => {
+                    entry.looked_through(now);
                     round.scan = None;
                     round.at += 1;
                 }
+                Some(_) => round.scan = Some((scan, steps)),
             }
             return true;
         }
@@ -214,9 +211,12 @@ impl Reclaim {
         // that is not in use.
         let look = unsafe { (self.heaps.take_idle())(memory, scan) };
         lock.end_reclaim(steps, |word| self.ground.policy.os().wake(word));
-        if let Look::Took(span) = look {
+        match look {
             // SAFETY: taken out of the heap just now.
-            unsafe { self.spans.release_idle(span) };
+            Look::Free(span) => unsafe { self.spans.release_idle(span) },
+            // SAFETY: as above.
+            Look::Partial(span) => unsafe { self.spans.put_idle(span) },
+            Look::More | Look::Done => {}
         }
         Some(look)
     }
@@ -300,8 +300,8 @@ impl Reclaim {
             while got < want && tries > 0 {
                 tries -= 1;
                 match self.look_into(index, steps, &mut scan) {
-                    Some(Look::Took(span)) => got += self.slots_of(span),
-                    Some(Look::More) => {}
+                    Some(Look::Free(span)) => got += self.slots_of(span),
+                    Some(Look::Partial(_) | Look::More) => {}
                     Some(Look::Done) => {
                         entry.has_nothing(steps);
                         break;
@@ -336,19 +336,16 @@ impl Reclaim {
         let _round = self.round.lock();
         let mut bytes = 0;
         for index in 1..self.heaps.made_before() {
-            let Some((steps, _)) = self.heaps.entry(index).rested(0, 0) else {
+            let Some(steps) = self.heaps.entry(index).rested(0, 0) else {
                 continue;
             };
             let mut scan = Scan {
-                thorough: true,
+                long: true,
                 ..Scan::default()
             };
-            while !self.ground.policy.is_sealed()
-                && matches!(
-                    self.look_into(index, steps, &mut scan),
-                    Some(Look::Took(_) | Look::More)
-                )
-            {}
+            let more = |look| !matches!(look, Some(Look::Done) | None);
+            while !self.ground.policy.is_sealed() && more(self.look_into(index, steps, &mut scan)) {
+            }
             bytes += scan.bytes;
         }
         bytes

@@ -18,10 +18,10 @@ pub struct Scan {
     pub class: usize,
     /// The partial spans of the class that are left, or `None` at its beginning.
     pub left: Option<usize>,
-    /// What the heap has learned is forgotten, and the free pages of spans in use go too.
-    pub thorough: bool,
-    /// The free pages of spans to which blocks came home just now go too.
-    pub again: bool,
+    /// The thread has rested for long: its spans go to the pool if they have a free block, without
+    /// their free pages, and the heap forgets what it has learned. Else those go of which half is
+    /// free, as they are.
+    pub long: bool,
     /// Bytes of the pages that went.
     pub bytes: usize,
 }
@@ -30,7 +30,9 @@ pub struct Scan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
     /// A wholly free span was taken out of the heap; it is the pool's and on no list.
-    Took(SpanId),
+    Free(SpanId),
+    /// A span of which some blocks are free was; it is the pool's and on no list.
+    Partial(SpanId),
     /// There may be more.
     More,
     /// The heap was looked through.

@@ -127,7 +127,7 @@ counters! {
     node_moves,
     /// Spans whose slots went back to the pool.
     spans_released,
-    /// Wholly free spans that were taken from heaps whose threads rested.
+    /// Spans with free blocks that were taken from heaps whose threads rested.
     spans_reclaimed,
     /// Wholly free spans that heaps keep now, because they needed such spans again soon after they
     /// gave them back.

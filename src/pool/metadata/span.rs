@@ -8,6 +8,9 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering, OwnerWord};
 /// Words of free bits (and of remote bits) a slot: one bit for each 16 bytes.
 pub const WORDS: usize = 64;
 
+/// Looks of a reclaimer after which a span's free pages are gone.
+pub const LOOKED: u8 = 2;
+
 /// The metadata of a span, which stands at its first slot.
 ///
 /// Equation, for its owner: `blocks = free + set remote bits + handed out`.
@@ -32,7 +35,7 @@ pub struct SpanMeta {
     /// Owner only: the span is in its heap's queue of partial spans.
     pub listed: OwnerWord<bool>,
     /// Owner only: how often a reclaimer has seen the span on a list of the pool since a heap had
-    /// it, up to twice.
+    /// it, up to [`LOOKED`].
     pub looks: OwnerWord<u8>,
     /// The heap that owned the span last: a hint for frees to a full span.
     last_owner: AtomicU32,

@@ -8,6 +8,7 @@ use crate::geometry::{ClassId, Kind, SLOTS, SpanId};
 use crate::messages::{Misuse, misuse};
 use crate::pool::addresses::SlotRun;
 use crate::pool::ground::Ground;
+use crate::pool::metadata::LOOKED;
 use crate::pool::metadata::ownership::POOL;
 use crate::pool::pages::Pages;
 use crate::stats::board::NodeBoard;
@@ -124,8 +125,8 @@ impl NodeLists {
                 return Some(0);
             }
             let looks = meta.looks.get();
-            meta.looks.set((looks + 1).min(2));
-            let bytes = if looks == 1 || looks == 2 && any {
+            meta.looks.set((looks + 1).min(LOOKED));
+            let bytes = if looks + 1 == LOOKED || looks == LOOKED && any {
                 self.discard(span)
             } else {
                 0

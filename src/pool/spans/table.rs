@@ -191,6 +191,21 @@ impl Spans {
         }
     }
 
+    /// Puts a span on the list of its node that others have not used for a while: not into a stash,
+    /// whose spans are used next.
+    ///
+    /// # Safety
+    /// The conditions of `put_partial`.
+    pub unsafe fn put_idle(&self, span: SpanId) {
+        // SAFETY: a span lies in a mapped SuperSlab.
+        let class = unsafe { self.ground.metadata.span(span) }.class.get();
+        // SAFETY: this function's own Safety section.
+        unsafe {
+            self.lists_of(span)
+                .push(ClassId::new(usize::from(class)), span)
+        };
+    }
+
     /// Gives back the slots of a span that was idle for long.
     ///
     /// # Safety
