@@ -183,7 +183,8 @@ impl Suite {
         self.rows.iter().map(runs).sum()
     }
 
-    /// The rounds of a row: a fifth where it waits, as its figures hardly differ and cost 13 s each.
+    /// The rounds of a row: a fifth where it waits, as its figures hardly differ and cost 13 s
+    /// each.
     fn rounds_of(&self, row: &Row) -> usize {
         if row.waits() {
             self.rounds.div_ceil(5)
