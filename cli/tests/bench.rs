@@ -119,6 +119,42 @@ fn measured_again_and_shown(scratch: &TempDir, json: &str) {
     assert!(said(&output).contains("is no report"), "{}", said(&output));
 }
 
+/// The call that gives memory back is the library's own, and only the rows of what is left have the
+/// sides with the background thread.
+#[test]
+fn what_is_left_is_measured_on_every_side() {
+    let scratch = tempfile::tempdir().unwrap();
+    let json = scratch.path().join("j");
+    let rows = ["--rows", "rss/sparse-trim,rss/floor"];
+    // A peer that is no allocator gets no figure, and keeps those out that the host has.
+    let with = ["--with", "none=/proc/self/exe", "--json"];
+    let json_option = json.to_str().unwrap();
+    let output = bench(&scratch, &[&rows[..], &with[..], &[json_option]].concat());
+    assert!(output.status.success(), "{}", said(&output));
+    let report: Value = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
+    let records = report["records"].as_array().unwrap();
+    let figures = |row: &str, metric: &str| -> Vec<(String, f64)> {
+        let found = records
+            .iter()
+            .filter(|record| record["workload"] == row && record["metric"] == metric);
+        let figure = |record: &Value| {
+            let allocator = record["allocator"].as_str().unwrap();
+            (allocator.to_owned(), record["median"].as_f64().unwrap())
+        };
+        found.map(figure).collect()
+    };
+    let trims = figures("rss/sparse-trim", "trims");
+    assert_eq!(trims.len(), 6, "{trims:?}");
+    assert!(trims.iter().all(|(_, trims)| *trims == 1.0), "{trims:?}");
+    for (allocator, left) in figures("rss/sparse-trim", "rss_at_rest") {
+        let mib = left / 1024.0 / 1024.0;
+        assert!((2.0..600.0).contains(&mib), "{allocator}: {mib} MiB");
+    }
+    let peaks = figures("rss/floor", "peak_rss");
+    let sides: Vec<_> = peaks.iter().map(|(allocator, _)| &**allocator).collect();
+    assert_eq!(sides, ["theap", "theap-small", "system"]);
+}
+
 /// A library that loads, but does not provide malloc.
 #[test]
 fn a_library_without_malloc_gets_no_figure() {

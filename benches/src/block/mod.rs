@@ -4,8 +4,8 @@
 //! `A`, allocated with the alignment `ALIGN` (contenders have no state of their own: all values of
 //! the type are the same heap). Dropping a block leaks it; `give` frees it.
 //!
-//! `slots.rs` has sets of blocks, `shelf.rs` those that no contender sees, `probe.rs` the proof that
-//! every run must pass.
+//! `slots.rs` has sets of blocks, `shelf.rs` those that no contender sees, `probe.rs` the proof
+//! that every run must pass.
 #![allow(unsafe_code)] // calls `GlobalAlloc` and writes through what it returned
 
 mod probe;

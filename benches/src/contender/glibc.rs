@@ -50,13 +50,14 @@ pub(super) fn provider(symbol: &CStr) -> Result<PathBuf, Error> {
     std::fs::canonicalize(name.to_string_lossy().as_ref()).map_err(|_| missing())
 }
 
-/// Has a preloaded allocator give free memory back, by the first function of this list that
-/// `library` provides. Returns false if it provides none.
+/// Has a preloaded allocator give free memory back, by the first of these functions that came with
+/// `library`. Returns false if none did. `malloc_trim` is glibc's, too, so `library` itself must
+/// provide it; no other library of this process has functions of the other names.
 pub(super) fn release(library: &Path) -> bool {
     let of = |symbol: &CStr| {
-        let is_its = provider(symbol).is_ok_and(|found| found == library);
         // SAFETY: the name ends in NUL.
-        is_its.then(|| unsafe { libc::dlsym(RTLD_DEFAULT, symbol.as_ptr()) })
+        let function = unsafe { libc::dlsym(RTLD_DEFAULT, symbol.as_ptr()) };
+        (!function.is_null()).then_some(function)
     };
     if let Some(function) = of(c"mi_collect") {
         // SAFETY: mimalloc's function of that name has this type and no precondition.
@@ -79,7 +80,9 @@ pub(super) fn release(library: &Path) -> bool {
             type Command = extern "C" fn(c_int, *mut c_void) -> c_int;
             std::mem::transmute::<*mut c_void, Command>(function)(0, null_mut());
         }
-    } else if let Some(function) = of(c"malloc_trim") {
+    } else if let Some(function) =
+        of(c"malloc_trim").filter(|_| provider(c"malloc_trim").is_ok_and(|found| found == library))
+    {
         // SAFETY: the function of that name has this type wherever it is provided, and no
         // precondition.
         unsafe { std::mem::transmute::<*mut c_void, extern "C" fn(usize) -> c_int>(function)(0) };
