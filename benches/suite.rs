@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use theap_bench::Error;
-use theap_bench::row::{Budget, ROWS, Row};
+use theap_bench::row::{Budget, chosen};
 use theap_bench::suite::{Entrant, Mode, Output, Role, Side, Suite, host};
 
 /// theap and its peers in Rust programs.
@@ -19,7 +19,7 @@ use theap_bench::suite::{Entrant, Mode, Output, Role, Side, Suite, host};
 struct Options {
     /// Run only the rows whose name contains one of these.
     rows: Vec<String>,
-    /// Run each row this many times.
+    /// Run each row this many times; rows that wait 13 s have a fifth of the rounds.
     #[arg(long)]
     rounds: Option<usize>,
     /// Measure each run for this many milliseconds.
@@ -31,7 +31,8 @@ struct Options {
     /// Measure another build of contender-theap, too, to show what it costs.
     #[arg(long, value_name = "NAME=PROGRAM", value_parser = variant)]
     variant: Vec<(String, PathBuf)>,
-    /// Run two rounds of a twentieth of a second each.
+    /// Run two rounds of a twentieth of a second each, without the rows that wait, unless they are
+    /// named.
     #[arg(long)]
     quick: bool,
     #[command(flatten)]
@@ -42,18 +43,8 @@ struct Options {
     bench: bool,
 }
 
-/// Every contender's name, its purpose in the report, and its program.
-const CONTENDERS: [(&str, Role, &str); 10] = [
-    (
-        "theap",
-        Role::Subject,
-        env!("CARGO_BIN_EXE_contender-theap"),
-    ),
-    (
-        "theap-small",
-        Role::SmallPages,
-        env!("CARGO_BIN_EXE_contender-theap"),
-    ),
+/// Every peer's name, its purpose in the report, and its program.
+const PEERS: [(&str, Role, &str); 8] = [
     (
         "mimalloc",
         Role::Peer,
@@ -95,28 +86,23 @@ impl Options {
             (true, true) => (2, 50),
             (true, false) => (5, 200),
         };
-        let chosen = |row: &&Row| {
-            self.rows.is_empty() || self.rows.iter().any(|part| row.name.contains(part))
-        };
-        let wanted = |name: &str, role: Role| {
-            matches!(role, Role::Subject | Role::SmallPages)
-                || self.only.is_empty()
-                || self.only.iter().any(|only| only == name)
-        };
-        let sides = CONTENDERS
+        let wanted = |name: &str| self.only.is_empty() || self.only.iter().any(|only| only == name);
+        let program = env!("CARGO_BIN_EXE_contender-theap");
+        let subjects = Role::SUBJECTS
             .iter()
-            .filter(|(name, role, _)| wanted(name, *role))
-            .map(|&(name, role, program)| side(name, role, program.into()));
+            .map(|&(role, name)| side(name, role, program.into()));
+        let peers = PEERS.iter().filter(|(name, ..)| wanted(name));
+        let peers = peers.map(|&(name, role, program)| side(name, role, program.into()));
         let variants = self.variant.iter();
         let variants = variants.map(|(name, program)| side(name, Role::Variant, program.clone()));
-        let rows: Vec<_> = ROWS.iter().filter(chosen).collect();
+        let rows = chosen(&self.rows, self.quick);
         if rows.is_empty() {
             let parts = self.rows.join(" or ");
             return Err(Error::Setup(format!("no row's name contains {parts}")));
         }
         Ok(Suite {
             mode: Mode::InProcess,
-            sides: sides.chain(variants).collect(),
+            sides: subjects.chain(peers).chain(variants).collect(),
             rows,
             rounds: self.rounds.unwrap_or(rounds),
             budget: Budget(Duration::from_millis(self.millis.unwrap_or(millis))),
@@ -132,7 +118,6 @@ fn variant(text: &str) -> Result<(String, PathBuf), &'static str> {
 }
 
 fn side(name: &str, role: Role, program: PathBuf) -> Side {
-    let small = (role == Role::SmallPages).then(|| ("THEAP_PAGES".into(), "small".into()));
     Side {
         entrant: Entrant {
             name: name.into(),
@@ -141,7 +126,7 @@ fn side(name: &str, role: Role, program: PathBuf) -> Side {
         },
         program,
         arguments: Vec::new(),
-        environment: small.into_iter().collect(),
+        environment: role.variables(),
     }
 }
 

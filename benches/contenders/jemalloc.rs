@@ -26,6 +26,10 @@ impl Contender for Peer {
     fn bytes_counted(&self) -> Option<u64> {
         records::bytes_counted()
     }
+
+    fn trim(&self) -> bool {
+        records::trim()
+    }
 }
 
 fn main() -> ExitCode {

@@ -25,6 +25,12 @@ impl Contender for Peer {
         is_of_neither(block)
             && unsafe { rpmalloc_sys::rpmalloc_usable_size(block.as_ptr().cast()) } >= size
     }
+
+    fn trim(&self) -> bool {
+        // SAFETY: the calling thread has used rpmalloc, so rpmalloc knows it.
+        unsafe { rpmalloc_sys::rpmalloc_thread_collect() };
+        true
+    }
 }
 
 fn main() -> ExitCode {

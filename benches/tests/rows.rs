@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use theap::Theap;
-use theap_bench::row::{Budget, Category, PEAK, ROWS, row};
+use theap_bench::row::{Budget, Category, PEAK, RESIDENT, ROWS, chosen, row};
 use theap_bench::{Contender, Error, Null, forward_global_alloc};
 
 const BRIEF: Budget = Budget(Duration::from_millis(1));
@@ -84,4 +84,39 @@ fn a_wrong_label_fails_every_row() {
             row.name
         );
     }
+}
+
+#[test]
+fn quick_runs_leave_out_the_rows_that_wait_unless_they_are_named() {
+    let names = |parts: &[&str], quick| -> Vec<&str> {
+        let parts: Vec<String> = parts.iter().map(|&part| part.into()).collect();
+        let rows = chosen(&parts, quick).into_iter();
+        rows.map(|row| row.name).collect()
+    };
+    let waiting: Vec<_> = ROWS.iter().filter(|row| row.waits()).collect();
+    assert_eq!(waiting.len(), 4);
+    assert_eq!(names(&[], false).len(), ROWS.len());
+    assert_eq!(names(&[], true).len(), ROWS.len() - waiting.len());
+    assert_eq!(
+        names(&["rss/freed", "lists"], true),
+        ["lists", "rss/freed-200m", "rss/freed-90k"]
+    );
+}
+
+/// What stays of 1 GiB is 1 MiB, and the C library gives the rest back when it is told to.
+#[test]
+fn what_is_left_is_read_after_the_contender_has_trimmed() {
+    let _turn = turn();
+    let metrics = row("rss/sparse-trim").unwrap().run(&System, BRIEF).unwrap();
+    let value = |name: &str| {
+        let mut found = metrics.iter().filter(|metric| metric.metric == name);
+        found.next().unwrap_or_else(|| panic!("no {name}")).value
+    };
+    assert_eq!(value("trims"), 1.0);
+    assert!(value(PEAK) > f64::from(1 << 30), "{}", value(PEAK));
+    assert!(
+        value(RESIDENT) < f64::from(256 << 20),
+        "{}",
+        value(RESIDENT)
+    );
 }

@@ -53,10 +53,12 @@ fn rows_are_measured_under_the_preloaded_library() {
             .all(|verdict| verdict["to_best"].as_f64().unwrap() > 0.0)
     );
     assert_eq!(report["failures"].as_array().unwrap().len(), 0);
-    assert_eq!(report["goals"].as_array().unwrap().len(), 2);
+    assert_eq!(report["goals"].as_array().unwrap().len(), 13);
     assert_eq!(report["mode"], "preloaded");
     assert!(report["runs"][0]["date"].as_str().unwrap().ends_with('Z'));
-    let glibc = report["entrants"][2]["version"].as_str().unwrap();
+    let entrants = report["entrants"].as_array().unwrap();
+    let system = entrants.iter().find(|entrant| entrant["name"] == "system");
+    let glibc = system.unwrap()["version"].as_str().unwrap();
     assert!(glibc.starts_with("glibc 2."), "{glibc}");
 
     let page = fs::read_to_string(&html).unwrap();
@@ -115,6 +117,42 @@ fn measured_again_and_shown(scratch: &TempDir, json: &str) {
     fs::write(json, "{}").unwrap();
     let output = bench(scratch, &["--from", json]);
     assert!(said(&output).contains("is no report"), "{}", said(&output));
+}
+
+/// The call that gives memory back is the library's own, and only the rows of what is left have the
+/// sides with the background thread.
+#[test]
+fn what_is_left_is_measured_on_every_side() {
+    let scratch = tempfile::tempdir().unwrap();
+    let json = scratch.path().join("j");
+    let rows = ["--rows", "rss/sparse-trim,rss/floor"];
+    // A peer that is no allocator gets no figure, and keeps those out that the host has.
+    let with = ["--with", "none=/proc/self/exe", "--json"];
+    let json_option = json.to_str().unwrap();
+    let output = bench(&scratch, &[&rows[..], &with[..], &[json_option]].concat());
+    assert!(output.status.success(), "{}", said(&output));
+    let report: Value = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
+    let records = report["records"].as_array().unwrap();
+    let figures = |row: &str, metric: &str| -> Vec<(String, f64)> {
+        let found = records
+            .iter()
+            .filter(|record| record["workload"] == row && record["metric"] == metric);
+        let figure = |record: &Value| {
+            let allocator = record["allocator"].as_str().unwrap();
+            (allocator.to_owned(), record["median"].as_f64().unwrap())
+        };
+        found.map(figure).collect()
+    };
+    let trims = figures("rss/sparse-trim", "trims");
+    assert_eq!(trims.len(), 6, "{trims:?}");
+    assert!(trims.iter().all(|(_, trims)| *trims == 1.0), "{trims:?}");
+    for (allocator, left) in figures("rss/sparse-trim", "rss_at_rest") {
+        let mib = left / 1024.0 / 1024.0;
+        assert!((2.0..600.0).contains(&mib), "{allocator}: {mib} MiB");
+    }
+    let peaks = figures("rss/floor", "peak_rss");
+    let sides: Vec<_> = peaks.iter().map(|(allocator, _)| &**allocator).collect();
+    assert_eq!(sides, ["theap", "theap-small", "system"]);
 }
 
 /// A library that loads, but does not provide malloc.

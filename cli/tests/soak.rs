@@ -8,6 +8,7 @@ use std::time::Duration;
 use assert_cmd::Command;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 
 #[test]
 fn a_short_soak_says_its_seed_and_what_it_did() {
@@ -26,11 +27,51 @@ fn a_short_soak_says_its_seed_and_what_it_did() {
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");
     assert!(stdout.starts_with("seed 7\n"), "{stdout}");
-    assert!(stdout.contains(" operations, "), "{stdout}");
+    for figure in [
+        " under a limit, ",
+        " of them resting, ",
+        " operations, ",
+        " refusals, ",
+    ] {
+        assert!(stdout.contains(figure), "{stdout}");
+    }
     assert!(
         output.stderr.is_empty(),
         "no progress on a pipe: {output:?}"
     );
+}
+
+/// What the life with this number reports, under a limit.
+fn life(number: u32, limit: &str) -> Value {
+    let output = Command::new(assert_cmd::cargo::cargo_bin!("theap"))
+        .args(["life", &number.to_string()])
+        .env("THEAP_LIMIT", limit)
+        .env("THEAP_PAGES", "small")
+        .env("THEAP_MESSAGES", "0")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The lives go on without what the heap refuses, and all of them end with every byte checked.
+#[test]
+fn lives_under_a_limit_go_on_without_what_is_refused() {
+    let mut resting = 0;
+    for number in 1..4 {
+        let (free, limited) = (life(number, "0"), life(number, "24M"));
+        assert_eq!(
+            (&free["limited"], &free["refusals"]),
+            (&0.into(), &0.into())
+        );
+        assert_eq!(limited["limited"], 1);
+        assert!(limited["refusals"].as_u64().unwrap() > 0, "{limited}");
+        let mapped = limited["peak_mapped"].as_u64().unwrap();
+        assert!(mapped <= 24 << 20, "{limited}");
+        assert!(limited["threads"].as_u64() > limited["resting"].as_u64());
+        resting += limited["resting"].as_u64().unwrap();
+    }
+    assert!(resting > 0, "some threads rest");
 }
 
 /// The children of a process.

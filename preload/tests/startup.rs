@@ -3,6 +3,7 @@
 
 mod library;
 
+use library::programs::absent;
 use library::{command, compile, library, scratch, text};
 use std::path::Path;
 
@@ -14,18 +15,24 @@ const MOST_TIME: f64 = 1.8;
 /// The most resident memory that the library may add, in KiB.
 const MOST_MEMORY: i64 = 1536;
 
+/// The most resident memory of an interpreter with the library that starts and ends, in KiB.
+const MOST_OF_PYTHON: i64 = 17 << 10;
+
+/// The medians of the wall times in ns, without and with the library, and the maxima of the
+/// resident memory in KiB, of a program that is run `rounds` times either way.
+fn figures(spawn: &Path, rounds: &str, program: &Path, arguments: &[&str]) -> [i64; 4] {
+    let mut run = command(120, spawn);
+    run.arg(rounds).arg(library()).arg(program).args(arguments);
+    let said = text(&mut run);
+    println!("{}: {said}", program.display());
+    let figures = said.split_whitespace().map(|f| f.parse().unwrap());
+    figures.collect::<Vec<_>>().try_into().unwrap()
+}
+
 /// The ratio of the medians of the wall times, and the difference of the resident memory in KiB.
 fn cost(spawn: &Path, rounds: &str, program: &Path) -> (f64, i64) {
-    let said = text(command(120, spawn).arg(rounds).arg(library()).arg(program));
-    let figures: Vec<i64> = said
-        .split_whitespace()
-        .map(|f| f.parse().unwrap())
-        .collect();
-    println!("{}: {said}", program.display());
-    (
-        figures[1] as f64 / figures[0] as f64,
-        figures[3] - figures[2],
-    )
+    let [plain, with, plain_kib, with_kib] = figures(spawn, rounds, program, &[]);
+    (with as f64 / plain as f64, with_kib - plain_kib)
 }
 
 #[test]
@@ -55,4 +62,17 @@ fn short_programs_stay_cheap() {
         assert!(memory <= MOST_MEMORY);
         assert!(time <= MOST_TIME);
     }
+}
+
+/// On the pages that theap chooses itself (`auto`), as nothing else is in the environment.
+#[test]
+fn an_interpreter_that_does_nothing_stays_small() {
+    let python = Path::new("/usr/bin/python3");
+    if !python.exists() {
+        return absent("no /usr/bin/python3");
+    }
+    let spawn = compile("spawn.c", "spawn-python", &["-O2", "-static"]);
+    let [.., plain, with] = figures(&spawn, "5", python, &["-c", "pass"]);
+    println!("{plain} KiB without the library, {with} KiB with it");
+    assert!(with <= MOST_OF_PYTHON);
 }

@@ -4,10 +4,12 @@
 //! `A`, allocated with the alignment `ALIGN` (contenders have no state of their own: all values of
 //! the type are the same heap). Dropping a block leaks it; `give` frees it.
 //!
-//! `slots.rs` has sets of blocks, `probe.rs` the proof that every run must pass.
+//! `slots.rs` has sets of blocks, `shelf.rs` those that no contender sees, `probe.rs` the proof
+//! that every run must pass.
 #![allow(unsafe_code)] // calls `GlobalAlloc` and writes through what it returned
 
 mod probe;
+mod shelf;
 mod slots;
 
 use std::alloc::Layout;
@@ -19,6 +21,7 @@ use crate::contender::Contender;
 use crate::error::Error;
 
 pub(crate) use probe::{prove, prove_global};
+pub(crate) use shelf::Shelf;
 pub(crate) use slots::{Slot, empty_slots, free_proved, prove_all};
 
 /// Bytes between two writes of [`Block::touch_pages`]: the smallest page of x86_64.

@@ -1,9 +1,9 @@
 //! The C library and its symbols as the dynamic linker knows them at run time.
 #![allow(unsafe_code)] // the dynamic linker's interface
 
-use std::ffi::CStr;
-use std::path::PathBuf;
-use std::ptr::NonNull;
+use std::ffi::{CStr, c_char, c_int};
+use std::path::{Path, PathBuf};
+use std::ptr::{NonNull, null_mut};
 
 use libc::{RTLD_DEFAULT, RTLD_LAZY, RTLD_NOLOAD, c_void, mallinfo2};
 
@@ -49,3 +49,49 @@ pub(super) fn provider(symbol: &CStr) -> Result<PathBuf, Error> {
     let name = unsafe { CStr::from_ptr(found.dli_fname) };
     std::fs::canonicalize(name.to_string_lossy().as_ref()).map_err(|_| missing())
 }
+
+/// Has a preloaded allocator give free memory back, by the first of these functions that came with
+/// `library`. Returns false if none did. `malloc_trim` is glibc's, too, so `library` itself must
+/// provide it; no other library of this process has functions of the other names.
+pub(super) fn release(library: &Path) -> bool {
+    let of = |symbol: &CStr| {
+        // SAFETY: the name ends in NUL.
+        let function = unsafe { libc::dlsym(RTLD_DEFAULT, symbol.as_ptr()) };
+        (!function.is_null()).then_some(function)
+    };
+    if let Some(function) = of(c"mi_collect") {
+        // SAFETY: mimalloc's function of that name has this type and no precondition.
+        unsafe { std::mem::transmute::<*mut c_void, extern "C" fn(bool)>(function)(true) };
+    } else if let Some(function) = of(c"mallctl") {
+        // SAFETY: jemalloc's function of that name has this type.
+        let mallctl = unsafe { std::mem::transmute::<*mut c_void, Mallctl>(function) };
+        for name in [c"thread.tcache.flush", c"arena.4096.purge"] {
+            // SAFETY: the name ends in NUL. Null and 0 tell that there is neither a value to read
+            // nor one to write.
+            unsafe { mallctl(name.as_ptr(), null_mut(), null_mut(), null_mut(), 0) };
+        }
+    } else if let Some(function) = of(c"MallocExtension_ReleaseFreeMemory") {
+        // SAFETY: tcmalloc's function of that name has this type and no precondition.
+        unsafe { std::mem::transmute::<*mut c_void, extern "C" fn()>(function)() };
+    } else if let Some(function) = of(c"scalable_allocation_command") {
+        // SAFETY: tbbmalloc's function of that name has this type. Command 0 cleans all buffers
+        // and takes null.
+        unsafe {
+            type Command = extern "C" fn(c_int, *mut c_void) -> c_int;
+            std::mem::transmute::<*mut c_void, Command>(function)(0, null_mut());
+        }
+    } else if let Some(function) =
+        of(c"malloc_trim").filter(|_| provider(c"malloc_trim").is_ok_and(|found| found == library))
+    {
+        // SAFETY: the function of that name has this type wherever it is provided, and no
+        // precondition.
+        unsafe { std::mem::transmute::<*mut c_void, extern "C" fn(usize) -> c_int>(function)(0) };
+    } else {
+        return false;
+    }
+    true
+}
+
+/// The type of jemalloc's `mallctl`.
+type Mallctl =
+    unsafe extern "C" fn(*const c_char, *mut c_void, *mut usize, *mut c_void, usize) -> c_int;

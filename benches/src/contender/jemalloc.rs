@@ -29,6 +29,21 @@ pub(crate) fn bytes_counted() -> Option<u64> {
     read::<u64>(c"thread.allocated", None)
 }
 
+/// Empties this thread's cache and gives the free pages of all arenas back. Returns false if
+/// jemalloc refuses.
+pub(crate) fn trim() -> bool {
+    // 4096 is MALLCTL_ARENAS_ALL.
+    do_it(c"thread.tcache.flush") && do_it(c"arena.4096.purge")
+}
+
+/// Has jemalloc do what the control `name` stands for, which has no value.
+fn do_it(name: &CStr) -> bool {
+    // SAFETY: `name` ends in NUL. Null and 0 tell that there is neither a value to read nor one to
+    // write.
+    let status: c_int = unsafe { mallctl(name.as_ptr(), null_mut(), null_mut(), null_mut(), 0) };
+    status == 0
+}
+
 /// Writes `input`, if there is one, to the control `name`, and reads its value of type `T`. `None`
 /// if jemalloc refuses.
 fn read<T: Default>(name: &CStr, mut input: Option<*mut c_void>) -> Option<T> {

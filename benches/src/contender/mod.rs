@@ -68,4 +68,10 @@ pub trait Contender: GlobalAlloc + Sync + 'static {
     fn warm_up(&self, _bytes: usize) -> Result<bool, Error> {
         Ok(false)
     }
+
+    /// Has the allocator give free memory back to the system, as far as its own interface can.
+    /// Returns false if the allocator has no such call.
+    fn trim(&self) -> bool {
+        false
+    }
 }

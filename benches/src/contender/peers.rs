@@ -25,6 +25,12 @@ impl Contender for MiMalloc {
         in_mimalloc(block)
             && unsafe { libmimalloc_sys::mi_usable_size(block.as_ptr().cast()) } >= size
     }
+
+    fn trim(&self) -> bool {
+        // SAFETY: no precondition.
+        unsafe { libmimalloc_sys::mi_collect(true) };
+        true
+    }
 }
 
 impl Contender for Jemalloc {
@@ -36,6 +42,10 @@ impl Contender for Jemalloc {
 
     fn bytes_counted(&self) -> Option<u64> {
         jemalloc::bytes_counted()
+    }
+
+    fn trim(&self) -> bool {
+        jemalloc::trim()
     }
 }
 

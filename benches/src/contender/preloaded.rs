@@ -3,16 +3,16 @@
 #![allow(unsafe_code)] // C functions
 
 use std::alloc::System;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 
 use super::Contender;
-use super::glibc::provider;
+use super::glibc::{provider, release};
 use super::unrecorded::is_of_neither;
 use crate::error::Error;
 
 /// The library that provides `malloc` in this process, which is not glibc.
-pub struct Preloaded(System);
+pub struct Preloaded(System, PathBuf);
 
 forward_global_alloc!(Preloaded);
 
@@ -39,7 +39,7 @@ impl Preloaded {
                 )));
             }
         }
-        Ok(Self(System))
+        Ok(Self(System, library.into()))
     }
 }
 
@@ -51,5 +51,9 @@ impl Contender for Preloaded {
         // `Contender::owns` is called with live blocks only, and `is_of_neither` has shown that
         // this one is not glibc's.
         is_of_neither(block) && unsafe { libc::malloc_usable_size(block.as_ptr().cast()) } >= size
+    }
+
+    fn trim(&self) -> bool {
+        release(&self.1)
     }
 }

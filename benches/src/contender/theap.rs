@@ -22,4 +22,9 @@ impl Contender for Theap {
             ))),
         }
     }
+
+    fn trim(&self) -> bool {
+        theap::purge();
+        true
+    }
 }

@@ -17,6 +17,21 @@ pub(crate) fn present_memory() -> Result<u64, Error> {
     Ok((status.vmrss.unwrap_or(0) + status.hugetlbpages.unwrap_or(0)) * 1024)
 }
 
+/// The memory of the process at this moment, in bytes, counted page by page: the kernel keeps the
+/// figure of [`present_memory`] for each CPU or thread and adds up only now and then, which is too
+/// coarse for a process with many threads. Pages that the process has only offered to the kernel
+/// (MADV_FREE) count until the kernel takes them.
+pub(crate) fn resident_memory() -> Result<u64, Error> {
+    let rollup = Process::myself()
+        .and_then(|process| process.smaps_rollup())
+        .map_err(|error| Error::Setup(format!("cannot read /proc/self/smaps_rollup: {error}")))?;
+    let maps = rollup.memory_map_rollup.0.iter();
+    let small: Option<u64> = maps.map(|map| map.extension.map.get("Rss").copied()).sum();
+    let small = small.filter(|&bytes| bytes > 0);
+    let small = small.ok_or_else(|| Error::Setup("/proc/self/smaps_rollup has no Rss".into()))?;
+    Ok(small + status()?.hugetlbpages.unwrap_or(0) * 1024)
+}
+
 fn status() -> Result<Status, Error> {
     Process::myself()
         .and_then(|process| process.status())

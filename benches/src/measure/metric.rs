@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 pub struct Metric {
     /// The name of the quantity, for example `wall_time`.
     pub metric: Cow<'static, str>,
-    /// Unit of the value: `ms`, `ns`, `us/MiB`, `faults`, `switches`, `bytes` or `Mop/s`.
+    /// Unit of the value: `ms`, `ns`, `us/MiB`, `faults`, `switches`, `calls`, `bytes`
+    /// or `Mop/s`.
     pub unit: Cow<'static, str>,
     /// The figure.
     pub value: f64,
@@ -21,6 +22,9 @@ pub(crate) const THROUGHPUT: &str = "throughput";
 
 /// Metric: the most memory that the process had at once, in bytes.
 pub(crate) const PEAK: &str = "peak_rss";
+
+/// Metric: the memory that the process has when its work is done, in bytes.
+pub(crate) const RESIDENT: &str = "rss_at_rest";
 
 impl Metric {
     /// A metric whose name and unit are constants.

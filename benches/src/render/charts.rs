@@ -10,7 +10,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use crate::error::Error;
 
 /// Colours of the sides, in order; further sides begin again.
-const PALETTE: [RGBColor; 12] = [
+const PALETTE: [RGBColor; 13] = [
     RGBColor(0x80, 0x87, 0x92),
     RGBColor(0xe0, 0x7b, 0x16),
     RGBColor(0x2f, 0x7d, 0xe1),
@@ -23,6 +23,7 @@ const PALETTE: [RGBColor; 12] = [
     RGBColor(0x6b, 0x8e, 0x23),
     RGBColor(0x5b, 0x5f, 0xc7),
     RGBColor(0xe8, 0x6f, 0xb0),
+    RGBColor(0x7a, 0xa5, 0xb8),
 ];
 
 const SIZE: (u32, u32) = (640, 360);

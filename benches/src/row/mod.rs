@@ -14,6 +14,7 @@
 mod collections;
 mod handed;
 mod memory;
+mod rest;
 mod rows;
 mod single;
 mod threads;
@@ -34,6 +35,16 @@ pub const THROUGHPUT: &str = crate::measure::THROUGHPUT;
 /// Metric: the most memory that the process had at once, in bytes.
 pub const PEAK: &str = crate::measure::PEAK;
 
+/// Metric: the memory that the process has when its work is done, in bytes.
+pub const RESIDENT: &str = crate::measure::RESIDENT;
+
+/// The time that rows of memory that is left wait: longer than any contender's own delay, which is
+/// 10 s for theap and jemalloc.
+const WAIT: Duration = Duration::from_secs(13);
+
+/// A shorter budget than this is a test's, and waits no longer than it must to run the code.
+const TEST: Duration = Duration::from_millis(20);
+
 /// A group of rows in reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -47,18 +58,21 @@ pub enum Category {
     Threads,
     /// Threads that share nothing.
     Scaling,
-    /// Bytes, not operations.
+    /// Bytes, not operations: the most at once.
     Memory,
+    /// Bytes, not operations: what is left when the work is done.
+    Resident,
 }
 
 impl Category {
     /// Every category, in the order of a report.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::HitPath,
         Self::Single,
         Self::Threads,
         Self::Scaling,
         Self::Memory,
+        Self::Resident,
     ];
 
     /// The category's title in reports.
@@ -69,6 +83,7 @@ impl Category {
             Self::Threads => "threads that share",
             Self::Scaling => "threads that share nothing",
             Self::Memory => "memory",
+            Self::Resident => "memory that is left",
         }
     }
 
@@ -80,13 +95,22 @@ impl Category {
             Self::Threads => "threads",
             Self::Scaling => "scaling",
             Self::Memory => "memory",
+            Self::Resident => "resident",
         }
+    }
+
+    /// Whether the rows' figures are bytes, of which less is better.
+    pub const fn is_memory(self) -> bool {
+        matches!(self, Self::Memory | Self::Resident)
     }
 
     /// A sentence with the unit of the rows' figures.
     pub const fn unit(self) -> &'static str {
         match self {
             Self::Memory => "Peak memory in MiB, less is better.",
+            Self::Resident => {
+                "Resident memory in MiB when the work is done and the threads rest, less is better."
+            }
             _ => "Million operations a second.",
         }
     }
@@ -101,7 +125,22 @@ pub fn row(name: &str) -> Option<&'static Row> {
     ROWS.iter().find(|row| row.name == name)
 }
 
+/// The rows whose name contains one of `parts`, in the order of a report. Without parts these are
+/// all rows, in a `quick` run without those that wait.
+pub fn chosen(parts: &[String], quick: bool) -> Vec<&'static Row> {
+    let chosen = |row: &&Row| match parts {
+        [] => !(quick && row.waits()),
+        parts => parts.iter().any(|part| row.name.contains(part)),
+    };
+    ROWS.iter().filter(chosen).collect()
+}
+
 impl Budget {
+    /// The time that a row waits for memory to be given back. It is the same for every contender.
+    fn wait(self) -> Duration {
+        if self.0 < TEST { 10 * self.0 } else { WAIT }
+    }
+
     /// Runs `pass` for a quarter of the time, at least three times, and then again and again until
     /// the time is over. Returns the throughput of the latter passes; `pass` returns its
     /// operations.

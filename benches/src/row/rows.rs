@@ -1,7 +1,8 @@
 //! The table of rows: the name, the category and the work of each.
 
-use super::Category::{HitPath, Memory, Scaling, Single, Threads};
-use super::{Budget, Category, PEAK, THROUGHPUT, collections, handed, memory, single, threads};
+use super::Category::{HitPath, Memory, Resident, Scaling, Single, Threads};
+use super::{Budget, Category, PEAK, RESIDENT, THROUGHPUT};
+use super::{collections, handed, memory, rest, single, threads};
 use crate::block::{Aligned, Block, prove, prove_global};
 use crate::contender::Contender;
 use crate::error::Error;
@@ -37,6 +38,14 @@ pub(super) enum Work {
     Fragments,
     Floor,
     Idle,
+    Few,
+    Bursts,
+    Pool { trim: bool },
+    Handed,
+    Sparse,
+    Freed,
+    FreedMiddle,
+    AllClasses,
 }
 
 /// Sizes of a mix of small blocks.
@@ -93,6 +102,14 @@ impl Work {
             Self::Fragments => memory::fragments(a),
             Self::Floor => memory::floor(a),
             Self::Idle => memory::idle(a),
+            Self::Few => rest::few(a),
+            Self::Bursts => rest::bursts(a, budget),
+            Self::Pool { trim } => rest::pool(a, trim),
+            Self::Handed => rest::handed(a, budget),
+            Self::Sparse => rest::sparse(a),
+            Self::Freed => rest::freed(a, budget),
+            Self::FreedMiddle => rest::freed_middle(a, budget),
+            Self::AllClasses => rest::all_classes(a),
         }
     }
 
@@ -114,11 +131,12 @@ impl Work {
 }
 
 impl Row {
-    /// The metric that a reader compares: [`THROUGHPUT`], where more is better, or [`PEAK`], where
-    /// less is better.
+    /// The metric that a reader compares: [`THROUGHPUT`], where more is better, or [`PEAK`] or
+    /// [`RESIDENT`], where less is better.
     pub fn metric(&self) -> &'static str {
         match self.category {
             Category::Memory => PEAK,
+            Category::Resident => RESIDENT,
             _ => THROUGHPUT,
         }
     }
@@ -147,6 +165,12 @@ impl Row {
             metrics.push(bytes(PEAK, peak_memory()?));
         }
         Ok(metrics)
+    }
+
+    /// Whether the row waits 13 s for memory to be given back, whatever its budget is.
+    pub fn waits(&self) -> bool {
+        use Work::{Bursts, Freed, FreedMiddle, Handed};
+        matches!(self.work, Bursts | Handed | Freed | FreedMiddle)
     }
 
     /// Whether the row is about speed, and a random mix or bursts of blocks up to 1 KiB.
@@ -251,4 +275,13 @@ pub const ROWS: &[Row] = rows! {
     "rss/larson-8" Memory Work::Larson { threads: 8 };
     "rss/pairs-1" Memory pairs(1, SMALL);
     "rss/apart-32" Memory Work::Apart { threads: 32 };
+    "rss/100-resting" Resident Work::Few;
+    "rss/100-bursts" Resident Work::Bursts;
+    "rss/pool" Resident Work::Pool { trim: false };
+    "rss/pool-trim" Resident Work::Pool { trim: true };
+    "rss/handed-1g" Resident Work::Handed;
+    "rss/sparse-trim" Resident Work::Sparse;
+    "rss/freed-200m" Resident Work::Freed;
+    "rss/freed-90k" Resident Work::FreedMiddle;
+    "rss/all-classes" Resident Work::AllClasses;
 };

@@ -53,6 +53,13 @@ impl Sizes {
         self.max
     }
 
+    /// Sizes from the smallest to the largest, about four to a doubling: in steps of an eighth to a
+    /// quarter.
+    pub(crate) fn ladder(self) -> impl Iterator<Item = usize> {
+        let next = |&size: &usize| Some(size + ((size + 1).next_power_of_two() / 8).max(16));
+        std::iter::successors(Some(self.min), next).take_while(move |&size| size <= self.max)
+    }
+
     /// The mean in bytes of sizes that are evenly distributed over the range.
     pub(crate) const fn mean(self) -> usize {
         (self.min + self.max) / 2
@@ -70,5 +77,21 @@ impl TryFrom<(usize, usize)> for Sizes {
 impl From<Sizes> for (usize, usize) {
     fn from(sizes: Sizes) -> Self {
         (sizes.min, sizes.max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ladder_meets_every_class() {
+        let range = Sizes::new(16, 256 << 10).unwrap();
+        assert_eq!(range.ladder().count(), 52);
+        assert_eq!(
+            range.ladder().take(13).collect::<Vec<_>>(),
+            [16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320]
+        );
+        assert_eq!(range.ladder().last(), Some(256 << 10));
     }
 }

@@ -7,8 +7,8 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::{Mode, Role, Summary};
-use crate::row::{Category, ROWS, Row};
+use super::{Entrant, Mode, Role, Summary};
+use crate::row::{Category, PEAK, ROWS, Row};
 
 /// A goal with the figure that decides it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -47,7 +47,16 @@ enum Of {
     Mimalloc,
     /// One thread's throughput, for each CPU in use.
     OneThread,
+    /// glibc's.
+    Glibc,
+    /// 1 MiB: the row's figure itself.
+    Mib,
+    /// The smallest peak of the peers of [`LEAN`]. The row's figure is its peak, too.
+    LeanestPeak,
 }
+
+/// The peers among which the one with the smallest peak is the measure.
+const LEAN: [&str; 5] = ["mimalloc", "mimalloc2", "jemalloc", "snmalloc", "tcmalloc"];
 
 /// The condition that the figures must meet.
 #[derive(Clone, Copy)]
@@ -67,6 +76,9 @@ struct Aim {
     bound: Bound,
     /// Whether the goal is about the row.
     about: fn(&Row) -> bool,
+    /// The sides of the subject that the goal is about, the worst of which decides; if empty, the
+    /// side that stands for the subject ([`Summary::subject`]).
+    sides: &'static [Role],
     /// Bytes that one of the two figures must reach, or the goal is not about the row after all.
     above: f64,
 }
@@ -77,13 +89,30 @@ const fn aim(goal: &'static str, of: Of, bound: Bound, about: fn(&Row) -> bool) 
         of,
         bound,
         about,
+        sides: &[],
         above: 0.0,
     }
 }
 
-fn is_speed(row: &Row) -> bool {
-    row.category != Category::Memory
+/// A bound in MiB of what is left.
+const fn left(
+    goal: &'static str,
+    mib: f64,
+    sides: &'static [Role],
+    about: fn(&Row) -> bool,
+) -> Aim {
+    Aim {
+        sides,
+        ..aim(goal, Of::Mib, EachAtMost(mib), about)
+    }
 }
+
+fn is_speed(row: &Row) -> bool {
+    !row.category.is_memory()
+}
+
+/// Bytes of a MiB.
+const MIB: f64 = 1024.0 * 1024.0;
 
 fn is_memory(row: &Row) -> bool {
     row.category == Category::Memory
@@ -127,7 +156,7 @@ const IN_PROCESS: [Aim; 8] = [
         is_memory,
     ),
     Aim {
-        above: 16.0 * 1024.0 * 1024.0,
+        above: 16.0 * MIB,
         ..aim(
             "peak memory of rows above 16 MiB: at most 1.3 of mimalloc's",
             Of::Mimalloc,
@@ -155,6 +184,84 @@ const PRELOADED: [Aim; 2] = [
         Of::Best,
         EachAtLeast(0.95),
         is_speed,
+    ),
+];
+
+const SMALL: &[Role] = &[Role::SmallPages];
+const THP: &[Role] = &[Role::Transparent];
+const BACKGROUND: &[Role] = &[Role::SmallBackground];
+const BOTH_BACKGROUND: &[Role] = &[Role::SmallBackground, Role::TransparentBackground];
+
+/// The goals about memory, in process and preloaded alike.
+const AT_REST: [Aim; 11] = [
+    Aim {
+        sides: SMALL,
+        ..aim(
+            "100 resting threads with 64 blocks, small pages: 1.5 times glibc's memory at most",
+            Of::Glibc,
+            EachAtMost(1.5),
+            |row| row.name == "rss/100-resting",
+        )
+    },
+    left(
+        "100 resting threads with 64 blocks, transparent hugepages: 24 MiB at most",
+        24.0,
+        THP,
+        |row| row.name == "rss/100-resting",
+    ),
+    left(
+        "100 threads after bursts in every class, background thread: 150 MiB at most",
+        150.0,
+        BACKGROUND,
+        |row| row.name == "rss/100-bursts",
+    ),
+    left(
+        "100 threads after bursts in every class, without it: 400 MiB at most",
+        400.0,
+        SMALL,
+        |row| row.name == "rss/100-bursts",
+    ),
+    left(
+        "pool threads in turn, small pages: 250 MiB at most",
+        250.0,
+        SMALL,
+        |row| row.name == "rss/pool",
+    ),
+    left(
+        "pool threads in turn after a purge, small pages: 60 MiB at most",
+        60.0,
+        SMALL,
+        |row| row.name == "rss/pool-trim",
+    ),
+    left(
+        "1 GiB freed by another thread, small pages: 60 MiB at most",
+        60.0,
+        SMALL,
+        |row| row.name == "rss/handed-1g",
+    ),
+    left(
+        "1 MiB live of 1 GiB after a purge, transparent hugepages: 60 MiB at most",
+        60.0,
+        THP,
+        |row| row.name == "rss/sparse-trim",
+    ),
+    left(
+        "all freed, background thread, small pages and transparent hugepages: 16 MiB at most",
+        16.0,
+        BOTH_BACKGROUND,
+        |row| ["rss/freed-200m", "rss/freed-90k"].contains(&row.name),
+    ),
+    left(
+        "every class in 8 threads, transparent hugepages: 32 MiB at most",
+        32.0,
+        THP,
+        |row| row.name == "rss/all-classes",
+    ),
+    aim(
+        "peak of every row about memory, small pages: geometric mean at most 1.05 of the leanest",
+        Of::LeanestPeak,
+        MeanAtMost(1.05),
+        |row| row.category.is_memory(),
     ),
 ];
 
@@ -186,14 +293,15 @@ impl Summary<'_> {
             Mode::InProcess => &IN_PROCESS,
             Mode::Preloaded => &PRELOADED,
         };
-        aims.iter().map(|aim| self.goal(aim)).collect()
+        let aims = aims.iter().chain(&AT_REST);
+        aims.map(|aim| self.goal(aim)).collect()
     }
 
     fn goal(&self, aim: &Aim) -> Goal {
         let mut of = 0;
         let mut figures: Vec<Miss> = Vec::new();
         for row in ROWS.iter().filter(|row| (aim.about)(row)) {
-            let Some((measured, larger)) = self.figure(row, aim.of) else {
+            let Some((measured, larger)) = self.figure(row, aim) else {
                 of += 1;
                 continue;
             };
@@ -240,15 +348,17 @@ impl Summary<'_> {
     }
 
     /// The subject's figure on the row as a multiple of another, and the larger one of the two.
-    fn figure(&self, row: &Row, of: Of) -> Option<(f64, f64)> {
-        let subject = self.subject(row)?.median;
-        let other = match of {
+    fn figure(&self, row: &Row, aim: &Aim) -> Option<(f64, f64)> {
+        let subject = self.worst_side(row, aim)?;
+        let other = match aim.of {
             Of::Best => self.best(row)?.median,
             Of::Limit => self.of_role(row, Role::Limit).next()?.median,
-            Of::Mimalloc => {
-                let entrants = self.report.entrants.iter();
-                let mut mimalloc = entrants.filter(|entrant| entrant.name == "mimalloc");
-                self.record(row, mimalloc.next()?)?.median
+            Of::Mimalloc => self.of_name(row, "mimalloc", row.metric())?,
+            Of::Glibc => self.of_name(row, "system", row.metric())?,
+            Of::Mib => MIB,
+            Of::LeanestPeak => {
+                let peaks = LEAN.iter().filter_map(|name| self.of_name(row, name, PEAK));
+                peaks.min_by(f64::total_cmp)?
             }
             Of::OneThread => {
                 let one = ROWS.iter().find(|row| row.is_of(&["apart"]))?;
@@ -256,6 +366,26 @@ impl Summary<'_> {
             }
         };
         Some((subject / other, subject.max(other)))
+    }
+
+    /// The figure of the subject, or the worst of the sides that the goal is about.
+    fn worst_side(&self, row: &Row, aim: &Aim) -> Option<f64> {
+        match (aim.of, aim.sides) {
+            (Of::LeanestPeak, _) => self.of_name(row, &self.subject(row)?.allocator, PEAK),
+            (_, []) => Some(self.subject(row)?.median),
+            (_, sides) => {
+                let median = |role: &Role| Some(self.of_role(row, *role).next()?.median);
+                let medians: Option<Vec<f64>> = sides.iter().map(median).collect();
+                medians?.into_iter().max_by(f64::total_cmp)
+            }
+        }
+    }
+
+    /// The median of an allocator's metric.
+    fn of_name(&self, row: &Row, name: &str, metric: &str) -> Option<f64> {
+        let mut entrants = self.report.entrants.iter();
+        let entrant = entrants.find(|entrant: &&Entrant| entrant.name == name)?;
+        Some(self.metric(row, entrant, metric)?.median)
     }
 
     /// The goals as lines of a table, the heading first.

@@ -40,12 +40,51 @@ pub enum Role {
     Subject,
     /// The subject on small pages; only on rows about memory, where it stands for the subject.
     SmallPages,
+    /// The subject on transparent hugepages; only on rows of memory that is left.
+    Transparent,
+    /// The subject on small pages with the thread that gives memory back; only on rows of memory
+    /// that is left.
+    SmallBackground,
+    /// The subject on transparent hugepages with that thread; only on rows of memory that is left.
+    TransparentBackground,
     /// Another build of the subject, to show what it costs or brings.
     Variant,
     /// Another allocator.
     Peer,
     /// The null allocator, which no allocator can pass; only on rows of the hit path.
     Limit,
+}
+
+impl Role {
+    /// The purposes of the subject itself, in the order of a report, with the names of its sides.
+    pub const SUBJECTS: [(Self, &'static str); 5] = [
+        (Self::Subject, "theap"),
+        (Self::SmallPages, "theap-small"),
+        (Self::Transparent, "theap-thp"),
+        (Self::SmallBackground, "theap-small-bg"),
+        (Self::TransparentBackground, "theap-thp-bg"),
+    ];
+
+    /// Whether this is the subject, whatever its options.
+    pub fn is_subject(self) -> bool {
+        Self::SUBJECTS.iter().any(|(role, _)| *role == self)
+    }
+
+    /// The variables that make the subject what the role says.
+    pub fn variables(self) -> Vec<(OsString, OsString)> {
+        let pages = match self {
+            Self::SmallPages | Self::SmallBackground => Some("small"),
+            Self::Transparent | Self::TransparentBackground => Some("thp"),
+            _ => None,
+        };
+        let background = match self {
+            Self::SmallBackground | Self::TransparentBackground => Some("1"),
+            _ => None,
+        };
+        let pages = pages.map(|value| ("THEAP_PAGES".into(), value.into()));
+        let background = background.map(|value| ("THEAP_BACKGROUND".into(), value.into()));
+        pages.into_iter().chain(background).collect()
+    }
 }
 
 /// An allocator in a report.
@@ -92,7 +131,7 @@ pub struct Suite {
     pub sides: Vec<Side>,
     /// The rows, in the order of a report.
     pub rows: Vec<&'static Row>,
-    /// Rounds of each row.
+    /// Rounds of each row; a row that waits has a fifth of them.
     pub rounds: usize,
     /// The time that each run measures.
     pub budget: Budget,
@@ -102,7 +141,10 @@ impl Side {
     fn runs(&self, row: &Row) -> bool {
         match self.entrant.role {
             Role::Subject | Role::Variant | Role::Peer => true,
-            Role::SmallPages => row.category == Category::Memory,
+            Role::SmallPages => row.category.is_memory(),
+            Role::Transparent | Role::SmallBackground | Role::TransparentBackground => {
+                row.category == Category::Resident
+            }
             Role::Limit => row.category == Category::HitPath,
         }
     }
@@ -136,8 +178,19 @@ impl Side {
 impl Suite {
     /// The number of runs in the whole suite.
     fn runs(&self) -> usize {
-        let sides = |row: &&Row| self.sides.iter().filter(|side| side.runs(row)).count();
-        self.rounds * self.rows.iter().map(sides).sum::<usize>()
+        let sides = |row: &Row| self.sides.iter().filter(|side| side.runs(row)).count();
+        let runs = |row: &&'static Row| self.rounds_of(row) * sides(row);
+        self.rows.iter().map(runs).sum()
+    }
+
+    /// The rounds of a row: a fifth where it waits, as its figures hardly differ and cost 13 s
+    /// each.
+    fn rounds_of(&self, row: &Row) -> usize {
+        if row.waits() {
+            self.rounds.div_ceil(5)
+        } else {
+            self.rounds
+        }
     }
 
     /// A report on this host that has no figures yet.
@@ -214,7 +267,7 @@ impl Suite {
             }
             Ok::<_, std::convert::Infallible>(())
         };
-        let Ok(()) = interleave(self.rounds, sides.len(), run);
+        let Ok(()) = interleave(self.rounds_of(row), sides.len(), run);
         let mut records = series.records();
         records.retain(|record| {
             let mut failed = failures.iter();

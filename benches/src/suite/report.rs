@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Entrant, Goal, Role, Summary, Verdict};
+use super::{Entrant, Goal, Summary, Verdict};
 use crate::error::{Error, cannot};
 use crate::rounds::Record;
 
@@ -202,7 +202,7 @@ impl Report {
             let mut subjects = self
                 .entrants
                 .iter()
-                .filter(|entrant| matches!(entrant.role, Role::Subject | Role::SmallPages));
+                .filter(|entrant| entrant.role.is_subject());
             subjects.any(|entrant| entrant.name == failure.allocator)
         })
     }

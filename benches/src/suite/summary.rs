@@ -69,7 +69,7 @@ impl<'a> Summary<'a> {
         let peers = self.of_role(row, Role::Peer);
         let medians = |a: &&Record, b: &&Record| a.median.total_cmp(&b.median);
         match row.category {
-            Category::Memory => peers.min_by(medians),
+            category if category.is_memory() => peers.min_by(medians),
             _ => peers.max_by(medians),
         }
     }
@@ -82,10 +82,15 @@ impl<'a> Summary<'a> {
 
     /// An allocator's record of the row's metric ([`Row::metric`]).
     pub fn record(&self, row: &Row, entrant: &Entrant) -> Option<&'a Record> {
+        self.metric(row, entrant, row.metric())
+    }
+
+    /// An allocator's record of any metric.
+    pub(super) fn metric(&self, row: &Row, entrant: &Entrant, metric: &str) -> Option<&'a Record> {
         self.report.records.iter().find(|record| {
             record.workload == row.name
                 && record.allocator == entrant.name
-                && record.metric == row.metric()
+                && record.metric == metric
         })
     }
 

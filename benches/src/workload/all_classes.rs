@@ -10,13 +10,6 @@ use crate::block::Block;
 use crate::contender::Contender;
 use crate::error::Error;
 use crate::measure::Meter;
-use crate::steps::Sizes;
-
-/// Sizes from the smallest to the largest: in steps of an eighth to a quarter.
-pub(super) fn sizes(range: Sizes) -> impl Iterator<Item = usize> {
-    let next = |&size: &usize| Some(size + ((size + 1).next_power_of_two() / 8).max(16));
-    std::iter::successors(Some(range.min()), next).take_while(move |&size| size <= range.max())
-}
 
 pub(super) fn run<A: Contender>(a: &A, params: &Params) -> Result<Outcome, Error> {
     let all_hold = Barrier::new(params.threads);
@@ -40,34 +33,18 @@ pub(super) fn run<A: Contender>(a: &A, params: &Params) -> Result<Outcome, Error
     if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error);
     }
-    let blocks = sizes(params.sizes).count() * params.slots * params.threads;
+    let blocks = params.sizes.ladder().count() * params.slots * params.threads;
     Outcome::new(2 * blocks as u64, reading)
 }
 
 /// Allocates a thread's blocks and has the contender prove them.
 fn hold<A: Contender>(a: &A, params: &Params) -> Result<Vec<Block<A>>, Error> {
-    let mut blocks = Vec::with_capacity(sizes(params.sizes).count() * params.slots);
-    for size in sizes(params.sizes) {
+    let mut blocks = Vec::with_capacity(params.sizes.ladder().count() * params.slots);
+    for size in params.sizes.ladder() {
         for _ in 0..params.slots {
             blocks.push(Block::take(a, size, 1)?);
         }
     }
     blocks.iter().try_for_each(|block| block.prove(a))?;
     Ok(blocks)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_meet_every_class() {
-        let range = Sizes::new(16, 256 << 10).unwrap();
-        assert_eq!(sizes(range).count(), 52);
-        assert_eq!(
-            sizes(range).take(13).collect::<Vec<_>>(),
-            [16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320]
-        );
-        assert_eq!(sizes(range).last(), Some(256 << 10));
-    }
 }

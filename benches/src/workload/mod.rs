@@ -136,7 +136,9 @@ impl Workload {
             Self::RandomMixed | Self::Burst | Self::ProducerConsumer => {
                 params.slots.saturating_mul(params.sizes.max())
             }
-            Self::AllClasses => all_classes::sizes(params.sizes)
+            Self::AllClasses => params
+                .sizes
+                .ladder()
                 .sum::<usize>()
                 .saturating_mul(params.slots)
                 .saturating_mul(params.threads),

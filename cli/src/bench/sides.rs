@@ -9,7 +9,6 @@ use theap_bench::suite::{Entrant, Role, Side, glibc};
 
 use crate::launch::library;
 use crate::launch::peer::{self, Peer};
-use crate::pages;
 
 /// The directories in which distributions install libraries.
 const LIBRARY_DIRECTORIES: [&str; 4] = [
@@ -37,13 +36,11 @@ const KNOWN: [[&str; 3]; 4] = [
 /// Fails if a library is not there, or if two peers have one name.
 pub fn all(library: Option<&Path>, asked: &[Peer]) -> Result<Vec<Side>> {
     let theap = library::find(library)?;
-    let mut sides = vec![
-        side("theap", Role::Subject, Some(&theap))?,
-        side("theap-small", Role::SmallPages, Some(&theap))?,
-        side("system", Role::Peer, None)?,
-    ];
-    let small = (pages::VARIABLE.into(), "small".into());
-    sides[1].environment.push(small);
+    let mut sides = Role::SUBJECTS
+        .iter()
+        .map(|&(role, name)| side(name, role, Some(&theap)))
+        .collect::<Result<Vec<_>>>()?;
+    sides.push(side("system", Role::Peer, None)?);
     let installed = if asked.is_empty() {
         installed()?
     } else {
@@ -59,7 +56,7 @@ pub fn all(library: Option<&Path>, asked: &[Peer]) -> Result<Vec<Side>> {
 
 fn side(name: &str, role: Role, library: Option<&Path>) -> Result<Side> {
     let mut arguments = vec!["row".into()];
-    let mut environment = Vec::new();
+    let mut environment = role.variables();
     if let Some(library) = library {
         arguments.extend(["--library".into(), library.into()]);
         environment.push((library::PRELOAD.into(), library::preload(library)));

@@ -82,13 +82,15 @@ impl Block {
         );
     }
 
-    /// Checks the block and resizes it; it stays as it is if theap refuses.
-    pub fn resize(&mut self, size: usize) {
+    /// Checks the block and resizes it; it stays as it is if theap refuses. Returns whether it has
+    /// the new size.
+    pub fn resize(&mut self, size: usize) -> bool {
         self.check();
         // SAFETY: `start` is a live block of theap, which this value alone holds.
         let moved = unsafe { raw::realloc(self.start, size) };
         if moved.is_null() {
-            return;
+            self.check();
+            return false;
         }
         let kept = Self {
             start: moved,
@@ -104,6 +106,7 @@ impl Block {
         }
         (self.start, self.size) = (moved, size);
         self.fill();
+        true
     }
 
     /// Checks the block and frees it.

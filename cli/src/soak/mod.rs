@@ -1,5 +1,5 @@
 //! `theap soak` runs random lives of processes on theap for the time that the user gives. The lives
-//! differ in threads, forks, sizes, fronts and page modes.
+//! differ in threads, forks, sizes, fronts, page modes and limits.
 //!
 //! Each life is a process of its own ([`life`]), and one number decides all that happens in it. The
 //! numbers come from one seed, which is printed first. The first life that goes wrong, or takes too
@@ -7,6 +7,7 @@
 
 mod block;
 mod life;
+mod rest;
 
 use std::env;
 use std::io::{self, Write};
@@ -22,6 +23,9 @@ pub use life::Life;
 use life::Report;
 
 /// Run random lives of processes on theap, check every byte, and print what they did
+///
+/// In each life threads work one after another while others rest with some of their blocks. A third
+/// of the lives has a limit of memory, at which theap refuses blocks.
 ///
 /// Exit codes: 0 if all went well, 1 if a life went wrong; then the message has the command that
 /// repeats it.
@@ -134,6 +138,12 @@ impl Running {
             ("THEAP_FRONT", chance.of(&["theap", "theap", "classic"])),
             ("THEAP_RETAIN", chance.of(&["0", "8M", "256M"])),
             ("THEAP_SOFT_LIMIT", chance.of(&["0", "16M", "64M"])),
+            (
+                "THEAP_LIMIT",
+                chance.of(&["0", "0", "0", "0", "32M", "100M"]),
+            ),
+            ("THEAP_DECAY", chance.of(&["20", "10000"])),
+            ("THEAP_BACKGROUND", chance.of(&["0", "1"])),
             ("THEAP_MAGAZINE", chance.of(&["1K", "32K"])),
             ("THEAP_MESSAGES", "0"),
         ];
