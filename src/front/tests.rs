@@ -4,6 +4,7 @@
 #![allow(unsafe_code)] // Looks at the metadata of spans.
 
 mod faults;
+mod reclaim;
 mod room;
 mod world;
 // Compares the numbers of refills as well.

@@ -1,5 +1,5 @@
-//! What a heap has that others could use while its thread rests, for a reclaimer ([`crate::pool::reclaim`])
-//! that has the heap's lock.
+//! What a heap has that others could use while its thread rests, for a reclaimer
+//! ([`crate::pool::Scan`]) that has the heap's lock.
 #![allow(unsafe_code)] // Gives free pages of the heap's spans back.
 
 use super::Heap;

@@ -83,8 +83,8 @@ impl Keeping {
         }
     }
 
-    /// Notes that a reclaimer took a wholly free span, as others needed it more: the class keeps one
-    /// less of those that it has learned to keep.
+    /// Notes that a reclaimer took a wholly free span, as others needed it more: the class keeps
+    /// one less of those that it has learned to keep.
     pub fn lost(&mut self, class: ClassId, budget: &Budget) {
         let keep = &mut self.keep[class.index()];
         if *keep > KEEP {

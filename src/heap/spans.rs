@@ -350,10 +350,10 @@ impl Heap {
         }
     }
 
-    /// Notes a refill or a drain; after a number of them the heap forgets what it no longer needs.
+    /// Notes a refill, a drain or a run; after a number of them the heap forgets what it no longer needs.
     /// In passing it does a bit for heaps whose threads rest.
     #[inline]
-    pub(super) fn note_batch(&mut self) {
+    pub fn note_batch(&mut self) {
         if self.keeping.moved() {
             self.end_period();
         }

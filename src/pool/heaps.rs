@@ -70,6 +70,12 @@ impl HeapEntry {
         rests.then_some(steps)
     }
 
+    /// For a reclaimer: the steps of the heap's thread if it has made none since the last look.
+    pub fn still_rests(&self) -> Option<Steps> {
+        let seen = self.seen.load(Ordering::Relaxed);
+        self.lock.steps().filter(|steps| steps.0 == seen)
+    }
+
     /// For a reclaimer that looks for slots: the steps of the heap's thread if it has made none for
     /// `rest` ms, unless there was nothing to take at the last look and it has made none since.
     pub fn rests_briefly(&self, now: u32, rest: u32) -> Option<Steps> {

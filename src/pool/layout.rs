@@ -166,10 +166,8 @@ impl Layout {
         let open = carver.values::<AtomicUsize>(nodes);
         let nurseries = carver.values::<Nursery>(shape.nurseries());
         let meta_states = carver.take(metas_len / HUGE, 64);
-        let bitmaps = carver.take(
-            nodes * LEVELS * bitmap_words(shape.supers_of_node()) * 8,
-            64,
-        );
+        let words = bitmap_words(shape.supers_of_node());
+        let bitmaps = carver.take(nodes * LEVELS * words * 8, 64);
         let early = (!shape.opens_in_steps()).then(|| carver.tables(supers));
         let shared = carver.take(shape.heap_bytes.first, PAGE);
         let extent = shape.board_at(0);

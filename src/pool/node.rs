@@ -86,7 +86,13 @@ impl Node {
             return Some((run, stage));
         }
         self.make_room(SUPER);
-        let Grown { run, grew } = self.pages.grow(len, align)?;
+        let Some(Grown { run, grew }) = self.pages.grow(len, align) else {
+            // What another thread keeps is better than nothing.
+            let more = self.reclaim.for_shortage(len);
+            let run = more.then(|| self.supers.find(len, align))??;
+            let stage = self.stage_of(&run);
+            return Some((run, stage));
+        };
         if grew {
             self.warmer.start();
             return Some((run, Stage::Grow));

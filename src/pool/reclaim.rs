@@ -3,17 +3,19 @@
 //!
 //! A heap rests if its thread has made no step (no slow path) for a while; its lock counts them
 //! ([`super::heap_lock`]). A reclaimer takes the lock of such a heap, takes a span of which blocks
-//! are free, and lets go: the thread that wakes up meanwhile waits for no more than that. What lies in magazines only their thread can give back.
+//! are free, and lets go: the thread that wakes up meanwhile waits for no more than that. What lies
+//! in magazines only their thread can give back.
 //!
 //! - A *round* goes over all heaps several times a `decay`, and takes from those that have rested
-//!   for `decay`. The warmer makes it where there is one; else the threads that are busy do, each
-//!   refill a bit.
-//!   Once a `decay` the spans that are the pool's are looked at, too.
+//!   for `decay`. The warmer makes it where there is one; else the threads that are busy do, a bit
+//!   at each batch that they move. Once a `decay` the spans that are the pool's are looked at, too.
 //! - A node that would grow, or has begun a SuperSlab, takes spans from heaps that have rested for
 //!   [`BRIEF`], if half of their blocks are free: what is warm serves before what is not.
+//! - A node that cannot grow takes spans from all heaps.
 //! - A purge takes from all heaps whose threads make no step meanwhile.
 //!
-//! A sealed heap is left alone, and so is one that the program has prepared (`warm_up`).
+//! A heap that is sealed, or that the program has prepared (`warm_up`), is left alone but where it
+//! has nothing else; this makes no system call.
 #![allow(unsafe_code)] // Hands the memory of heaps to the front, and releases what it took.
 
 use super::ground::Ground;
@@ -244,7 +246,10 @@ impl Reclaim {
             match lists.sweep_idle(class) {
                 Some(0) => {}
                 Some(_) => break,
-                None => left = 0,
+                None => {
+                    left = 0;
+                    break;
+                }
             }
         }
         round.left = (left > 0).then_some(left);
@@ -281,19 +286,29 @@ impl Reclaim {
     /// For a node that would have to grow: takes up to `want` slots out of heaps that have rested
     /// for a while. Whether it took any.
     pub fn for_growth(&self, want: usize) -> bool {
-        let Some(mut round) = self.round.try_lock().filter(|_| !self.is_off()) else {
+        !self.is_off() && self.take_slots(want, BRIEF, HEAPS, TRIES)
+    }
+
+    /// For a node that cannot grow: takes up to `want` slots out of all heaps whose threads are in
+    /// no step. Whether it took any.
+    pub fn for_shortage(&self, want: usize) -> bool {
+        self.take_slots(want, 0, usize::MAX, usize::MAX)
+    }
+
+    fn take_slots(&self, want: usize, rest: u32, heaps: usize, mut tries: usize) -> bool {
+        let Some(mut round) = self.round.try_lock() else {
             return false;
         };
         let now = ms(self.ground.policy.os().recently());
-        let (made, mut got, mut tries) = (self.heaps.made_before(), 0, TRIES);
-        for _ in 0..made.min(HEAPS) {
+        let (made, mut got) = (self.heaps.made_before(), 0);
+        for _ in 1..made.min(heaps.saturating_add(1)) {
             let index = 1 + round.growth % (made - 1).max(1);
-            if index >= made || got >= want || tries == 0 {
+            if got >= want || tries == 0 {
                 break;
             }
             round.growth = index;
             let entry = self.heaps.entry(index);
-            let Some(steps) = entry.rests_briefly(now, BRIEF) else {
+            let Some(steps) = entry.rests_briefly(now, rest) else {
                 continue;
             };
             let mut scan = Scan::default();
@@ -336,7 +351,7 @@ impl Reclaim {
         let _round = self.round.lock();
         let mut bytes = 0;
         for index in 1..self.heaps.made_before() {
-            let Some(steps) = self.heaps.entry(index).rested(0, 0) else {
+            let Some(steps) = self.heaps.entry(index).still_rests() else {
                 continue;
             };
             let mut scan = Scan {

@@ -1,8 +1,9 @@
 //! The warm memory of a node over time. Memory that was given back when it became free and is taken
 //! again before the time of the option `decay` is over was given back too early: as much is kept
-//! beyond the option `retain` from then on. What stayed free for `decay` is *idle*, and given back whatever `retain` says, but for a floor. Memory that the program has
-//! asked for ahead (`warm_up`, `reserve`) is kept until it asks for a purge. The threads that take
-//! and give slots count them here; every number is a hint, so all accesses are relaxed.
+//! beyond the option `retain` from then on. What stayed free for `decay` is *idle*, and given back
+//! whatever `retain` says, but for a floor. Memory that the program has asked for ahead (`warm_up`,
+//! `reserve`) is kept until it asks for a purge. The threads that take and give slots count them
+//! here; every number is a hint, so all accesses are relaxed.
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
