@@ -350,8 +350,8 @@ impl Heap {
         }
     }
 
-    /// Notes a refill, a drain or a run; after a number of them the heap forgets what it no longer needs.
-    /// In passing it does a bit for heaps whose threads rest.
+    /// Notes a refill, a drain or a run; after a number of them the heap forgets what it no longer
+    /// needs. In passing it does a bit for heaps whose threads rest.
     #[inline]
     pub fn note_batch(&mut self) {
         if self.keeping.moved() {

@@ -1,5 +1,5 @@
-//! What is taken from heaps whose threads rest: by those that are busy, by a node that would grow or
-//! cannot, and by a purge; with system calls that fail.
+//! What is taken from heaps whose threads rest: by those that are busy, by a node that would grow
+//! or cannot, and by a purge; with system calls that fail.
 
 use super::{OWN, World};
 use crate::config::Config;

@@ -8,7 +8,8 @@
 //! - [`RUN`]: it is a large or huge run, freed as a whole;
 //! - anything from [`FIRST_HEAP`]: the id of the heap that owns it.
 //!
-//! Only the owner touches a span's free bits, its counts and its link. Anyone may set remote bits:
+//! Only the owner touches a span's free bits, its counts and its link; for a heap, that is who has
+//! the heap's lock ([`crate::pool::heap_lock`]). Anyone may set remote bits:
 //! a freer that is not the owner sets the block's bit in the remote word, then the word's bit in
 //! `pending`. The freer that finds `pending` empty and the owner NOBODY moves the span to POOL (or
 //! to itself, if it was the span's last owner).
@@ -71,8 +72,8 @@ impl Handshake {
         }
     }
 
-    /// The owner as seen now. Only the answer that the caller's own heap owns it stays true: no
-    /// other thread takes a span from its heap.
+    /// The owner as seen now. Only the answer that the caller's own heap owns it stays true, as
+    /// long as the caller has that heap's lock.
     #[inline]
     pub fn owner(&self) -> u64 {
         self.owner.load(Ordering::Relaxed)
