@@ -1,6 +1,7 @@
 //! What rests is taken, while threads go on: heaps whose threads come and go, rest for a moment and
 //! wake up again, beside reclaimers that come every millisecond. Each scenario runs in a process of
 //! its own.
+#![cfg(feature = "stats")]
 #![allow(unsafe_code)] // Calls the allocator directly, and forks.
 
 mod child;
@@ -153,7 +154,7 @@ fn restless() {
             let keep = blocks.len() / (1 + next(&mut state) % 8);
             while blocks.len() > keep {
                 let block = blocks.swap_remove(next(&mut state) % blocks.len());
-                if next(&mut state) % 4 == 0 {
+                if next(&mut state).is_multiple_of(4) {
                     let boxed = Box::into_raw(Box::new(block));
                     mail.lock().unwrap().push(boxed as usize);
                 } else {

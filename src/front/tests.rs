@@ -4,7 +4,6 @@
 #![allow(unsafe_code)] // Looks at the metadata of spans.
 
 mod faults;
-mod reclaim;
 mod room;
 mod world;
 // Compares the numbers of refills as well.
@@ -24,6 +23,12 @@ mod learner;
 mod keeping;
 #[cfg(all(feature = "numa", feature = "stats"))]
 mod numa;
+#[cfg(all(
+    feature = "shared-pool",
+    feature = "stats",
+    not(any(feature = "hardened", feature = "valgrind"))
+))]
+mod reclaim;
 
 use super::cache::ThreadCache;
 use super::handle::Handle;
