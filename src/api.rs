@@ -195,8 +195,9 @@ pub fn set_classes(classes: Classes) {
     }
 }
 
-/// Lets the capacities of all threads' magazines follow the workload (the option `learn`), or
-/// freezes them as they are.
+/// Lets all threads' magazines grow beyond the option `magazine` with the workload (the option
+/// `learn`), or not: then they shrink only where other classes of the thread need their bytes
+/// (`thread_cache`).
 pub fn set_learning(on: bool) {
     if let Some(arena) = front::arena(&DEFAULT) {
         arena.policy().set_learning(on);

@@ -14,13 +14,17 @@ const LONG: usize = 4 * BATCH;
 
 impl ThreadCache {
     /// Returns the older half of a full magazine to the spans, unless the magazine grows instead.
-    /// True: there is room.
+    /// True: there is room. False: the magazine may hold nothing.
     #[inline(never)]
     pub fn drain_magazine(&mut self, class: ClassId) -> bool {
-        if self.outgrow_nest(class) || self.learn(class, true) {
+        self.magazines.allowance.note_miss(class);
+        if self.raise(class) || self.learn(class, true) {
             return true;
         }
         let (base, held) = (self.bases[class.index()], self.held(class));
+        if held == 0 {
+            return false;
+        }
         let gone = held.div_ceil(2).min(BATCH);
         // SAFETY: the magazine's pointers lie from its base to its top, outside of the struct, and
         // this thread alone uses them.

@@ -143,16 +143,21 @@ impl ThreadCache {
     /// it has none, classes that do not turn give some back first. True if the capacity grew.
     fn grow(&mut self, class: ClassId) -> bool {
         let now = self.capacities[class.index()] as usize;
+        if self.is_short(class) {
+            return false;
+        }
         let missed = usize::from(self.magazines.learner.shortest[class.index()]) * batch(now);
-        let mut wish = (now + missed.max(now)).next_power_of_two().min(most(class));
+        let wanted = (now + missed.max(now)).next_power_of_two().min(most(class));
+        let most = self.most_within_allowance(class, wanted);
+        let mut wish = wanted.min(most);
         while wish > now && !self.claim(class, wish - now) {
             wish /= 2;
         }
-        if wish <= now && now < most(class) {
+        if wish <= now && now < most {
             let bit = class.bit();
             let idle = !core::mem::replace(&mut self.magazines.learner.turned, bit) & !bit;
             self.forget(idle);
-            wish = (2 * now).min(most(class));
+            wish = (2 * now).min(most);
             if !self.claim(class, wish - now) {
                 return false;
             }
@@ -167,6 +172,21 @@ impl ThreadCache {
         }
         self.heap.counters.magazines_grown.add(u64::from(grows));
         grows
+    }
+
+    /// The largest capacity that the class may have, by the thread's allowance, if it wants so
+    /// much: what it has if it would grow by less than an eighth.
+    fn most_within_allowance(&mut self, class: ClassId, wanted: usize) -> usize {
+        let now = self.capacities[class.index()] as usize;
+        if self.room(class) < wanted.saturating_sub(now) {
+            self.make_way(class);
+        }
+        let now = self.capacities[class.index()] as usize;
+        let room = self.room(class);
+        if room < now.div_ceil(8) {
+            return now;
+        }
+        now.saturating_add(room).min(most(class))
     }
 
     /// Claims the bytes of so many blocks of the budget; false if there is not that much.
@@ -218,35 +238,22 @@ impl ThreadCache {
 
     /// Changes a magazine's capacity; what it holds beyond that goes to the spans. False if there
     /// is no memory for its pointers: nothing has changed then.
-    fn set_capacity(&mut self, class: ClassId, capacity: usize) -> bool {
-        if !self.leave_nest(class) {
+    pub fn set_capacity(&mut self, class: ClassId, capacity: usize) -> bool {
+        let is_small = capacity <= places(class);
+        // One that lies in a block is in no nest.
+        let Some(own) = self.own_array_for(class, if is_small { capacity } else { MOST }) else {
             return false;
-        }
-        let old = self.bases[class.index()];
-        let own = self.own_array(class);
-        let base = if capacity <= places(class) {
-            own
-        } else {
-            match self.new_array(capacity) {
-                Some(base) => base,
-                None => return false,
-            }
         };
-        let held = self.held(class);
-        // SAFETY: the magazine's pointers lie from its base to its top; the new array has
-        // `capacity` places and is the old one or does not overlap it. Neither lies in the struct.
-        unsafe {
-            let gone = held.saturating_sub(capacity);
-            if gone > 0 {
-                self.heap.give(core::slice::from_raw_parts(old, gone));
-            }
-            ptr::copy(old.add(gone), base, held - gone);
-            let magazine = self.magazine(class);
-            magazine.top = base.add(held - gone);
-            magazine.limit = base.add(capacity);
-        }
-        self.bases[class.index()] = base;
-        self.wipe(class);
+        let old = self.bases[class.index()];
+        let base = match is_small {
+            true => Some(own),
+            false => self.new_array(capacity),
+        };
+        let Some(base) = base else {
+            return false;
+        };
+        // SAFETY: the array is the class's own, which has places for as much, or a new one.
+        unsafe { self.move_array(class, base, capacity) };
         if old != own {
             // SAFETY: the old array, which begins with the sentinel, is a block that nobody uses
             // any more.
@@ -256,7 +263,6 @@ impl ThreadCache {
                 self.note_cached(of);
             }
         }
-        self.note_cached(class);
         self.account(class, capacity);
         true
     }
@@ -287,18 +293,20 @@ impl ThreadCache {
             CLASSES[class.index()].size as usize,
             self.fixed_capacity(class),
         );
-        let before = (self.capacities[class.index()] as usize - fixed) * size;
-        let after = (capacity - fixed) * size;
+        let before = (self.capacities[class.index()] as usize).saturating_sub(fixed) * size;
+        let learned = capacity.saturating_sub(fixed);
+        let after = learned * size;
         self.arena()
             .policy()
             .budget()
             .give_back(before.saturating_sub(after));
         self.magazines.learner.spent = self.magazines.learner.spent - before + after;
-        self.capacities[class.index()] = capacity as u16;
+        let before = core::mem::replace(&mut self.capacities[class.index()], capacity as u16);
+        self.note_capacity(class, before.into());
         self.magazines.learner.grown &= !class.bit();
         self.magazines.learner.grown |= u64::from(capacity > fixed) << class.index();
         self.heap.class_counters[class.index()]
             .learned_blocks
-            .set((capacity - fixed) as u64);
+            .set(learned as u64);
     }
 }

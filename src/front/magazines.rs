@@ -7,6 +7,7 @@
 //! whenever it misses.
 #![allow(unsafe_code)] // Moves the ends of arrays.
 
+use super::allowance::{Allowance, nest_capacity};
 use super::cache::ThreadCache;
 use super::learner::Learner;
 use crate::classes::{CLASS_COUNT, CLASSES};
@@ -30,6 +31,8 @@ pub struct MagazineState {
     batches: [u8; CLASS_COUNT],
     /// The classes whose arrays are still in the nest, by their bits.
     nested: u64,
+    /// What the magazines may hold together.
+    pub allowance: Allowance,
     /// The capacities that the workload has taught.
     pub learner: Learner,
 }
@@ -70,8 +73,14 @@ pub fn batch(capacity: usize) -> usize {
 
 impl ThreadCache {
     /// Whether the class's array is a magazine; else it is a FastCache.
-    fn has_magazine(&self, class: ClassId) -> bool {
+    pub fn has_magazine(&self, class: ClassId) -> bool {
         self.magazines.served & class.bit() != 0
+    }
+
+    /// The classes that have magazines, by their bits.
+    #[cfg(any(test, debug_assertions))]
+    pub fn served(&self) -> u64 {
+        self.magazines.served
     }
 
     /// The array that the class begins with: the one in the nest.
@@ -82,16 +91,23 @@ impl ThreadCache {
 
     /// Places of the class's array that may be used now.
     pub fn places_in_use(&self, class: ClassId) -> usize {
-        let places = if self.has_magazine(class) {
+        if self.has_magazine(class) {
             usize::from(self.capacities[class.index()])
+        } else if self.magazines.nested & class.bit() != 0 {
+            self.fast_places(class).min(NEST)
         } else {
             self.fast_places(class)
-        };
-        if self.magazines.nested & class.bit() != 0 {
-            places.min(NEST)
-        } else {
-            places
         }
+    }
+
+    /// The class's array in the cache's own memory, where it may have so many places. `None` if
+    /// there is no memory for that.
+    pub fn own_array_for(&mut self, class: ClassId, capacity: usize) -> Option<*mut *mut u8> {
+        let fits = capacity <= NEST && self.magazines.nested & class.bit() != 0;
+        if fits {
+            return Some(self.nest(class));
+        }
+        self.leave_nest(class).then(|| self.own_array(class))
     }
 
     /// Places of the class's array, in use or not.
@@ -104,9 +120,9 @@ impl ThreadCache {
         }
     }
 
-    /// Moves the class's array out of the nest if it may then have more places. False if it stays
-    /// where it is.
-    pub fn outgrow_nest(&mut self, class: ClassId) -> bool {
+    /// Moves the class's FastCache out of the nest if it may then have more places. False if it
+    /// stays where it is.
+    fn outgrow_nest(&mut self, class: ClassId) -> bool {
         let before = self.places_in_use(class);
         self.magazines.nested & class.bit() != 0
             && before == NEST
@@ -195,16 +211,19 @@ impl ThreadCache {
     /// The class's array is an empty magazine.
     #[inline(never)]
     unsafe fn refill_magazine(&mut self, class: ClassId) -> *mut u8 {
+        self.magazines.allowance.note_miss(class);
         self.learn(class, false);
-        let half = batch(usize::from(self.capacities[class.index()]));
         let before = self.magazines.batches(class);
-        let mut want = half.min(FIRST << before);
         self.magazines.count_batch(class);
-        if want > NEST && !self.leave_nest(class) {
-            want = NEST;
-        }
-        // SAFETY: the magazine is empty (this function's own Safety section; learning moves nothing
-        // into it), and half of its capacity is no more than its places.
+        let want = if before == 0 {
+            usize::from(self.capacities[class.index()]).clamp(1, FIRST)
+        } else {
+            self.raise(class);
+            batch(usize::from(self.capacities[class.index()])).min(FIRST << before)
+        };
+        // SAFETY: the magazine is empty (this function's own Safety section; what changes its
+        // capacity moves nothing into it), its array has a place at least, and as many as its
+        // capacity.
         unsafe {
             if self.lists[class.index()].is_empty() {
                 let base = self.bases[class.index()];
@@ -226,9 +245,10 @@ impl ThreadCache {
         while changed != 0 {
             let class = ClassId::new(changed.trailing_zeros() as usize);
             changed &= changed - 1;
-            if !self.has_magazine(class) {
-                self.flush_array(class);
-                self.unlearn(class);
+            if self.has_magazine(class) {
+                self.begin_magazine(class);
+            } else {
+                self.end_magazine(class);
             }
             let places = self.places_in_use(class);
             let base = self.bases[class.index()];
@@ -238,9 +258,32 @@ impl ThreadCache {
         }
     }
 
-    /// Forgets what the cache's thread has taught: the next thread begins anew.
+    /// Makes the class's FastCache a magazine, which may hold what a nest holds.
+    fn begin_magazine(&mut self, class: ClassId) {
+        let (base, capacity) = (self.bases[class.index()], nest_capacity(class));
+        if self.held(class) > capacity {
+            // SAFETY: the class's array stays where it is, and has places for that.
+            unsafe { self.move_array(class, base, capacity) };
+        }
+        self.capacities[class.index()] = capacity as u16;
+        self.note_capacity(class, capacity);
+    }
+
+    /// Makes the class's magazine a FastCache: empties it, and gives its capacity back. FastCache
+    /// and list may hold what the option `magazine` says.
+    fn end_magazine(&mut self, class: ClassId) {
+        self.flush_array(class);
+        self.unlearn(class);
+        // The cache's own memory has places for that: this cannot fail.
+        self.set_capacity(class, nest_capacity(class));
+        self.capacities[class.index()] = self.fixed_capacity(class) as u16;
+    }
+
+    /// Forgets what the cache's thread has taught, and gives all capacities back: the next thread
+    /// begins anew.
     pub fn reset_magazines(&mut self) {
         self.magazines.batches = [0; CLASS_COUNT];
         self.unlearn_all();
+        self.lower_all();
     }
 }

@@ -12,6 +12,7 @@
 //! | `runs`, `zeroed`, `resize` | runs, zeroed blocks, changes of size |
 //! | `head`, `cache`, `handle`, `life` | a thread's cache: layout, borrowing it, birth and end |
 //! | `magazines`, `drain`, `learner` | THEAP: large arrays of pointers, whole batches |
+//! | `allowance` | what all magazines of a thread may hold together |
 //! | `classic`, `list_drain` | the classic front: a FastCache before a linked list |
 //! | `foreign` | blocks that are another allocator's |
 //! | `follow`, `warm` | a thread on another node; memory ahead of need |
@@ -50,6 +51,7 @@ mod warm;
 
 cfg_if::cfg_if! {
     if #[cfg(feature = "magazines")] {
+        mod allowance;
         mod magazines;
         mod nursery;
     } else {

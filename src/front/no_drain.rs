@@ -4,9 +4,10 @@ use crate::front::cache::ThreadCache;
 use crate::geometry::ClassId;
 
 impl ThreadCache {
-    /// True, there is room, if the magazine was in the nest, and false otherwise.
-    #[inline(always)]
+    /// True, there is room, if the magazine may hold more now, and false otherwise.
+    #[inline]
     pub fn drain_magazine(&mut self, class: ClassId) -> bool {
-        self.outgrow_nest(class)
+        self.magazines.allowance.note_miss(class);
+        self.raise(class)
     }
 }

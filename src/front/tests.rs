@@ -14,6 +14,14 @@ mod world;
     not(any(feature = "hardened", feature = "valgrind"))
 ))]
 mod learner;
+// Shares what the learner gives.
+#[cfg(all(
+    feature = "magazines",
+    feature = "drain",
+    feature = "stats",
+    not(any(feature = "hardened", feature = "valgrind"))
+))]
+mod allowance;
 // Told by their counters.
 #[cfg(all(
     feature = "shared-pool",

@@ -29,6 +29,8 @@ pub unsafe fn check(arena: &Arena) -> Result<(), Invalid> {
             // SAFETY: this function's own Safety section.
             unsafe { cache.check_class(class, index)? };
         }
+        #[cfg(feature = "magazines")]
+        ensure(cache.is_within_allowance(), "allowance of heap", index)?;
         held += cache.heap.is_valid()?;
     }
     // SAFETY: this function's own Safety section.

@@ -105,7 +105,7 @@ impl Node {
     /// are half a SuperSlab, more are taken from heaps whose threads rest.
     fn began(&self, len: usize) {
         if self.begun.fetch_add(len, Ordering::Relaxed) % FEW + len >= FEW {
-            self.reclaim.for_growth(4 * SLOTS);
+            self.reclaim.for_growth(8 * SLOTS);
         }
     }
 

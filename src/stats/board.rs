@@ -146,6 +146,8 @@ pub struct HeapBoard {
     pub span_bytes: Count,
     /// Bytes of those of them whose blocks are all free.
     pub kept: Count,
+    /// Bytes of blocks that the thread's magazines may hold; the thread writes it.
+    pub allowed: Count,
     /// The numbers that are kept for each class, which the thread of the heap alone writes.
     pub classes: [ClassCounters; CLASS_COUNT],
 }
@@ -250,6 +252,7 @@ mod zeros {
                 thread: zero(),
                 span_bytes: Count::default(),
                 kept: Count::default(),
+                allowed: Count::default(),
                 classes: from_fn(|_| ClassCounters::default()),
             }
         }
@@ -334,7 +337,8 @@ const HEADER: [(&str, usize); 16] = places!(Header: magic layout version nodes h
     tracing address_space outside refusals outside_runs metadata counts first metadata_first);
 const NODE: [(&str, usize); 11] = places!(NodeBoard: kernel_node mapped empty stock stock_target
     prepared given_back collapsed warmer_starts run_slots spans);
-const HEAP: [(&str, usize); 5] = places!(HeapBoard: counters thread span_bytes kept classes);
+const HEAP: [(&str, usize); 6] =
+    places!(HeapBoard: counters thread span_bytes kept allowed classes);
 const CLASS: [(&str, usize); 4] = places!(ClassCounters: refilled_blocks drained_blocks learned_blocks
     cached_blocks);
 

@@ -102,7 +102,8 @@ counters! {
     classes_switched,
     /// Times that the learner enlarged a magazine.
     magazines_grown,
-    /// Times that the learner made a magazine smaller again.
+    /// Times that a magazine was made smaller again: what it had learned was no longer needed, or
+    /// other classes of the thread needed its bytes.
     magazines_shrunk,
     /// Words of remote bits that threads set in spans of another heap; a word has 64 blocks.
     remote_words,

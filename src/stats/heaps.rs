@@ -83,6 +83,8 @@ heap_figures! {
     kept: 14, Gauge;
     /// Bytes of blocks that the thread's cache held when their last batch moved.
     cached: 14, Gauge;
+    /// Bytes of blocks that the magazines of the heap's thread may hold now, by their capacities.
+    allowed: 14, Gauge;
     /// Bytes of blocks that were taken out of the heap's spans.
     refilled: 16, Counter;
     /// Bytes of blocks that the thread has returned to spans, its own and others'.
@@ -97,6 +99,7 @@ impl HeapStats {
             thread: board.thread.load(Ordering::Relaxed),
             span_bytes: board.span_bytes.get(),
             kept: board.kept.get(),
+            allowed: board.allowed.get(),
             ..Self::default()
         };
         for class in ClassId::all() {

@@ -44,6 +44,7 @@ impl NodeLists {
     }
 
     /// The list of a class, with what was on its way there.
+    #[cfg(any(test, debug_assertions))]
     fn list(&self, class: ClassId) -> Guard<'_, SpanQueue> {
         self.received(class, self.lists[class.index()].lock())
     }
