@@ -59,9 +59,9 @@ fn use_up(bytes: usize) {
     }
 }
 
-/// Starts the warmer, and waits until its stock is there.
+/// Starts the warmer, and waits until its stock is there. What was mapped before is used up.
 fn begin() {
-    use_up(4 * MIB);
+    use_up(6 * MIB);
     until("the stock comes to be", stock_is_there);
 }
 
@@ -100,8 +100,9 @@ fn thread_is_as_told() {
 /// kill the process.
 fn growth_is_free() {
     begin();
-    // The thread touches its own counters and this code for the first time here.
-    use_up(MIB);
+    // The thread touches its own counters and this code for the first time here, and what is left
+    // of a SuperSlab that was mapped before there was a warmer.
+    use_up(3 * MIB);
     faults();
     until("the stock comes back", stock_is_there);
     forbid_system_calls();

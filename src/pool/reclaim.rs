@@ -14,8 +14,8 @@
 //! - A node that cannot grow takes spans from all heaps.
 //! - A purge takes from all heaps whose threads make no step meanwhile.
 //!
-//! A heap that is sealed, or that the program has prepared (`warm_up`), is left alone but where it
-//! has nothing else; this makes no system call.
+//! What the program has prepared (`warm_up`) is left alone, and what is sealed, too, but where there
+//! is nothing else: that makes no system call.
 #![allow(unsafe_code)] // Hands the memory of heaps to the front, and releases what it took.
 
 use super::ground::Ground;
@@ -290,9 +290,9 @@ impl Reclaim {
     }
 
     /// For a node that cannot grow: takes up to `want` slots out of all heaps whose threads are in
-    /// no step. Whether it took any.
+    /// no step. Whether it took any. What was prepared is its thread's.
     pub fn for_shortage(&self, want: usize) -> bool {
-        self.take_slots(want, 0, usize::MAX, usize::MAX)
+        !self.ground.policy.is_prepared() && self.take_slots(want, 0, usize::MAX, usize::MAX)
     }
 
     fn take_slots(&self, want: usize, rest: u32, heaps: usize, mut tries: usize) -> bool {

@@ -80,6 +80,7 @@ fn what_was_prepared_stays_when_others_are_forgotten() {
     cache
         .with(|cache| cache.heap.prepare(class, 8000))
         .expect("memory");
+    world.arena.policy().set_prepared();
     time_passes(&mut world, cache);
     assert_eq!(cache.counters().spans_kept.get(), 0, "the others");
     // Somebody else takes all that is in the pool.
