@@ -18,12 +18,12 @@ const WAITS: bool = cfg!(any(feature = "hardened", feature = "valgrind"));
 /// Bytes of blocks that wait at most.
 const WAITING: u64 = if WAITS { 1500 * KIB } else { 0 };
 
-/// Allocates and frees up to 300 KiB of each class, several times.
-fn bursts_in_every_class() {
+/// Allocates and frees up to 300 KiB of each class, so many times.
+fn bursts_in_every_class(times: usize) {
     // The heap has figures from its first block on.
     // SAFETY: a live block, not used after this.
     unsafe { raw::free(raw::alloc(1)) };
-    for _ in 0..8 {
+    for _ in 0..times {
         for class in theap::stats().classes.iter() {
             let size = class.size as usize - if WAITS { 16 } else { 0 };
             let blocks: Vec<_> = (0..(300 << 10) / class.size as usize + 6)
@@ -38,8 +38,8 @@ fn bursts_in_every_class() {
 }
 
 /// What the magazines of this thread hold at most after that, and hold.
-fn resting() -> (u64, u64) {
-    bursts_in_every_class();
+fn resting(times: usize) -> (u64, u64) {
+    bursts_in_every_class(times);
     // Notes what this thread's cache holds.
     let learned = theap::stats()
         .classes
@@ -56,7 +56,7 @@ fn resting() -> (u64, u64) {
 }
 
 fn at_most(bytes: u64) {
-    let (allowed, cached) = thread::spawn(resting).join().unwrap();
+    let (allowed, cached) = thread::spawn(|| resting(8)).join().unwrap();
     assert!(
         allowed <= bytes && cached <= allowed,
         "{cached} of {allowed}"
@@ -71,8 +71,16 @@ fn scenario() {
         Some("0") => at_most(NESTS),
         Some("256K") => at_most(NESTS + 256 * KIB),
         Some("1M") => at_most(NESTS + 1024 * KIB),
+        Some("once") => {
+            let (allowed, cached) = thread::spawn(|| resting(1)).join().unwrap();
+            let most = NESTS + 1536 * KIB;
+            assert!(
+                allowed <= most && cached <= allowed,
+                "{cached} of {allowed}"
+            );
+        }
         Some("all") => {
-            let (allowed, cached) = thread::spawn(resting).join().unwrap();
+            let (allowed, cached) = thread::spawn(|| resting(8)).join().unwrap();
             assert!(
                 allowed > 4096 * KIB && cached > 2048 * KIB,
                 "{cached} of {allowed}"
@@ -84,15 +92,22 @@ fn scenario() {
 
 #[test]
 fn a_thread_that_rests_keeps_what_the_option_says() {
-    passes("1M", &[]);
-    passes("0", &[("THEAP_THREAD_CACHE", "0")]);
-    passes("256K", &[("THEAP_THREAD_CACHE", "256K")]);
+    for most in ["0", "256K", "1M"] {
+        passes(most, &[("THEAP_THREAD_CACHE", most)]);
+    }
     passes("all", &[("THEAP_THREAD_CACHE", "1T")]);
 }
 
 #[test]
+fn one_burst_in_every_class_leaves_little() {
+    passes("once", &[]);
+    passes("once", &[("THEAP_NURSERY", "0")]);
+}
+
+#[test]
 fn a_thread_that_does_not_learn_or_is_prepared_is_bound_as_well() {
+    let bound = ("THEAP_THREAD_CACHE", "1M");
     passes("1M", &[("THEAP_LEARN", "0")]);
-    passes("1M", &[("THEAP_RESERVE", "64M")]);
-    passes("1M", &[("THEAP_NURSERY", "0")]);
+    passes("1M", &[("THEAP_RESERVE", "64M"), bound]);
+    passes("1M", &[("THEAP_NURSERY", "0"), bound]);
 }

@@ -3,14 +3,18 @@
 //! thread can empty its magazines, so this is what a thread that rests keeps at most.
 //!
 //! Each class begins with the capacity of [`nest_capacity`], which it always keeps. A class that
-//! misses again is raised towards the option `magazine` at once, as far as the allowance has room,
-//! and the learner raises it further. Where there is no room, the class makes way, at most once in
-//! [`ROUND`] misses of the thread: the classes that have not missed lately (for up to four such
-//! rounds) give half of what they may hold. If that does not suffice, the class takes from the one
-//! that has most beyond its share, as long as it has less than its own: a class's share of the
-//! allowance is its share of the latest misses. (A class that is used at random misses less by the
-//! square of its capacity.) So a thread whose work moves from class to class serves those that it
-//! uses, and what is used alike shares alike.
+//! misses again is raised towards the option `magazine` at once, as far as there is room for what
+//! no class had to learn: [`UNLEARNED`] of the allowance. So one burst in every class leaves little
+//! behind. A thread that goes on missing there gets more, [`EARNED`] for each [`ROUND`] of misses, and
+//! the learner raises a class further, which takes bursts that come again and again.
+//!
+//! Where there is no room, the class makes way, at most once in [`ROUND`] misses of the thread: the
+//! classes that have not missed lately (for up to four such rounds) give half of what they may
+//! hold. If that does not suffice, the class takes from the one that has most beyond its share, as
+//! long as it has less than its own: a class's share is its share of the latest misses. (A class
+//! that is used at random misses less by the square of its capacity.) What is not learned takes
+//! nothing of a class that has learned. So a thread whose work moves from class to class serves
+//! those that it uses, and what is used alike shares alike.
 //!
 //! All of this is done by refills and drains. It takes no memory but for the places that the
 //! thread's own memory has for each class, so that a sealed heap shares as well.
@@ -24,6 +28,10 @@ use core::ptr;
 
 /// Bytes of blocks that each class may always hold.
 const NEST_BYTES: usize = 8 << 10;
+/// Bytes that the magazines of all classes may hold beyond their nests without learning.
+pub const UNLEARNED: usize = 1 << 20;
+/// Bytes by which that becomes more when classes have to make way.
+const EARNED: usize = 64 << 10;
 /// Misses of a thread between two times that classes make way.
 const ROUND: u16 = 256;
 
@@ -47,6 +55,10 @@ pub const NESTS: usize = {
 pub struct Allowance {
     /// Bytes that all classes together may hold beyond their nests now.
     taken: usize,
+    /// Those that they may hold without learning.
+    unlearned: usize,
+    /// Bytes beyond [`UNLEARNED`] that they may hold so, as the thread went on missing.
+    earned: usize,
     /// The classes that may hold more than their nests, by their bits.
     raised: u64,
     /// The classes that may hold as much as the option `magazine` says, or more.
@@ -66,9 +78,13 @@ impl Allowance {
         self.misses = (self.misses + 1).min(ROUND);
     }
 
+    fn most_unlearned(&self) -> usize {
+        UNLEARNED + self.earned
+    }
+
     /// Forgets what has missed: the cache's next thread begins anew.
     pub fn reset(&mut self) {
-        (self.missed, self.misses) = ([0; CLASS_COUNT], 0);
+        (self.missed, self.misses, self.earned) = ([0; CLASS_COUNT], 0, 0);
     }
 }
 
@@ -88,11 +104,20 @@ impl ThreadCache {
         (capacity - nest_capacity(class)) * size_of_class(class)
     }
 
-    /// Blocks by which the allowance has room to raise the class now.
+    /// Bytes of these that the class may hold without learning.
+    fn unlearned(&self, class: ClassId, capacity: usize) -> usize {
+        let capacity = capacity.min(self.fixed_capacity(class));
+        capacity.saturating_sub(nest_capacity(class)) * size_of_class(class)
+    }
+
+    /// Blocks by which the allowance has room to raise the class now; without learning if it is
+    /// short.
     pub fn room(&self, class: ClassId) -> usize {
-        let room = self
-            .allowance()
-            .saturating_sub(self.magazines.allowance.taken);
+        let allowance = &self.magazines.allowance;
+        let mut room = self.allowance().saturating_sub(allowance.taken);
+        if self.is_short(class) {
+            room = room.min(allowance.most_unlearned() - allowance.unlearned);
+        }
         room / size_of_class(class)
     }
 
@@ -112,9 +137,7 @@ impl ThreadCache {
     /// One class takes no more than half of the room, so that the first does not get everything.
     #[cold]
     fn raise_short(&mut self, class: ClassId) -> bool {
-        let allowance = &self.magazines.allowance;
-        let is_full = allowance.taken + size_of_class(class) > self.allowance();
-        if is_full && allowance.misses < ROUND {
+        if self.room(class) == 0 && self.magazines.allowance.misses < ROUND {
             return false;
         }
         let now = usize::from(self.capacities[class.index()]);
@@ -139,7 +162,14 @@ impl ThreadCache {
         allowance.misses = 0;
         let missed = allowance.missed;
         allowance.missed = missed.map(|misses| misses / 4);
-        let raised = allowance.raised & !class.bit();
+        let mut raised = allowance.raised & !class.bit();
+        let mut whole = self.allowance();
+        if self.is_short(class) && self.arena().policy().learns() {
+            let allowance = &mut self.magazines.allowance;
+            allowance.earned = (allowance.earned + EARNED).min(whole);
+            whole = whole.min(allowance.most_unlearned());
+            raised &= !self.magazines.learner.grown();
+        }
         let others = || ClassId::all().filter(|other| raised & other.bit() != 0);
         for idle in others().filter(|other| missed[other.index()] == 0) {
             self.lower(idle, usize::from(self.capacities[idle.index()]) / 2);
@@ -148,7 +178,7 @@ impl ThreadCache {
             .iter()
             .map(|&misses| usize::from(misses))
             .sum::<usize>();
-        let part = self.allowance() / all.max(1);
+        let part = whole / all.max(1);
         let share = |of: ClassId| part * usize::from(missed[of.index()]);
         if self.room(class) == 0 && self.beyond(class) + size_of_class(class) <= share(class) {
             let excess = |&of: &ClassId| self.beyond(of).saturating_sub(share(of));
@@ -201,9 +231,11 @@ impl ThreadCache {
     pub fn note_capacity(&mut self, class: ClassId, before: usize) {
         let capacity = usize::from(self.capacities[class.index()]);
         let (size, nest) = (size_of_class(class), nest_capacity(class));
+        let [was, is] = [before, capacity].map(|capacity| self.unlearned(class, capacity));
         let is_whole = capacity >= self.fixed_capacity(class);
         let allowance = &mut self.magazines.allowance;
         allowance.taken = allowance.taken - (before - nest) * size + (capacity - nest) * size;
+        allowance.unlearned = allowance.unlearned - was + is;
         let set = |bits: &mut u64, on: bool| {
             *bits = *bits & !class.bit() | u64::from(on) << class.index();
         };
@@ -235,6 +267,7 @@ impl ThreadCache {
         let capacity = |class: ClassId| usize::from(self.capacities[class.index()]);
         let Allowance {
             taken,
+            unlearned,
             raised,
             whole,
             ..
@@ -248,6 +281,12 @@ impl ThreadCache {
                 .sum::<usize>()
                 == taken
             && taken <= self.allowance()
+            && unlearned <= self.magazines.allowance.most_unlearned()
+            && unlearned
+                == ClassId::all()
+                    .filter(served)
+                    .map(|class| self.unlearned(class, capacity(class)))
+                    .sum::<usize>()
             && raised == bits(&|class| capacity(class) > nest_capacity(class))
             && whole & self.served() == bits(&|class| capacity(class) >= self.fixed_capacity(class))
     }

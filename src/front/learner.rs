@@ -75,6 +75,11 @@ impl Learner {
         self.spent
     }
 
+    /// The classes above their fixed capacity, by their bits.
+    pub fn grown(&self) -> u64 {
+        self.grown
+    }
+
     /// Blocks of the class that are arrays of magazines.
     #[inline]
     pub fn arrays(&self, class: ClassId) -> usize {
