@@ -277,7 +277,7 @@ options! {
     /// Bytes of free blocks that all magazines of a thread together may hold, learned ones
     /// included, beyond a few blocks of each class up to 8K (135K in all). Magazines that miss take
     /// from those that do not.
-    thread_cache(bytes: usize) = 64 << 20, "64M", "THEAP_THREAD_CACHE", BYTES;
+    thread_cache(bytes: usize) = 96 << 20, "96M", "THEAP_THREAD_CACHE", BYTES;
 
     /// Whether a thread's first blocks of each size class come from spans that the threads of a CPU
     /// share, so that a thread which allocates little takes little memory. Not after `warm_up` or
