@@ -5,8 +5,8 @@
 //! Each class begins with the capacity of [`nest_capacity`], which it always keeps. A class that
 //! misses again is raised towards the option `magazine` at once, as far as there is room for what
 //! no class had to learn: [`UNLEARNED`] of the allowance. So one burst in every class leaves little
-//! behind. A thread that goes on missing there gets more, [`EARNED`] for each [`ROUND`] of misses, and
-//! the learner raises a class further, which takes bursts that come again and again.
+//! behind. A thread that goes on missing there gets more, [`EARNED`] for each [`ROUND`] of misses.
+//! The learner raises a class further, which takes bursts that come again and again.
 //!
 //! Where there is no room, the class makes way, at most once in [`ROUND`] misses of the thread: the
 //! classes that have not missed lately (for up to four such rounds) give half of what they may

@@ -14,8 +14,8 @@
 //! - A node that cannot grow takes spans from all heaps.
 //! - A purge takes from all heaps whose threads make no step meanwhile.
 //!
-//! What the program has prepared (`warm_up`) is left alone, and what is sealed, too, but where there
-//! is nothing else: that makes no system call.
+//! What the program has prepared (`warm_up`) is left alone, and what is sealed, too, but where
+//! there is nothing else: that makes no system call.
 #![allow(unsafe_code)] // Hands the memory of heaps to the front, and releases what it took.
 
 use super::ground::Ground;
