@@ -110,8 +110,6 @@ fn hard() {
         let again: Vec<_> = SIZES.into_iter().filter_map(Block::new).collect();
         assert_eq!(again.len(), SIZES.len(), "round {round}");
         drop((blocks, again));
-        // What the magazines have learned to hold lies in many SuperSlabs.
-        theap::collect();
         // Free SuperSlabs that are apart make room for one huge block.
         let huge = Block::new(LIMIT - 20 * MIB).expect("everything was freed");
         assert!(charged() <= LIMIT && huge.is_whole());

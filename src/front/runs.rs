@@ -110,7 +110,8 @@ impl ThreadCache {
         let begin = tracer.begin();
         let (arena, node) = (self.arena(), self.node());
         let run = arena.runs().acquire(node, bytes, align).or_else(|| {
-            // What the heap keeps for its classes may be what is missing.
+            // What the thread keeps for its classes may be what is missing.
+            self.flush();
             self.heap.collect();
             arena.runs().acquire(node, bytes, align)
         })?;
