@@ -9,6 +9,11 @@ use crate::geometry::ClassId;
 pub struct Learner;
 
 impl Learner {
+    /// No class has learned.
+    pub fn grown(&self) -> u64 {
+        0
+    }
+
     /// Nothing is claimed of the budget.
     pub fn claimed(&self) -> usize {
         0
