@@ -8,7 +8,7 @@
 //!
 //! - A *round* goes over all heaps several times a `decay`, and takes from those that have rested
 //!   for `decay`. The warmer makes it where there is one; else the threads that are busy do, a bit
-//!   at each batch that they move. Once a `decay` the spans that are the pool's are looked at, too.
+//!   at each batch that they move. The spans that are the pool's are looked at, too.
 //! - A node that would grow, or has begun a SuperSlab, takes spans from heaps that have rested for
 //!   [`BRIEF`], if half of their blocks are free: what is warm serves before what is not.
 //! - A node that cannot grow takes spans from all heaps.
@@ -232,8 +232,8 @@ impl Reclaim {
         }
         let Some(lists) = self.spans.lists().get(node) else {
             round.lists = (0, 0);
-            let decay = ms(self.ground.policy.decay()).max(1);
-            round.next_sweep = now.wrapping_add(decay);
+            let round_ms = ms(self.ground.policy.decay() / ROUNDS).max(1);
+            round.next_sweep = now.wrapping_add(round_ms);
             return false;
         };
         let class = ClassId::new(class);

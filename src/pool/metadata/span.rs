@@ -8,8 +8,8 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering, OwnerWord};
 /// Words of free bits (and of remote bits) a slot: one bit for each 16 bytes.
 pub const WORDS: usize = 64;
 
-/// Looks of a reclaimer after which a span's free pages are gone.
-pub const LOOKED: u8 = 2;
+/// Looks of a reclaimer, one in each of its rounds, after which a span's free pages are gone.
+pub const LOOKED: u8 = 8;
 
 /// The metadata of a span, which stands at its first slot.
 ///

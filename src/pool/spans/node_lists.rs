@@ -112,9 +112,9 @@ impl NodeLists {
         self.sweep_class(class, count);
     }
 
-    /// For a reclaimer, which looks at each list once a `decay`: releases the oldest span if its
-    /// blocks have all come home, and gives its free pages back if it was there at the last look,
-    /// too. The bytes of these pages; `None` if there is no span.
+    /// For a reclaimer, which looks at each list several times a `decay`: releases the oldest span
+    /// if its blocks have all come home, and gives its free pages back if it was there at the
+    /// latest [`LOOKED`] looks. The bytes of these pages; `None` if there is no span.
     pub fn sweep_idle(&self, class: ClassId) -> Option<usize> {
         let span = self.pop(class)?;
         // SAFETY: taken from the list just now; what is not released is the pool's still.
