@@ -116,7 +116,8 @@ impl ThreadCache {
         let allowance = &self.magazines.allowance;
         let mut room = self.allowance().saturating_sub(allowance.taken);
         if self.is_short(class) {
-            room = room.min(allowance.most_unlearned() - allowance.unlearned);
+            let most = allowance.most_unlearned();
+            room = room.min(most.saturating_sub(allowance.unlearned));
         }
         room / size_of_class(class)
     }

@@ -14,8 +14,8 @@
 //! - A node that cannot grow takes spans from all heaps.
 //! - A purge takes from all heaps whose threads make no step meanwhile.
 //!
-//! What the program has prepared (`warm_up`) is left alone, and what is sealed, too, but where
-//! there is nothing else: that makes no system call.
+//! A sealed heap is left alone, as a thread that waits for a reclaimer sleeps in the kernel, and so
+//! is one that the program has prepared (`warm_up`).
 #![allow(unsafe_code)] // Hands the memory of heaps to the front, and releases what it took.
 
 use super::ground::Ground;
@@ -286,17 +286,18 @@ impl Reclaim {
     /// For a node that would have to grow: takes up to `want` slots out of heaps that have rested
     /// for a while. Whether it took any.
     pub fn for_growth(&self, want: usize) -> bool {
-        !self.is_off() && self.take_slots(want, BRIEF, HEAPS, TRIES)
+        self.take_slots(want, BRIEF, HEAPS, TRIES)
     }
 
     /// For a node that cannot grow: takes up to `want` slots out of all heaps whose threads are in
-    /// no step. Whether it took any. What was prepared is its thread's.
+    /// no step. Whether it took any.
     pub fn for_shortage(&self, want: usize) -> bool {
-        !self.ground.policy.is_prepared() && self.take_slots(want, 0, usize::MAX, usize::MAX)
+        self.take_slots(want, 0, usize::MAX, usize::MAX)
     }
 
     fn take_slots(&self, want: usize, rest: u32, heaps: usize, mut tries: usize) -> bool {
-        let Some(mut round) = self.round.try_lock() else {
+        // Under the lock: who seals the heap waits for it (`pause`).
+        let Some(mut round) = self.round.try_lock().filter(|_| !self.is_off()) else {
             return false;
         };
         let now = ms(self.ground.policy.os().recently());

@@ -99,7 +99,7 @@ impl Category {
         }
     }
 
-    /// Whether the rows' figures are bytes, of which less is better.
+    /// Tells whether the rows' figures are bytes, of which less is better.
     pub const fn is_memory(self) -> bool {
         matches!(self, Self::Memory | Self::Resident)
     }

@@ -224,7 +224,7 @@ fn give<A: Contender>(a: &A, shelf: &mut Shelf<A>, proved: usize) -> Result<(), 
     Ok(())
 }
 
-/// What the process has, and what it had at most.
+/// Reads what the process has in memory, and what it had at most.
 fn left() -> Result<Vec<Metric>, Error> {
     Ok(vec![
         bytes(RESIDENT, resident_memory()?),
@@ -232,8 +232,8 @@ fn left() -> Result<Vec<Metric>, Error> {
     ])
 }
 
-/// What the process has after the contender has given memory back, as far as it has a call for
-/// that.
+/// Reads what the process has after the contender has given memory back, as far as it has a call
+/// for that.
 fn left_after_trim<A: Contender>(a: &A) -> Result<Vec<Metric>, Error> {
     let trims = f64::from(u8::from(a.trim()));
     let mut metrics = left()?;

@@ -167,7 +167,7 @@ impl Row {
         Ok(metrics)
     }
 
-    /// Whether the row waits 13 s for memory to be given back, whatever its budget is.
+    /// Tells whether the row waits 13 s for memory to be given back, whatever its budget is.
     pub fn waits(&self) -> bool {
         use Work::{Bursts, Freed, FreedMiddle, Handed};
         matches!(self.work, Bursts | Handed | Freed | FreedMiddle)
