@@ -126,7 +126,15 @@ impl ThreadCache {
     /// larger now.
     #[inline]
     pub fn raise(&mut self, class: ClassId) -> bool {
-        self.is_short(class) && self.raise_short(class)
+        self.is_short(class) && self.raise_short(class, self.fixed_capacity(class))
+    }
+
+    /// Raises it towards `most`, which is no more than the option says.
+    #[inline]
+    pub fn raise_to(&mut self, class: ClassId, most: usize) -> bool {
+        self.is_short(class)
+            && usize::from(self.capacities[class.index()]) < most
+            && self.raise_short(class, most)
     }
 
     /// Whether the class may hold less than the option `magazine` says.
@@ -137,7 +145,7 @@ impl ThreadCache {
 
     /// One class takes no more than half of the room, so that the first does not get everything.
     #[cold]
-    fn raise_short(&mut self, class: ClassId) -> bool {
+    fn raise_short(&mut self, class: ClassId, most: usize) -> bool {
         if self.room(class) == 0 && self.magazines.allowance.misses < ROUND {
             return false;
         }
@@ -146,7 +154,7 @@ impl ThreadCache {
             self.make_way(class);
         }
         let room = self.room(class).div_ceil(2);
-        let capacity = self.fixed_capacity(class).min(now.saturating_add(room));
+        let capacity = most.min(now.saturating_add(room));
         // Without memory for the class's own place, the nest's has to do.
         capacity > now
             && (self.set_capacity(class, capacity)
@@ -192,7 +200,7 @@ impl ThreadCache {
 
     /// Lowers the class's capacity, but not below its nest. While capacities must not grow by
     /// learning, the magazine goes back to its own place: a new one would take memory.
-    fn lower(&mut self, class: ClassId, capacity: usize) {
+    pub fn lower(&mut self, class: ClassId, capacity: usize) {
         let most = if self.arena().policy().learns() {
             capacity
         } else {

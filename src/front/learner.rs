@@ -80,6 +80,12 @@ impl Learner {
         self.grown
     }
 
+    /// Whether the class's latest two misses, at least, were drains.
+    #[inline]
+    pub fn only_drains(&self, class: ClassId) -> bool {
+        self.drained & class.bit() != 0 && self.streaks[class.index()] > 0
+    }
+
     /// Blocks of the class that are arrays of magazines.
     #[inline]
     pub fn arrays(&self, class: ClassId) -> usize {

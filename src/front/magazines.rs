@@ -212,13 +212,15 @@ impl ThreadCache {
     #[inline(never)]
     unsafe fn refill_magazine(&mut self, class: ClassId) -> *mut u8 {
         self.magazines.allowance.note_miss(class);
-        self.learn(class, false);
         let before = self.magazines.batches(class);
         self.magazines.count_batch(class);
+        if before > 0 {
+            self.raise(class);
+        }
+        self.learn(class, false);
         let want = if before == 0 {
             usize::from(self.capacities[class.index()]).clamp(1, FIRST)
         } else {
-            self.raise(class);
             batch(usize::from(self.capacities[class.index()])).min(FIRST << before)
         };
         // SAFETY: the magazine is empty (this function's own Safety section; what changes its

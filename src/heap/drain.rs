@@ -10,6 +10,7 @@ use crate::messages::{Misuse, misuse};
 use crate::pool::metadata::ownership::{Freed, POOL};
 use crate::pool::{Arena, Location, SpanPart};
 use crate::stats::events::EventKind;
+use core::sync::atomic::Ordering;
 
 /// Bytes of blocks that came home to spans of others before some of these are swept.
 const SWEPT: usize = 256 << 10;
@@ -251,6 +252,9 @@ fn send(arena: &Arena, home: Home, parcel: Parcel, heir: u64) -> Freed {
         )
     };
     let word = metas.remote(slot, parcel.index);
+    // Before the block comes home: who finds it free finds this or a later part.
+    meta.sent_in
+        .store(arena.reclaim().part(), Ordering::Relaxed);
     let freed = meta
         .shake
         .free_remote(word, parcel.index, parcel.bits, heir);

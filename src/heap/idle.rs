@@ -6,7 +6,7 @@ use super::Heap;
 use super::spans::span_bytes;
 use crate::classes::CLASSES;
 use crate::geometry::{ClassId, SpanId};
-use crate::pool::metadata::LOOKED;
+use crate::pool::metadata::Rest;
 use crate::pool::{Look, Scan};
 
 /// Spans that are looked at before the lock is given back.
@@ -86,7 +86,11 @@ impl Heap {
             // SAFETY: the heap's, whose lock the caller has.
             scan.bytes += unsafe { self.arena.spans().discard(span) };
         }
-        meta.looks.set(if scan.long { LOOKED } else { 0 });
+        meta.set_rest(if scan.long {
+            Rest::Long
+        } else {
+            Rest::SeenIn(scan.since)
+        });
         meta.shake.give_to_pool();
         Some(Look::Partial(span))
     }

@@ -66,8 +66,13 @@ impl HeapEntry {
             self.seen.store(steps.0, Ordering::Relaxed);
             self.since.store(now, Ordering::Relaxed);
         }
-        let rests = now.wrapping_sub(self.since.load(Ordering::Relaxed)) >= rest;
-        rests.then_some(steps)
+        (self.rest(now) >= rest).then_some(steps)
+    }
+
+    /// For a reclaimer: the ms since it was seen first that the thread rests, or since the heap was
+    /// looked through.
+    pub fn rest(&self, now: u32) -> u32 {
+        now.wrapping_sub(self.since.load(Ordering::Relaxed))
     }
 
     /// For a reclaimer: the steps of the heap's thread if it has made none since the last look.

@@ -23,15 +23,20 @@ use super::heap_lock::Steps;
 use super::heaps::Heaps;
 use super::scan::{Look, Scan};
 use super::spans::Spans;
+use super::supers::PARTS;
 use crate::classes::CLASS_COUNT;
 use crate::geometry::{ClassId, SpanId};
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use theap_platform::{Guard, Mutex, Rank};
 
-/// Rounds in the time of `decay`.
-const ROUNDS: u64 = 8;
-/// Bits of a round that a thread in passing does at once, of some 100 ns each, or one system call.
-const PASSES: usize = 4;
+/// Rounds in the time of `decay`: one for each of its parts.
+const ROUNDS: u64 = PARTS as u64;
+/// Rounds after which all spans of the pool are looked at, whatever came home.
+const SWEEPS: u64 = 2;
+/// What a thread in passing does at once: this many looks at a few spans of the pool, or ...
+const PASS: usize = 16;
+/// ... a part of that many for a step which may make a system call, or takes a heap's lock.
+const STEP: usize = PASS / 4;
 /// Heaps that are looked at, at most, before a thread in passing goes on.
 const HEAPS: usize = 32;
 /// Milliseconds after which a heap rests as far as growth is concerned: longer than a thread waits
@@ -55,8 +60,10 @@ struct Round {
     /// list that are left, or `None` at its beginning.
     lists: (usize, usize),
     left: Option<usize>,
-    /// The time of the next sweep of the lists, in ms.
+    /// The time of the next sweep of the lists, in ms, and whether the one that is under way is one
+    /// of stashes, too.
     next_sweep: u32,
+    stashes: bool,
     /// The node at which the search for idle slots goes on, and where there.
     node: usize,
     worn: usize,
@@ -73,6 +80,8 @@ pub struct Reclaim {
     due: AtomicBool,
     /// The time of the next one, in ms.
     next: AtomicU32,
+    /// The number of the latest one.
+    part: AtomicU8,
     round: Mutex<Round>,
 }
 
@@ -91,6 +100,7 @@ impl Reclaim {
             has_worker: AtomicBool::new(false),
             due: AtomicBool::new(false),
             next: AtomicU32::new(0),
+            part: AtomicU8::new(0),
             round: Mutex::new(Rank::Unranked, Round::default()),
         }
     }
@@ -131,15 +141,26 @@ impl Reclaim {
                 .compare_exchange(next, then, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
         {
+            self.part.fetch_add(1, Ordering::Relaxed);
             self.due.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// The number of the latest round, modulo 256. From one to the next it is a part of `decay` at
+    /// least.
+    #[inline]
+    pub fn part(&self) -> u8 {
+        self.part.load(Ordering::Relaxed)
     }
 
     /// For a thread in passing: goes on with the round, by a few spans at most.
     #[cold]
     pub fn pass(&self) {
         if let Some(mut round) = self.round.try_lock() {
-            (0..PASSES).all(|_| self.go_on(&mut round));
+            let mut left = PASS;
+            while left > 0 {
+                left = left.saturating_sub(self.go_on(&mut round));
+            }
         }
     }
 
@@ -151,21 +172,26 @@ impl Reclaim {
             return false;
         }
         if let Some(mut round) = self.round.try_lock() {
-            (0..times).all(|_| self.go_on(&mut round));
+            (0..times).all(|_| self.go_on(&mut round) < PASS);
         }
         self.is_due()
     }
 
-    /// Goes on with the round; false at its end.
-    fn go_on(&self, round: &mut Round) -> bool {
+    /// Goes on with the round. The part of [`PASS`] that it took: all of it at the end.
+    fn go_on(&self, round: &mut Round) -> usize {
         let now = ms(self.ground.policy.os().recently());
-        let more = !self.is_off()
-            && (self.visit(round, now) || self.sweep(round, now) || self.give_back(round));
-        if !more {
+        let took = if self.is_off() {
+            None
+        } else if self.visit(round, now) {
+            Some(STEP)
+        } else {
+            (self.sweep(round, now)).or_else(|| self.give_back(round).then_some(STEP))
+        };
+        if took.is_none() {
             (round.at, round.scan) = (0, None);
             self.due.store(false, Ordering::Relaxed);
         }
-        more
+        took.unwrap_or(PASS)
     }
 
     /// Looks for a heap that has rested, and into it. False if all heaps were seen.
@@ -223,29 +249,40 @@ impl Reclaim {
         Some(look)
     }
 
-    /// Looks at spans of the pool's lists, if it is time. False if all were seen.
-    fn sweep(&self, round: &mut Round, now: u32) -> bool {
-        let (node, class) = round.lists;
-        let begins = round.lists == (0, 0) && round.left.is_none();
-        if begins && (now.wrapping_sub(round.next_sweep) as i32) < 0 {
-            return false;
+    /// Looks at spans of the pool's lists: several times a `decay`, and in each round if blocks have
+    /// come home to such spans. The part of [`PASS`] that it took; `None` if all were seen.
+    fn sweep(&self, round: &mut Round, now: u32) -> Option<usize> {
+        if round.lists == (0, 0) && round.left.is_none() {
+            round.stashes = (now.wrapping_sub(round.next_sweep) as i32) >= 0;
+            if !self.spans.take_sent() && !round.stashes {
+                return None;
+            }
+            if round.stashes {
+                let pause = ms(SWEEPS * self.ground.policy.decay() / ROUNDS).max(1);
+                round.next_sweep = now.wrapping_add(pause);
+            }
         }
+        let (node, class) = round.lists;
         let Some(lists) = self.spans.lists().get(node) else {
             round.lists = (0, 0);
-            let round_ms = ms(self.ground.policy.decay() / ROUNDS).max(1);
-            round.next_sweep = now.wrapping_add(round_ms);
-            return false;
+            return None;
         };
         let class = ClassId::new(class);
         let mut left = round.left.unwrap_or_else(|| {
-            self.spans.empty_stashes_of(class);
+            if round.stashes {
+                self.spans.empty_stashes_of(class);
+            }
             lists.len(class)
         });
+        let mut took = 1;
         for _ in 0..left.min(SPANS) {
             left -= 1;
-            match lists.sweep_idle(class) {
+            match lists.sweep_idle(class, self.part()) {
                 Some(0) => {}
-                Some(_) => break,
+                Some(_) => {
+                    took = STEP;
+                    break;
+                }
                 None => {
                     left = 0;
                     break;
@@ -261,7 +298,7 @@ impl Reclaim {
                 (node + 1, 0)
             };
         }
-        true
+        Some(took)
     }
 
     /// Gives idle slots of one SuperSlab back to the system, where no warmer does. False if there
@@ -312,7 +349,12 @@ impl Reclaim {
             let Some(steps) = entry.rests_briefly(now, rest) else {
                 continue;
             };
-            let mut scan = Scan::default();
+            let part = ms(self.ground.policy.decay() / ROUNDS).max(1);
+            let parts = (entry.rest(now) / part).min(PARTS as u32) as u8;
+            let mut scan = Scan {
+                since: self.part().wrapping_sub(parts),
+                ..Scan::default()
+            };
             while got < want && tries > 0 {
                 tries -= 1;
                 match self.look_into(index, steps, &mut scan) {

@@ -22,6 +22,8 @@ pub struct Scan {
     /// their free pages, and the heap forgets what it has learned. Else those go of which half is
     /// free, as they are.
     pub long: bool,
+    /// The part of `decay`, modulo 256, since which the thread has rested.
+    pub since: u8,
     /// Bytes of the pages that went.
     pub bytes: usize,
 }

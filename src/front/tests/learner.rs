@@ -67,7 +67,8 @@ fn magazines_grow_with_bursts_within_the_budget_and_forget() {
     // Frozen: no magazine grows beyond its fixed capacity, whatever happens.
     world.arena.policy().set_learning(false);
     let mut frozen = cache.capacities();
-    frozen[2] = fixed[2];
+    // The last burst ends with drains, which let half of it.
+    frozen[2] = fixed[2].div_ceil(2);
     bursts(&mut world, cache, 48, 3000, 100);
     assert_eq!(cache.capacities(), frozen);
     world.arena.policy().set_learning(true);

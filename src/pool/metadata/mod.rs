@@ -15,7 +15,7 @@ cfg_if::cfg_if! {
         mod span;
         mod table;
 
-        pub use span::{LOOKED, SpanMeta, SuperMeta};
+        pub use span::{Rest, SpanMeta, SuperMeta};
         #[cfg(any(test, debug_assertions, feature = "hardened"))]
         pub use span::WORDS;
         pub use opening::{STRETCHES, Stretch, Tables};

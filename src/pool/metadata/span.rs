@@ -3,13 +3,24 @@
 use super::Lives;
 use super::ownership::Handshake;
 use crate::geometry::SLOTS;
-use crate::sync::{AtomicU32, AtomicU64, Ordering, OwnerWord};
+use crate::sync::{AtomicU8, AtomicU32, AtomicU64, Ordering, OwnerWord};
 
 /// Words of free bits (and of remote bits) a slot: one bit for each 16 bytes.
 pub const WORDS: usize = 64;
 
-/// Looks of a reclaimer, one in each of its rounds, after which a span's free pages are gone.
-pub const LOOKED: u8 = 8;
+/// How long a span has been the pool's, as far as a reclaimer knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// No reclaimer has seen it since a heap had it.
+    Unseen,
+    /// A reclaimer saw it first in this part of `decay`, modulo 256.
+    SeenIn(u8),
+    /// For `decay`: its free pages are gone.
+    Long,
+}
+
+const SEEN: u8 = 1;
+const LONG: u8 = 2;
 
 /// The metadata of a span, which stands at its first slot.
 ///
@@ -34,18 +45,22 @@ pub struct SpanMeta {
     pub class: OwnerWord<u8>,
     /// Owner only: the span is in its heap's queue of partial spans.
     pub listed: OwnerWord<bool>,
-    /// Owner only: how often a reclaimer has seen the span on a list of the pool since a heap had
-    /// it, up to [`LOOKED`].
-    pub looks: OwnerWord<u8>,
+    /// Owner only: how long the span has been the pool's, as a number: [`SEEN`], [`LONG`], or 0.
+    rest: OwnerWord<u8>,
+    /// The part of [`Rest::SeenIn`].
+    seen_in: OwnerWord<u8>,
     /// The heap that owned the span last: a hint for frees to a full span.
     last_owner: AtomicU32,
     /// In the first slot's metadata, and only without the shared pool: the heap and class that the
     /// SuperSlab serves.
     pub tag: AtomicU32,
-    _pad: [u8; 23],
+    _pad: [u8; 22],
     /// The words that other threads write, on a cache line of their own.
     pub shake: Handshake,
-    _pad2: [u8; 48],
+    /// The part of `decay` ([`crate::pool::reclaim::Reclaim::part`]) in which a block came home
+    /// last: a hint, from which the age of what is free is told.
+    pub sent_in: AtomicU8,
+    _pad2: [u8; 47],
 }
 
 /// The metadata of a SuperSlab.
@@ -67,6 +82,26 @@ const _: () = assert!(core::mem::offset_of!(SpanMeta, shake) == 64);
 const _: () = assert!(cfg!(feature = "hardened") || size_of::<SuperMeta>() == 36 << 10);
 
 impl SpanMeta {
+    /// How long the span has been the pool's. For the owner.
+    pub fn rest(&self) -> Rest {
+        match self.rest.get() {
+            SEEN => Rest::SeenIn(self.seen_in.get()),
+            LONG => Rest::Long,
+            _ => Rest::Unseen,
+        }
+    }
+
+    /// Notes how long the span has been the pool's. For the owner.
+    pub fn set_rest(&self, rest: Rest) {
+        let (state, part) = match rest {
+            Rest::Unseen => (0, 0),
+            Rest::SeenIn(part) => (SEEN, part),
+            Rest::Long => (LONG, 0),
+        };
+        self.rest.set(state);
+        self.seen_in.set(part);
+    }
+
     /// The id of the heap that owned the span last.
     #[inline]
     pub fn last_owner(&self) -> u64 {

@@ -18,8 +18,8 @@ use theap_platform::{Error, Guard, PageMode};
 
 /// SuperSlabs that a free gives back at once, beyond the one that it made free.
 const AT_ONCE: usize = 2;
-/// Slots that a node keeps however long they are free, if `retain` allows as much: 4 MiB.
-const FLOOR: usize = 2 * SLOTS;
+/// Slots that a node keeps however long they are free, if `retain` allows as much: 2 MiB.
+const FLOOR: usize = SLOTS;
 /// SuperSlabs that a free looks at for that: untouched ones cannot be given back.
 const LOOKED_AT: usize = 64;
 /// The waiting of a thread at the limit for the warmer: tries, then a nap of so many nanoseconds,
@@ -80,7 +80,7 @@ impl Pages {
         let supers = self.supers;
         self.end_period(self.ground.policy.os().recently());
         let too_much = self.has_too_much();
-        if !too_much && supers.decay().idle() == 0
+        if !too_much && supers.decay().idle_for_all() == 0
             || self.has_warmer()
             || self.ground.policy.is_sealed()
         {
@@ -94,13 +94,16 @@ impl Pages {
         };
         let looked_at = supers.offered_whole().take(LOOKED_AT);
         let bytes: usize = looked_at.filter_map(gone).take(AT_ONCE).sum();
-        // Without a wholly free SuperSlab the rest has to wait for the next period.
-        let slots = if bytes > 0 { bytes / SLOT } else { usize::MAX };
-        supers.decay().gave_idle(slots);
+        if bytes > 0 {
+            supers.decay().gave_idle(bytes / SLOT);
+        } else {
+            // Without a wholly free SuperSlab the rest has to wait for a reclaimer.
+            supers.decay().leave_to_reclaimer();
+        }
     }
 
     /// For a reclaimer: gives idle slots of a SuperSlab that is in use back, the next one from
-    /// `cursor` on that has some and can. The number of the one after it.
+    /// `cursor` on that has some and can. The number of the one after it, or 0 if there is none.
     pub fn give_back_slots(&self, cursor: usize, mut each: impl FnMut(usize)) -> usize {
         let idle = self.supers.decay().idle();
         let end = self.claims.frontier().index();
@@ -118,7 +121,10 @@ impl Pages {
                 return i + 1;
             }
         }
-        self.supers.decay().gave_idle(usize::MAX);
+        if cursor == 0 {
+            // None is left that could.
+            self.supers.decay().gave_idle(usize::MAX);
+        }
         0
     }
 

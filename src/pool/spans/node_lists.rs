@@ -8,9 +8,10 @@ use crate::geometry::{ClassId, Kind, SLOTS, SpanId};
 use crate::messages::{Misuse, misuse};
 use crate::pool::addresses::SlotRun;
 use crate::pool::ground::Ground;
-use crate::pool::metadata::LOOKED;
+use crate::pool::metadata::Rest;
 use crate::pool::metadata::ownership::POOL;
 use crate::pool::pages::Pages;
+use crate::pool::supers::PARTS;
 use crate::stats::board::NodeBoard;
 use core::sync::atomic::Ordering;
 use theap_platform::{Guard, Mutex, Rank};
@@ -112,26 +113,36 @@ impl NodeLists {
         self.sweep_class(class, count);
     }
 
-    /// For a reclaimer, which looks at each list several times a `decay`: releases the oldest span
-    /// if its blocks have all come home, and gives its free pages back if it was there at the
-    /// latest [`LOOKED`] looks. The bytes of these pages; `None` if there is no span.
-    pub fn sweep_idle(&self, class: ClassId) -> Option<usize> {
+    /// For a reclaimer, in a part of `decay` whose number modulo 256 is `part`: releases the oldest
+    /// span if its blocks have all come home, and gives its free pages back if it was first seen
+    /// here a `decay` ago. The bytes of these pages; `None` if there is no span.
+    pub fn sweep_idle(&self, class: ClassId, part: u8) -> Option<usize> {
         let span = self.pop(class)?;
         // SAFETY: taken from the list just now; what is not released is the pool's still.
         unsafe {
             let meta = self.ground.metadata.span(span);
             let any = self.collect(span);
+            let rest = meta.rest();
             if self.is_free(class, span) {
-                self.release_idle(span);
+                if rest == Rest::Long && !any {
+                    self.release_idle(span);
+                } else {
+                    let since = part.wrapping_sub(meta.sent_in.load(Ordering::Relaxed));
+                    let slots = meta.slots.get() as usize;
+                    self.release(span);
+                    self.pages.supers().decay().were_free(slots, since.into());
+                }
                 return Some(0);
             }
-            let looks = meta.looks.get();
-            meta.looks.set((looks + 1).min(LOOKED));
-            let bytes = if looks + 1 == LOOKED || looks == LOOKED && any {
-                self.discard(span)
-            } else {
-                0
+            let is_over = |since| usize::from(part.wrapping_sub(since)) >= PARTS;
+            let (rest, discards) = match rest {
+                Rest::Unseen => (Rest::SeenIn(part), false),
+                Rest::SeenIn(since) if is_over(since) => (Rest::Long, true),
+                Rest::SeenIn(_) => (rest, false),
+                Rest::Long => (rest, any),
             };
+            meta.set_rest(rest);
+            let bytes = if discards { self.discard(span) } else { 0 };
             self.push(class, span);
             Some(bytes)
         }

@@ -7,7 +7,9 @@ use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::geometry::{ClassId, Kind, NodeIndex, SLOT, SpanId};
 use crate::pool::addresses::SlotRun;
 use crate::pool::ground::Ground;
+use crate::pool::metadata::Rest;
 use crate::pool::metadata::ownership::FREE;
+use core::sync::atomic::{AtomicBool, Ordering};
 use theap_platform::Cpu;
 
 /// The spans of a heap: the stashes of its CPUs, and the lists of its nodes.
@@ -16,6 +18,8 @@ pub struct Spans {
     /// CLASS_COUNT stashes for each CPU.
     stashes: &'static [Stash],
     lists: &'static [NodeLists],
+    /// Blocks have come home to spans of others.
+    sent: AtomicBool,
 }
 
 impl Spans {
@@ -26,6 +30,7 @@ impl Spans {
             ground,
             stashes,
             lists,
+            sent: AtomicBool::new(false),
         }
     }
 
@@ -96,7 +101,7 @@ impl Spans {
         // SAFETY: a span lies in a mapped SuperSlab.
         let meta = unsafe { self.ground.metadata.span(span) };
         meta.shake.take_from_pool(me);
-        meta.looks.set(0);
+        meta.set_rest(Rest::Unseen);
         Some((span, stage))
     }
 
@@ -162,7 +167,7 @@ impl Spans {
         meta.slots.set(run.len() as u32);
         meta.class.set(class.index() as u8);
         meta.listed.set(false);
-        meta.looks.set(0);
+        meta.set_rest(Rest::Unseen);
         meta.set_last_owner(me);
         // SAFETY: the span's slots are this thread's.
         unsafe { metadata.forget_lives(span, class) };
@@ -219,7 +224,16 @@ impl Spans {
     /// spans like these. `span` is on the node of the list.
     pub fn sweep_like(&self, span: SpanId, class: ClassId, bytes: usize) {
         let one = CLASSES[class.index()].slots as usize * SLOT;
+        if !self.sent.load(Ordering::Relaxed) {
+            self.sent.store(true, Ordering::Relaxed);
+        }
         self.lists_of(span).sweep_oldest(class, bytes.div_ceil(one));
+    }
+
+    /// Whether so many blocks have come home to spans of others, since this was asked last, that
+    /// some of these were swept.
+    pub fn take_sent(&self) -> bool {
+        self.sent.load(Ordering::Relaxed) && self.sent.swap(false, Ordering::Relaxed)
     }
 
     /// Calls `each` with every stashed span, for checks.

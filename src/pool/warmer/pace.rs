@@ -7,9 +7,8 @@
 //!   the process may use, and never less than the option `ahead`.
 //! - *next step*: when half of the stock would be used up at that rate, or at 1 GiB/s if that is
 //!   more; after 1 to 100 ms.
-//! - *excess*: the SuperSlabs that were free all the time for `decay` (seen an eighth of that time
-//!   too late at most), beyond the target and the
-//!   floor.
+//! - *excess*: the SuperSlabs that were free all the time for `decay` (seen one of its parts too
+//!   late at most), beyond the target and the floor.
 
 use crate::geometry::SUPER;
 use crate::pool::supers::{PARTS, parts_of};
@@ -113,14 +112,14 @@ impl Pace {
             (self.sampled, self.used) = (now, 0);
         }
         self.at = now;
-        let over = parts_of(now.saturating_sub(self.window), limits.decay);
+        let (over, begun) = parts_of((self.window, now), limits.decay);
         if over > 0 {
             let least = core::mem::replace(&mut self.least, sight.held);
             (self.part..self.part + over).for_each(|part| self.before[part % PARTS] = least);
             self.part = (self.part + over) % PARTS;
             let least = self.before.into_iter().fold(usize::MAX, usize::min);
             self.excess = least.saturating_sub(self.keep(limits));
-            self.window = now;
+            self.window = begun;
         }
     }
 
