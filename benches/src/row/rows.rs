@@ -45,6 +45,7 @@ pub(super) enum Work {
     Sparse,
     Freed,
     FreedMiddle,
+    Packing,
     AllClasses,
 }
 
@@ -109,6 +110,7 @@ impl Work {
             Self::Sparse => rest::sparse(a),
             Self::Freed => rest::freed(a, budget),
             Self::FreedMiddle => rest::freed_middle(a, budget),
+            Self::Packing => rest::packing(a, budget),
             Self::AllClasses => rest::all_classes(a),
         }
     }
@@ -169,8 +171,8 @@ impl Row {
 
     /// Tells whether the row waits 13 s for memory to be given back, whatever its budget is.
     pub fn waits(&self) -> bool {
-        use Work::{Bursts, Freed, FreedMiddle, Handed};
-        matches!(self.work, Bursts | Handed | Freed | FreedMiddle)
+        use Work::{Bursts, Freed, FreedMiddle, Handed, Packing};
+        matches!(self.work, Bursts | Handed | Freed | FreedMiddle | Packing)
     }
 
     /// Whether the row is about speed, and a random mix or bursts of blocks up to 1 KiB.
@@ -283,5 +285,6 @@ pub const ROWS: &[Row] = rows! {
     "rss/sparse-trim" Resident Work::Sparse;
     "rss/freed-200m" Resident Work::Freed;
     "rss/freed-90k" Resident Work::FreedMiddle;
+    "rss/packing" Resident Work::Packing;
     "rss/all-classes" Resident Work::AllClasses;
 };
