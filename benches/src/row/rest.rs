@@ -170,7 +170,7 @@ pub(super) fn freed_middle<A: Contender>(a: &A, budget: Budget) -> Result<Vec<Me
 
 /// A thread whose heap grows, loses most of its blocks at random, and goes on with as many as are
 /// left: again and again a random one is replaced by a new one.
-pub(super) fn packing<A: Contender>(a: &A, budget: Budget) -> Result<Vec<Metric>, Error> {
+pub(super) fn packing<A: Contender>(a: &A) -> Result<Vec<Metric>, Error> {
     let (total, kept, turns) = PACKING;
     let work = |nth| {
         let mut random = Random::new(SEED + nth as u64);
@@ -198,7 +198,7 @@ pub(super) fn packing<A: Contender>(a: &A, budget: Budget) -> Result<Vec<Metric>
         }
         Ok(stay)
     };
-    Rest::of_many(1, work, || Rest::wait(a, budget), |stay| free(a, stay, 1))
+    Rest::of_many(1, work, || left_after_trim(a), |stay| free(a, stay, 1))
 }
 
 /// Threads that hold blocks of every class. As in the workload `all-classes`, only the first byte

@@ -110,7 +110,7 @@ impl Work {
             Self::Sparse => rest::sparse(a),
             Self::Freed => rest::freed(a, budget),
             Self::FreedMiddle => rest::freed_middle(a, budget),
-            Self::Packing => rest::packing(a, budget),
+            Self::Packing => rest::packing(a),
             Self::AllClasses => rest::all_classes(a),
         }
     }
@@ -171,8 +171,8 @@ impl Row {
 
     /// Tells whether the row waits 13 s for memory to be given back, whatever its budget is.
     pub fn waits(&self) -> bool {
-        use Work::{Bursts, Freed, FreedMiddle, Handed, Packing};
-        matches!(self.work, Bursts | Handed | Freed | FreedMiddle | Packing)
+        use Work::{Bursts, Freed, FreedMiddle, Handed};
+        matches!(self.work, Bursts | Handed | Freed | FreedMiddle)
     }
 
     /// Whether the row is about speed, and a random mix or bursts of blocks up to 1 KiB.
