@@ -236,14 +236,38 @@ fn shrinks() {
     assert_eq!(theap::stats().given_back, back, "no more goes back");
 }
 
+/// The bytes on hugepages of the mappings that are part of the 8 MiB from this address on.
+fn huge_bytes(start: usize) -> usize {
+    let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
+    let (mut is_part, mut bytes) = (false, 0);
+    for line in smaps.lines() {
+        let mut words = line.split_whitespace();
+        let (first, second) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+        if let Some((from, to)) = first.split_once('-') {
+            let number = |text| usize::from_str_radix(text, 16).unwrap();
+            is_part = number(from) < start + 8 * MIB && number(to) > start;
+        } else if is_part && first == "AnonHugePages:" {
+            bytes += second.parse::<usize>().unwrap() << 10;
+        }
+    }
+    bytes
+}
+
+/// The first SuperSlabs of `auto` are on small pages, until they have been filled up for a while.
 fn small_pages_are_collapsed() {
-    // This fills the first SuperSlabs, which are on small pages.
-    begin();
-    use_up(6 * MIB);
+    let first = raw::alloc(SLOT) as usize & !(2 * MIB - 1);
+    use_up(7 * MIB + MIB / 2);
+    let stats = theap::stats();
+    let before = (stats.mapped_small, stats.collapsed, huge_bytes(first));
+    assert_eq!(before, (8 * MIB as u64, 0, 0));
     until("the first SuperSlabs are collapsed", || {
-        theap::stats().mapped_small == 0
+        theap::stats().collapsed >= 6 * MIB as u64
     });
-    println!("collapsed {}", theap::stats().collapsed > 0);
+    let (stats, huge) = (theap::stats(), huge_bytes(first));
+    assert_eq!(stats.mapped_small + stats.collapsed, 8 * MIB as u64);
+    assert_eq!(stats.mapped_thp, stats.collapsed);
+    assert_eq!(huge as u64, stats.collapsed, "the kernel has them");
+    println!("collapsed {}", stats.collapsed > 0);
 }
 
 fn without_a_thread() {
@@ -359,7 +383,15 @@ fn what_is_not_needed_for_long_goes_back() {
 
 #[test]
 fn small_pages_that_filled_up_become_huge() {
-    let (out, _) = run("collapse", &[("THEAP_PAGES", "auto")]);
+    let (out, _) = run(
+        "collapse",
+        &[
+            ("THEAP_PAGES", "auto"),
+            ("THEAP_DECAY", "300"),
+            ("THEAP_PREFAULT", "off"),
+            ("THEAP_BACKGROUND", "1"),
+        ],
+    );
     assert!(out.contains("collapsed true"), "{out}");
 }
 

@@ -64,6 +64,8 @@ kinds! {
     Purge "purge" ["pages", "", "bytes"],
     /// Free memory was given back and is not mapped any more.
     Unmap "unmap" ["pages", "", "bytes"],
+    /// Memory was put on hugepages, or the system has refused that.
+    Collapse "collapse" ["pages", "", "bytes"],
 }
 
 /// An event that was read from a ring.

@@ -255,3 +255,20 @@ pub fn a_mark_raises_nothing() {
         assert!(claims.is_free(NodeSuper(0)));
     });
 }
+
+/// The same where the mark is taken back.
+#[test]
+pub fn a_mark_that_goes_raises_nothing() {
+    explore(|| {
+        let claims = claims(1);
+        assert!(claims.claim(NodeSuper(0), 1));
+        claims.set_mode(NodeSuper(0), MODE | POPULATED);
+        let looker = {
+            let claims = claims.clone();
+            thread::spawn(move || claims.unmark_some(NodeSuper(0), POPULATED))
+        };
+        claims.give_up(NodeSuper(0), 1);
+        looker.join().unwrap();
+        assert!(claims.is_free(NodeSuper(0)));
+    });
+}

@@ -61,6 +61,13 @@ const MODERATE: usize = 200 << 20;
 /// Blocks of 90 kB, in bytes and their number.
 const MIDDLE: (usize, usize) = (90_000, 5_000);
 
+/// Bytes of blocks of a heap that becomes smaller, the blocks of each hundred that it keeps then,
+/// and how often each of those is replaced.
+const PACKING: (usize, usize, usize) = (256 << 20, 30, 3);
+
+/// Sizes of those blocks: in most spans and runs there are few.
+const LONG: Sizes = Sizes::constant(64 << 10, 1 << 20);
+
 /// Threads that hold blocks of every class at once, and blocks of each class.
 const ALL: (usize, usize) = (8, 4);
 
@@ -159,6 +166,39 @@ pub(super) fn freed_middle<A: Contender>(a: &A, budget: Budget) -> Result<Vec<Me
         free(a, shelf, PROVED)
     };
     Rest::of_many(1, work, || Rest::wait(a, budget), Ok)
+}
+
+/// A thread whose heap grows, loses most of its blocks at random, and goes on with as many as are
+/// left: again and again a random one is replaced by a new one.
+pub(super) fn packing<A: Contender>(a: &A) -> Result<Vec<Metric>, Error> {
+    let (total, kept, turns) = PACKING;
+    let work = |nth| {
+        let mut random = Random::new(SEED + nth as u64);
+        let mut blocks = Shelf::with_room(total / LONG.min())?;
+        let mut sum = 0;
+        while sum < total {
+            let block = touched(a, random.log_size(LONG) as usize)?;
+            sum += block.size();
+            blocks.push(block);
+        }
+        let mut stay = Shelf::with_room(blocks.len())?;
+        for slot in blocks.iter_mut() {
+            if random.below(100) < kept as u64 {
+                slot.take().into_iter().for_each(|block| stay.push(block));
+            }
+        }
+        free_at_random(a, nth, blocks)?;
+        for _ in 0..turns * stay.len() {
+            let at = random.below(stay.len() as u64) as usize;
+            if let Some(block) = stay[at].take() {
+                block.prove(a)?;
+                block.give(a);
+            }
+            stay[at] = Some(touched(a, random.log_size(LONG) as usize)?);
+        }
+        Ok(stay)
+    };
+    Rest::of_many(1, work, || left_after_trim(a), |stay| free(a, stay, 1))
 }
 
 /// Threads that hold blocks of every class. As in the workload `all-classes`, only the first byte

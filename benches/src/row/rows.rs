@@ -45,6 +45,7 @@ pub(super) enum Work {
     Sparse,
     Freed,
     FreedMiddle,
+    Packing,
     AllClasses,
 }
 
@@ -109,6 +110,7 @@ impl Work {
             Self::Sparse => rest::sparse(a),
             Self::Freed => rest::freed(a, budget),
             Self::FreedMiddle => rest::freed_middle(a, budget),
+            Self::Packing => rest::packing(a),
             Self::AllClasses => rest::all_classes(a),
         }
     }
@@ -283,5 +285,6 @@ pub const ROWS: &[Row] = rows! {
     "rss/sparse-trim" Resident Work::Sparse;
     "rss/freed-200m" Resident Work::Freed;
     "rss/freed-90k" Resident Work::FreedMiddle;
+    "rss/packing" Resident Work::Packing;
     "rss/all-classes" Resident Work::AllClasses;
 };

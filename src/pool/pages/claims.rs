@@ -4,7 +4,7 @@
 //! | byte      | meaning                                                                   |
 //! |-----------|---------------------------------------------------------------------------|
 //! | 0         | not mapped                                                                |
-//! | 1 to 4    | mapped as this `PageMode`, maybe with [`POPULATED`] and [`EXAMINED`]       |
+//! | 1 to 4    | mapped as this `PageMode`, maybe with flags: [`POPULATED`] and the following  |
 //! | PREPARING | claimed by a thread that is mapping it; no other thread touches it        |
 //! | LOST      | never used again: the addresses went to a foreign mapping                 |
 //!
@@ -31,8 +31,12 @@ pub const MODE: u8 = 0x0F;
 /// A flag beside the mode: all pages were there at one moment since the SuperSlab was mapped or
 /// purged.
 pub const POPULATED: u8 = 0x10;
-/// A flag beside the mode: the warmer has asked for hugepages instead of small ones.
+/// A flag beside the mode: the warmer has got hugepages instead of small ones.
 pub const EXAMINED: u8 = 0x20;
+/// A flag beside the mode: filled up whenever the warmer has looked since a round began.
+pub const FILLED: u8 = 0x40;
+/// A flag beside the mode: it was filled up for a whole round of the warmer's.
+pub const RIPE: u8 = 0x80;
 
 /// The claims on the SuperSlabs of a node's part.
 #[derive(Debug)]
@@ -154,18 +158,27 @@ impl<'a> Claims<'a> {
     /// Adds `flag` to the byte of a mapped SuperSlab, unless the SuperSlab is unmapped or the byte
     /// changes meanwhile.
     pub fn mark(&self, i: NodeSuper, flag: u8) {
-        let now = self.byte(i).load(Ordering::Relaxed);
-        if now != 0 && now < PREPARING {
-            let _ =
-                self.byte(i)
-                    .compare_exchange(now, now | flag, Ordering::AcqRel, Ordering::Relaxed);
-        }
+        self.change(i, |now| now | flag);
     }
 
     /// Clears the flags of a mapped SuperSlab whose slots the caller has taken and whose pages are
     /// gone.
     pub fn unmark(&self, i: NodeSuper) {
         self.byte(i).fetch_and(MODE, Ordering::AcqRel);
+    }
+
+    /// Clears flags of a SuperSlab, unless it is unmapped or the byte changes meanwhile.
+    pub fn unmark_some(&self, i: NodeSuper, flags: u8) {
+        self.change(i, |now| now & !flags);
+    }
+
+    fn change(&self, i: NodeSuper, flags: impl FnOnce(u8) -> u8) {
+        let now = self.byte(i).load(Ordering::Relaxed);
+        if now != 0 && now < PREPARING {
+            let _ =
+                self.byte(i)
+                    .compare_exchange(now, flags(now), Ordering::AcqRel, Ordering::Relaxed);
+        }
     }
 
     /// Whether a SuperSlab is mapped and has the flag.

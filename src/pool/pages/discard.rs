@@ -64,9 +64,14 @@ impl Pages {
         bytes
     }
 
-    /// Whether half of a SuperSlab, at least, is free: its slots, and blocks of its spans. Owners
-    /// may change that meanwhile.
+    /// Whether half of a SuperSlab, at least, is free.
     pub(super) fn is_sparse(&self, i: NodeSuper) -> bool {
+        self.free_bytes_of(i) >= SUPER / 2
+    }
+
+    /// The free bytes of a SuperSlab: its slots, and blocks of its spans. Owners may change that
+    /// meanwhile.
+    pub(super) fn free_bytes_of(&self, i: NodeSuper) -> usize {
         let id = self.supers.id(i);
         let addresses = &self.ground.addresses;
         let free = (0..SLOTS).map(|at| {
@@ -81,6 +86,6 @@ impl Pages {
                 Kind::Class(_) | Kind::Large | Kind::Huge => 0,
             }
         });
-        free.sum::<usize>() >= SUPER / 2
+        free.sum()
     }
 }

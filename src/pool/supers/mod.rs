@@ -2,7 +2,8 @@
 //!
 //! Taking and giving back slots is lock-free: a hint from [`avail`], then one compare-exchange on
 //! the SuperSlab's word ([`slot_word`]). `node_supers` joins the two and counts what is warm;
-//! `decay` learns how much of that to keep.
+//! `decay` learns how much of that to keep, and `fullest` chooses the SuperSlab that
+//! serves next.
 
 pub mod avail;
 pub mod slot_word;
@@ -17,6 +18,7 @@ cfg_if::cfg_if! {
 
         cfg_if::cfg_if! {
             if #[cfg(feature = "shared-pool")] {
+                mod fullest;
                 mod shared;
                 use shared::Tags;
             } else {

@@ -8,6 +8,8 @@
 use super::Tags;
 use super::avail::{Avail, Bitmap, WHOLE};
 use super::decay::Decay;
+#[cfg(feature = "shared-pool")]
+use super::fullest::Chosen;
 use super::slot_word::{SlotWord, Slots, Taken};
 use crate::geometry::{NodeSuper, SLOTS, SlotId, SuperId};
 use crate::pool::addresses::SlotRun;
@@ -34,6 +36,9 @@ pub struct Supers {
     first: SuperId,
     words: Column<'static, SlotWord>,
     avail: Avail<'static>,
+    /// Which SuperSlabs serve at present.
+    #[cfg(feature = "shared-pool")]
+    pub(super) chosen: Chosen,
     decay: Decay,
     /// EMPTY slots now.
     warm: &'static AtomicUsize,
@@ -55,6 +60,8 @@ impl Supers {
             first,
             words,
             avail,
+            #[cfg(feature = "shared-pool")]
+            chosen: Chosen::new(),
             decay: Decay::default(),
             warm,
             tags: Tags::new(metadata),
@@ -110,12 +117,22 @@ impl Supers {
 
     /// The SuperSlabs that are offered as wholly free; the hints may be stale.
     pub fn offered_whole(&self) -> impl Iterator<Item = NodeSuper> + '_ {
+        self.offered(WHOLE)
+    }
+
+    /// The SuperSlabs that are offered at `level`; the hints may be stale.
+    pub(super) fn offered(&self, level: usize) -> impl Iterator<Item = NodeSuper> + '_ {
         let mut from = NodeSuper(0);
         core::iter::from_fn(move || {
-            let i = self.avail.next(WHOLE, from)?;
+            let i = self.avail.next(level, from)?;
             from = i.add(1);
             Some(i)
         })
+    }
+
+    /// Withdraws a hint that the SuperSlab's word does not bear out.
+    pub(super) fn withdraw(&self, i: NodeSuper, level: usize) {
+        self.avail.withdraw(i, level, self.word(i));
     }
 
     /// The SuperSlabs of which all slots are free.
@@ -153,16 +170,13 @@ impl Supers {
         tries: usize,
         take: impl Fn(&SlotWord) -> Option<Taken>,
     ) -> Option<(NodeSuper, Taken)> {
-        let mut from = NodeSuper(0);
-        for _ in 0..tries {
-            let i = self.avail.next(level, from)?;
-            if let Some(taken) = take(self.word(i)) {
-                return Some((i, taken));
+        self.offered(level).take(tries).find_map(|i| {
+            let taken = take(self.word(i));
+            if taken.is_none() {
+                self.withdraw(i, level);
             }
-            self.avail.withdraw(i, level, self.word(i));
-            from = i.add(1);
-        }
-        None
+            Some((i, taken?))
+        })
     }
 
     /// Takes exactly the slots `first..first + len` of a SuperSlab; `None` if one of them is not

@@ -3,13 +3,13 @@
 
 use super::avail::{self, EMPTY};
 use super::node_supers::Supers;
-use super::slot_word::SlotWord;
+use super::slot_word::{SlotWord, Slots, Warmth};
 use crate::geometry::{NodeSuper, SLOTS};
 use crate::pool::addresses::SlotRun;
 use crate::pool::metadata::Metadata;
 
-/// SuperSlabs that a search for a run of an odd length looks at before it takes a larger room, or
-/// the node grows.
+/// SuperSlabs that a search for a run of an odd length looks at, whose room may be too small,
+/// before it takes a larger one.
 const SEARCH: usize = 64;
 
 /// A SuperSlab that all classes share has no tag.
@@ -31,24 +31,23 @@ impl Supers {
     }
 
     /// Takes up to 32 adjacent free slots, the first at a multiple of `align` slots of its
-    /// SuperSlab.
+    /// SuperSlab, which is the fullest one of some that have such slots.
     pub fn find(&self, len: usize, align: usize) -> Option<SlotRun> {
         if len == 1 && align == 1 {
-            let warm = self.search(EMPTY, usize::MAX, SlotWord::take_empty);
+            let has = |slots: Slots| slots.has_empty().then_some(Warmth::Warm);
+            let warm = self.take_of_fullest(EMPTY, usize::MAX, has, SlotWord::take_empty);
             if let Some((i, taken)) = warm {
                 return Some(self.taken(i, 1, taken));
             }
         }
+        let has = |slots: Slots| slots.run_at(len, align);
         let take = |word: &SlotWord| word.take_run(len, align);
+        // A room of the next power of two always serves; a smaller one may, and is in a fuller
+        // SuperSlab.
         let sure = avail::level_for((len + align - 1).min(SLOTS));
-        // A room of the next power of two always serves; a smaller one may.
-        let found = self.search(sure, usize::MAX, take).or_else(|| {
-            if len > 1 {
-                self.search(avail::level_for(len / 2 + 1), SEARCH, take)
-            } else {
-                None
-            }
-        });
+        let close = avail::level_for(len / 2 + 1).min(sure);
+        let found = (self.take_of_fullest(close, SEARCH, has, take))
+            .or_else(|| self.take_of_fullest(sure, usize::MAX, has, take));
         found.map(|(i, taken)| self.taken(i, len, taken))
     }
 }

@@ -30,6 +30,16 @@ pub struct Taken {
     pub warm: u32,
 }
 
+/// Whether slots that can be taken were touched. What is warm comes first.
+#[cfg(all(feature = "shared-pool", not(loom)))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Warmth {
+    /// All of them are EMPTY.
+    Warm,
+    /// Some are FRESH.
+    Cold,
+}
+
 /// A copy of the word at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slots(pub u64);
@@ -74,6 +84,21 @@ impl Slots {
     /// Whether `len` adjacent slots can be taken.
     pub fn has_run(self, len: usize) -> bool {
         starts(self.takeable(), len) != 0
+    }
+
+    /// Whether `len` adjacent slots can be taken, the first at a multiple of `align` slots, and
+    /// whether such slots are warm.
+    #[cfg(all(feature = "shared-pool", not(loom)))]
+    pub fn run_at(self, len: usize, align: usize) -> Option<Warmth> {
+        let has = |set| {
+            let starts = starts(set, len);
+            starts != 0 && (align == 1 || starts & aligned(align) != 0)
+        };
+        if has(self.empty()) {
+            Some(Warmth::Warm)
+        } else {
+            has(self.takeable()).then_some(Warmth::Cold)
+        }
     }
 }
 

@@ -22,6 +22,7 @@
 #![allow(unsafe_code)] // Starts a thread, and frees locks by force after fork.
 
 mod pace;
+mod rounds;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +36,7 @@ use crate::messages::{self, OnceMessage};
 use crate::stats::board::NodeBoard;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use pace::{Limits, Pace, SHORTEST, Sight};
+use rounds::Rounds;
 use theap_platform::{Cpu, Cpus, Error, Mutex, Rank, RawMutex, Worker};
 
 /// States: there is no thread, there is one, the system refused one, there must be none.
@@ -72,7 +74,7 @@ pub struct Warmer {
     sweep_due: AtomicBool,
     /// Bytes of memory that the process may use, as of the thread's start; 0 before.
     room: AtomicU64,
-    pace: Mutex<Pace>,
+    pace: Mutex<(Pace, Rounds)>,
 }
 
 impl Warmer {
@@ -96,7 +98,7 @@ impl Warmer {
             worker: Worker::default(),
             sweep_due: AtomicBool::new(false),
             room: AtomicU64::new(0),
-            pace: Mutex::new(Rank::Unranked, Pace::default()),
+            pace: Mutex::new(Rank::Unranked, <(Pace, Rounds)>::default()),
         }
     }
 
@@ -289,7 +291,8 @@ impl Warmer {
     pub fn step(&self) -> u64 {
         let limits = self.limits();
         let _unmapping = self.pages.unmapping().lock();
-        let mut pace = self.pace.lock();
+        let mut state = self.pace.lock();
+        let (pace, rounds) = &mut *state;
         let (sight, cold) = self.sight();
         let now = self.ground.policy.os().now();
         pace.observe(now, sight, limits);
@@ -313,11 +316,11 @@ impl Warmer {
             });
             pace.gave_back(count);
             self.sight().0
-        } else if self.has_idle_slots(&pace, limits) {
+        } else if self.has_idle_slots(pace, limits) {
             pace.worn = self.give_back_slots(pace.worn);
             sight
         } else {
-            pace.cursor = self.collapse_one(pace.cursor);
+            self.collapse_one(rounds, now);
             sight
         };
         let bytes = |supers: usize| (supers * SUPER) as u64;
@@ -325,10 +328,10 @@ impl Warmer {
         self.board.stock.store(stock, Ordering::Relaxed);
         self.board.stock_target.store(target, Ordering::Relaxed);
         let pause = pace.end(sight, limits);
-        if self.reclaims(now) | self.has_idle_slots(&pace, limits) {
+        if self.reclaims(now) | self.has_idle_slots(pace, limits) {
             pause.min(SHORTEST)
         } else {
-            pause
+            pause.min(rounds.pause(now))
         }
     }
 
@@ -436,14 +439,33 @@ impl Warmer {
         next
     }
 
-    /// Asks for hugepages for the next SuperSlab that may be on small pages. Where the search goes
-    /// on next time.
-    fn collapse_one(&self, cursor: usize) -> usize {
-        let (next, collapsed) = (self.pages).collapse_one(cursor, |call| self.promptly(call));
-        if collapsed {
+    /// Looks for SuperSlabs that have been filled up for long and may be on small pages, where it
+    /// is time, and asks for hugepages for one of them. A hugepage is charged to the control group
+    /// before the small pages are free: one that would exceed the group's limit is not asked for.
+    fn collapse_one(&self, rounds: &mut Rounds, now: u64) {
+        if let Some(over) = rounds.look(now, self.ground.policy.decay()) {
+            rounds.ripe = self.pages.look_for_ripe(over);
+        }
+        if !rounds.collapses(now) {
+            return;
+        }
+        let room = self.room.load(Ordering::Relaxed);
+        let mapped = (self.pages.all_nodes().iter()).map(Pages::mapped_count);
+        if room != 0 && ((mapped.sum::<usize>() + 1) * SUPER) as u64 > room {
+            return rounds.refused(now);
+        }
+        let collapsed = (self.pages).collapse_one(rounds.cursor, |call| self.promptly(call));
+        let Some((next, done)) = collapsed else {
+            rounds.ripe = 0;
+            return;
+        };
+        rounds.cursor = next;
+        if done.is_ok() {
+            rounds.served();
             let bytes = SUPER as u64;
             self.board.collapsed.fetch_add(bytes, Ordering::Relaxed);
+        } else {
+            rounds.refused(now);
         }
-        next
     }
 }

@@ -77,8 +77,6 @@ pub struct Pace {
     retry: u64,
     /// Until then nothing is kept.
     pressed_until: u64,
-    /// Where the search for small pages goes on.
-    pub cursor: usize,
     /// Where the search for idle slots goes on.
     pub worn: usize,
 }

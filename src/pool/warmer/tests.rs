@@ -11,7 +11,7 @@ use crate::pool::{Arena, HeapBytes, Look, Node};
 use core::sync::atomic::Ordering;
 use std::boxed::Box;
 use std::vec::Vec;
-use theap_platform::{Call, Fake, Os, PAGE};
+use theap_platform::{Call, Error, Fake, Os, PAGE, PageMode};
 
 const MIB: usize = 1 << 20;
 const MS: u64 = 1_000_000;
@@ -254,6 +254,95 @@ fn the_background_alone_gives_back() {
     }
     assert!(kept() <= 4, "{} of {before}", kept());
     stay.into_iter().for_each(|slot| give_back(arena, slot));
+    end(arena);
+}
+
+/// A heap on the first SuperSlabs of `auto`, of which all but the last are used up.
+fn on_small_pages() -> (&'static Fake, &'static Arena, &'static Node, Vec<SlotId>) {
+    let config = CONFIG.pages(Pages::Auto).retain(64 * MIB);
+    let (fake, arena, node) = world(config.prefault(Prefault::Off).background(true));
+    let blocks: Vec<_> = (0..3).map(|_| take(arena).expect("memory")).collect();
+    let addresses = arena.addresses();
+    let address = |slot: &SlotId| addresses.address_of(*slot) as *mut u8;
+    // SAFETY: each is a whole SuperSlab of this test's.
+    (blocks.iter().map(address)).for_each(|block| unsafe { block.write_bytes(1, SUPER) });
+    let few = node.acquire_slots(SLOTS - 5, 1).expect("slots").0;
+    node.pages().release_slots(few);
+    (fake, arena, node, blocks)
+}
+
+/// The number of SuperSlabs that are on small pages.
+fn on_small(node: &Node) -> usize {
+    node.pages().mapped_bytes(PageMode::Small) as usize / SUPER
+}
+
+/// Lets so many parts of a decay pass, in each of which the warmer takes steps.
+fn parts(fake: &Fake, node: &'static Node, count: usize) {
+    for _ in 0..count {
+        fake.advance(125 * MS);
+        (0..4).for_each(|_| assert!(node.warmer().step() > 0));
+    }
+}
+
+#[test]
+fn what_was_filled_up_for_the_decay_is_collapsed() {
+    let (fake, arena, node, blocks) = on_small_pages();
+    let collapsed = || node.warmer().board.collapsed.load(Ordering::Relaxed) as usize;
+    parts(fake, node, 8);
+    assert_eq!((on_small(node), collapsed()), (4, 0), "filled up just now");
+    parts(fake, node, 6);
+    // One that is not filled up for a moment begins anew.
+    give_back(arena, blocks[0]);
+    parts(fake, node, 1);
+    let again = take(arena).expect("memory");
+    assert_eq!(
+        again, blocks[0],
+        "the fullest one, and the first, serves next"
+    );
+    parts(fake, node, 2);
+    assert_eq!((on_small(node), collapsed()), (2, 4 * MIB));
+    parts(fake, node, 16);
+    assert_eq!((on_small(node), collapsed()), (1, 6 * MIB));
+    for slot in blocks {
+        let block = arena.addresses().address_of(slot) as *const u8;
+        // SAFETY: a live block, all of whose bytes were written.
+        let bytes = unsafe { core::slice::from_raw_parts(block, SUPER) };
+        assert!(bytes.iter().all(|&byte| byte == 1));
+        give_back(arena, slot);
+    }
+    end(arena);
+}
+
+#[test]
+fn refused_hugepages_are_asked_for_again_much_later() {
+    let (fake, arena, node, blocks) = on_small_pages();
+    for error in [Error::NoMemory, Error::Unsupported, Error::Other(11)] {
+        fake.fail_only(Call::Collapse);
+        fake.fail_with(error);
+        fake.fail_from(0);
+        parts(fake, node, 100 * 8);
+        let asked = fake.failed();
+        assert!((1..=10).contains(&asked), "{asked} calls in 100 s");
+        assert_eq!(on_small(node), 4);
+        fake.heal();
+    }
+    parts(fake, node, 700 * 8);
+    assert_eq!(on_small(node), 1);
+    blocks.into_iter().for_each(|slot| give_back(arena, slot));
+    end(arena);
+}
+
+/// A hugepage beyond what the control groups leave is not asked for.
+#[test]
+fn groups_without_room_keep_small_pages() {
+    let (fake, arena, node, blocks) = on_small_pages();
+    node.warmer().room.store(9 * MIB as u64, Ordering::Relaxed);
+    parts(fake, node, 100);
+    assert_eq!(on_small(node), 4);
+    node.warmer().room.store(10 * MIB as u64, Ordering::Relaxed);
+    parts(fake, node, 700 * 8);
+    assert_eq!(on_small(node), 1);
+    blocks.into_iter().for_each(|slot| give_back(arena, slot));
     end(arena);
 }
 

@@ -190,7 +190,7 @@ fn pages_name(number: usize) -> Option<&'static str> {
 }
 
 /// Every kind has a name of its own, by which it is counted.
-const _: () = assert!(EventKind::ALL.len() == 13);
+const _: () = assert!(EventKind::ALL.len() == 14);
 
 #[cfg(test)]
 mod tests {
