@@ -248,11 +248,9 @@ impl ThreadCache {
 
     /// Gives the capacities of all magazines back but for their nests: they are empty.
     pub fn lower_all(&mut self) {
-        for class in ClassId::all() {
-            if self.magazines.allowance.raised & class.bit() != 0 {
-                // The cache's own memory has places for that: this cannot fail.
-                self.set_capacity(class, nest_capacity(class));
-            }
+        for class in ClassId::of(self.magazines.allowance.raised) {
+            // The cache's own memory has places for that: this cannot fail.
+            self.set_capacity(class, nest_capacity(class));
         }
         self.magazines.allowance.reset();
     }

@@ -140,11 +140,12 @@ impl ThreadCache {
     pub fn flush(&mut self) {
         self.quarantine.release(&mut self.heap);
         self.kept.release(&mut self.heap);
-        for class in ClassId::all() {
-            self.flush_array(class);
+        ClassId::all().for_each(|class| self.flush_array(class));
+        for class in ClassId::of(core::mem::take(&mut self.listed)) {
             self.flush_list(class);
         }
-        self.note_all_cached();
+        // The hit path has emptied other arrays.
+        self.note_noted();
     }
 
     /// Returns all blocks of the class's magazine or FastCache.
