@@ -82,6 +82,11 @@ impl Allowance {
         UNLEARNED + self.earned
     }
 
+    /// Whether no class may hold more than its nest.
+    pub fn is_least(&self) -> bool {
+        self.raised == 0
+    }
+
     /// Forgets what has missed: the cache's next thread begins anew.
     pub fn reset(&mut self) {
         (self.missed, self.misses, self.earned) = ([0; CLASS_COUNT], 0, 0);

@@ -449,6 +449,18 @@ impl Heap {
         self.counters.spans_kept.set(0);
     }
 
+    /// Whether the heap has no span.
+    #[cfg(feature = "magazines")]
+    pub fn has_no_span(&self) -> bool {
+        self.used == 0
+    }
+
+    /// Forgets what the heap's thread has taught. The heap has no span.
+    #[cfg(feature = "magazines")]
+    pub fn rest(&mut self) {
+        self.forget();
+    }
+
     /// Leaves all spans: the slots of wholly free spans go back to the pool, partial spans go to
     /// its lists, and full spans get the owner word NOBODY.
     pub fn retire(&mut self) {
