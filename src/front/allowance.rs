@@ -251,7 +251,7 @@ impl ThreadCache {
         self.heap.board.allowed.set(allowed as u64);
     }
 
-    /// Gives the capacities of all magazines back but for their nests: they are empty.
+    /// Gives the capacities of all magazines back but for their nests: they hold no more than that.
     pub fn lower_all(&mut self) {
         for class in ClassId::of(self.magazines.allowance.raised) {
             // The cache's own memory has places for that: this cannot fail.

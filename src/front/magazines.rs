@@ -284,8 +284,8 @@ impl ThreadCache {
         self.capacities[class.index()] = self.fixed_capacity(class) as u16;
     }
 
-    /// Gets the cache ready for its next thread as it is, with the blocks that it holds. False if it
-    /// holds too much for that, or has learned something.
+    /// Gets the cache ready for its next thread as it is, with the blocks that it holds. False if
+    /// it holds too much for that, or has learned something.
     pub fn rest(&mut self) -> bool {
         if HOLDS_BLOCKS_BACK
             || self.listed != 0
