@@ -24,7 +24,7 @@ impl Heap {
             };
             let this = &self.classes[class.index()];
             let known =
-                self.used & class.bit() != 0 || this.current.is_none() && this.partial.len() == 0;
+                self.used & class.bit() != 0 || this.current.is_none() && this.partial.is_empty();
             ensure(
                 known,
                 "spans that a heap does not know, of class",
