@@ -171,6 +171,15 @@ impl ClassId {
     pub const fn bit(self) -> u64 {
         1 << self.0
     }
+
+    /// The classes of a set, smallest first.
+    pub fn of(mut set: u64) -> impl Iterator<Item = Self> {
+        core::iter::from_fn(move || {
+            let class = (set != 0).then(|| Self::new(set.trailing_zeros() as usize))?;
+            set &= set - 1;
+            Some(class)
+        })
+    }
 }
 
 /// The use of a slot, as its class byte says. The byte is at once the index of the magazine that

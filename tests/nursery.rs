@@ -103,6 +103,36 @@ fn grows_out_of_it() {
     );
 }
 
+/// Threads that end leave the few blocks that they hold to the next ones, which take none of any
+/// span. The C library ends a thread's cache a little later than what the thread does here, but
+/// before `join` returns. The threads run on one CPU, as those that they start do.
+fn is_handed_on() {
+    core_affinity::set_for_current(core_affinity::get_core_ids().unwrap()[0]);
+    let life = || thread::spawn(|| free(1, few_blocks(1))).join().unwrap();
+    (0..5).for_each(|_| life());
+    let before = theap::stats();
+    (0..100).for_each(|_| life());
+    let after = theap::stats();
+    let refills = after.totals.refills - before.totals.refills;
+    assert!(refills < 100, "{refills} refills for 100 threads");
+    assert_eq!(after.heaps, before.heaps, "heaps that were made");
+    let ended = || theap::heaps().filter(|heap| heap.thread == 0 && heap.cached > 0);
+    assert!(ended().count() > 0, "nothing was left");
+    for heap in ended() {
+        assert!(heap.cached <= 32 << 10, "{} bytes left", heap.cached);
+    }
+    theap::collect();
+    assert_eq!(ended().count(), 0, "what was left comes home");
+    // A thread that holds much leaves nothing.
+    let much = || {
+        let blocks: Vec<_> = (0..1000).map(|_| raw::alloc(1000)).collect();
+        // SAFETY: live, and not used any more.
+        (blocks.into_iter()).for_each(|block| unsafe { raw::free(block) });
+    };
+    thread::spawn(much).join().unwrap();
+    assert_eq!(ended().count(), 0, "a thread with spans of its own");
+}
+
 #[test]
 #[ignore = "the other tests run it, in processes of their own: cargo test -p theap --test nursery"]
 fn scenario() {
@@ -110,6 +140,7 @@ fn scenario() {
         Some("little") => rests_in_little(),
         Some("much") => rests_in_much(),
         Some("grows") => grows_out_of_it(),
+        Some("handed on") => is_handed_on(),
         _ => {}
     }
 }
@@ -122,6 +153,12 @@ fn resting_threads_take_little() {
 #[test]
 fn without_nurseries_they_take_much() {
     passes("much", &[("THEAP_PAGES", "small"), ("THEAP_NURSERY", "0")]);
+}
+
+#[test]
+#[cfg(not(any(feature = "hardened", feature = "valgrind")))]
+fn the_next_thread_finds_the_blocks_of_the_last_one() {
+    passes("handed on", &[("THEAP_PAGES", "small")]);
 }
 
 #[test]

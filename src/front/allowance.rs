@@ -82,6 +82,11 @@ impl Allowance {
         UNLEARNED + self.earned
     }
 
+    /// Whether no class may hold more than its nest.
+    pub fn is_least(&self) -> bool {
+        self.raised == 0
+    }
+
     /// Forgets what has missed: the cache's next thread begins anew.
     pub fn reset(&mut self) {
         (self.missed, self.misses, self.earned) = ([0; CLASS_COUNT], 0, 0);
@@ -254,13 +259,11 @@ impl ThreadCache {
         self.heap.board.allowed.set(allowed as u64);
     }
 
-    /// Gives the capacities of all magazines back but for their nests: they are empty.
+    /// Gives the capacities of all magazines back but for their nests: they hold no more than that.
     pub fn lower_all(&mut self) {
-        for class in ClassId::all() {
-            if self.magazines.allowance.raised & class.bit() != 0 {
-                // The cache's own memory has places for that: this cannot fail.
-                self.set_capacity(class, nest_capacity(class));
-            }
+        for class in ClassId::of(self.magazines.allowance.raised) {
+            // The cache's own memory has places for that: this cannot fail.
+            self.set_capacity(class, nest_capacity(class));
         }
         self.magazines.allowance.reset();
     }

@@ -52,6 +52,10 @@ pub struct ThreadCache {
     pub capacities: [u16; CLASS_COUNT],
     /// The classic front's lists.
     pub lists: [List; CLASS_COUNT],
+    /// The classes whose lists may have blocks, by their bits.
+    pub listed: u64,
+    /// The classes of which the board may show blocks in this cache, by their bits.
+    noted: u64,
     /// The learner's state.
     pub magazines: MagazineState,
     /// Freed blocks that the feature `hardened` keeps.
@@ -170,6 +174,15 @@ impl ThreadCache {
             if counters.cached_blocks.get() != count as u64 {
                 counters.cached_blocks.set(count as u64);
             }
+            self.noted |= u64::from(count > 0) << class.index();
+        }
+    }
+
+    /// Notes on the board how many blocks the cache has of those classes of which it shows some.
+    pub fn note_noted(&mut self) {
+        let noted = core::mem::take(&mut self.noted);
+        for class in ClassId::of(noted) {
+            self.note_cached(class);
         }
     }
 

@@ -185,6 +185,7 @@ impl ThreadCache {
                 for &block in old {
                     list.link(arena, block);
                 }
+                self.listed |= class.bit();
             }
             ptr::copy(base.add(half), base, places - half);
             self.magazine(class).top = base.add(places - half);

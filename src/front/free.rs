@@ -6,7 +6,7 @@ use super::cache::ThreadCache;
 use super::foreign::free_foreign;
 use super::handle::Handle;
 use super::head::Head;
-use super::life::{if_shared, share};
+use super::life::{if_shared, retire_left, share};
 use super::nursery::each_nursery;
 use super::runs::{count_freed, free_run};
 use super::setup::Setup;
@@ -67,6 +67,7 @@ pub fn collect() {
         // SAFETY: the step calls only the heap and the arena.
         unsafe { cache.step(ThreadCache::collect) };
     }
+    retire_left();
     // Nurseries keep no blocks, and get those of all others.
     if let Some(arena) = existing_arena() {
         // SAFETY: as before.
@@ -140,11 +141,12 @@ impl ThreadCache {
     pub fn flush(&mut self) {
         self.quarantine.release(&mut self.heap);
         self.kept.release(&mut self.heap);
-        for class in ClassId::all() {
-            self.flush_array(class);
+        ClassId::all().for_each(|class| self.flush_array(class));
+        for class in ClassId::of(core::mem::take(&mut self.listed)) {
             self.flush_list(class);
         }
-        self.note_all_cached();
+        // The hit path has emptied other arrays.
+        self.note_noted();
     }
 
     /// Returns all blocks of the class's magazine or FastCache.

@@ -232,7 +232,7 @@ impl ThreadCache {
 
     /// Forgets everything: the cache's next thread begins anew.
     pub fn unlearn_all(&mut self) {
-        ClassId::all().for_each(|class| self.unlearn(class));
+        ClassId::of(self.magazines.learner.grown).for_each(|class| self.unlearn(class));
         self.magazines.learner = Learner {
             drained: 0,
             turns: [0; CLASS_COUNT],

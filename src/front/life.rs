@@ -30,7 +30,7 @@ pub fn adopt(setup: &Setup) -> Option<Handle> {
     if is_retired(slot::get()) {
         return None;
     }
-    let cache = new_in(arena)?;
+    let cache = left_or_new(arena)?;
     slot::set(cache.memory().cast());
     // SAFETY: the hook takes what this thread's slot holds.
     if unsafe { thread_exit::arm(at_thread_exit, cache.memory().cast()) }.is_err() {
@@ -105,7 +105,37 @@ unsafe extern "C" fn at_thread_exit(cache: *mut c_void) {
         return;
     };
     // SAFETY: the thread's own cache, which its slot held until now.
-    unsafe { Handle::new(cache).retire() };
+    unsafe { Handle::new(cache).leave_to_next() };
+}
+
+/// A cache for the calling thread: what another thread has left on this CPU, or else one that holds
+/// nothing. Where there can be no other, those that were left on other CPUs serve.
+fn left_or_new(arena: &'static Arena) -> Option<Handle> {
+    let heaps = arena.heaps();
+    let take_over = |index| {
+        let node = arena.affinity().current_node().unwrap_or(NodeIndex(0));
+        // SAFETY: who takes a heap that was left has its cache, which is laid out, alone. The step
+        // calls only the heap and the arena.
+        unsafe {
+            let cache = cache_of(arena, index);
+            cache.step(|cache| cache.take_over(node));
+            cache
+        }
+    };
+    (heaps.take_left().map(take_over))
+        .or_else(|| new_in(arena))
+        .or_else(|| heaps.take_left_anywhere().map(take_over))
+}
+
+/// Gives back all that the caches hold which threads have left.
+pub fn retire_left() {
+    let Some(arena) = existing_arena() else {
+        return;
+    };
+    while let Some(index) = arena.heaps().take_left_anywhere() {
+        // SAFETY: as in `left_or_new`; no slot holds the cache.
+        unsafe { cache_of(arena, index).retire() };
+    }
 }
 
 /// A cache for the calling thread, which takes memory of the thread's node. It is the caller's
@@ -184,6 +214,14 @@ impl ThreadCache {
         self.away = 0;
     }
 
+    /// Gets a cache that another thread has left ready for a thread on this node.
+    fn take_over(&mut self, node: NodeIndex) {
+        if node != self.node() {
+            self.leave();
+        }
+        self.settle_on(node);
+    }
+
     /// Gives all blocks and spans back.
     fn leave(&mut self) {
         self.flush();
@@ -194,6 +232,21 @@ impl ThreadCache {
 }
 
 impl Handle {
+    /// Leaves the cache to a later thread, which may have it at once: as it is if it holds little,
+    /// else empty. No handle of it is used any more.
+    ///
+    /// # Safety
+    /// The conditions of [`Handle::step`], and no slot holds the cache.
+    unsafe fn leave_to_next(self) {
+        // SAFETY: this function's own Safety section; the step calls only the heap and the arena.
+        unsafe {
+            let rests = self.last_step(ThreadCache::rest);
+            if !(rests && self.arena().heaps().leave(self.index())) {
+                self.retire();
+            }
+        }
+    }
+
     /// Gives all blocks and spans back and leaves the cache to a later thread, which may have it at
     /// once: no handle of it is used any more.
     ///

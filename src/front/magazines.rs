@@ -13,6 +13,7 @@ use super::learner::Learner;
 use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::geometry::ClassId;
 use core::ptr;
+use core::sync::atomic::Ordering;
 
 /// Most blocks of a batch.
 pub const BATCH: usize = 1024;
@@ -20,6 +21,10 @@ pub const BATCH: usize = 1024;
 const FIRST: usize = 8;
 /// Places of a class's array in the nest: those of its first refill.
 pub const NEST: usize = FIRST;
+/// Most bytes of blocks that a thread leaves to the next one.
+const LEFT: usize = 32 << 10;
+/// Features that keep freed blocks outside of magazines: a cache is emptied when its thread ends.
+const HOLDS_BLOCKS_BACK: bool = cfg!(any(feature = "hardened", feature = "valgrind"));
 /// Refills after which each one is a whole batch.
 const SMALL: u8 = (BATCH / FIRST).trailing_zeros() as u8;
 
@@ -279,6 +284,35 @@ impl ThreadCache {
         // The cache's own memory has places for that: this cannot fail.
         self.set_capacity(class, nest_capacity(class));
         self.capacities[class.index()] = self.fixed_capacity(class) as u16;
+    }
+
+    /// Gets the cache ready for its next thread as it is, with the blocks that it holds. False if
+    /// it holds too much for that, or has learned something.
+    pub fn rest(&mut self) -> bool {
+        if HOLDS_BLOCKS_BACK
+            || self.listed != 0
+            || !self.magazines.allowance.is_least()
+            || !self.heap.has_no_span()
+        {
+            return false;
+        }
+        let mut bytes = 0;
+        for class in ClassId::all() {
+            let held = self.held(class);
+            if held > 0 {
+                bytes += held * CLASSES[class.index()].size as usize;
+                self.note_cached(class);
+            }
+        }
+        if bytes > LEFT {
+            return false;
+        }
+        // The hit path has emptied others.
+        self.note_noted();
+        self.reset_magazines();
+        self.heap.rest();
+        self.heap.board.thread.store(0, Ordering::Relaxed);
+        true
     }
 
     /// Forgets what the cache's thread has taught, and gives all capacities back: the next thread

@@ -79,6 +79,12 @@ impl ThreadCache {
     #[inline(always)]
     pub fn heed_gate(&mut self) {}
 
+    /// A cache is emptied when its thread ends.
+    #[inline(always)]
+    pub fn rest(&mut self) -> bool {
+        false
+    }
+
     /// There is nothing to forget.
     #[inline(always)]
     pub fn reset_magazines(&mut self) {}

@@ -101,10 +101,10 @@ impl ThreadCache {
     ///
     /// # Safety
     /// The step calls only the heap and the arena.
-    unsafe fn nurse<R>(&self, step: impl FnOnce(&mut Heap) -> R) -> Option<R> {
-        let arena = self.arena();
+    unsafe fn nurse<R>(&self, mut step: impl FnMut(&mut Heap) -> R) -> Option<R> {
+        let (arena, node) = (self.arena(), self.node());
         let cpu = arena.affinity().current_cpu();
-        if arena.affinity().node_of_cpu(cpu) != Some(self.node()) {
+        if arena.affinity().node_of_cpu(cpu) != Some(node) {
             return None;
         }
         for mut index in (0..TRIED).filter_map(|away| arena.heaps().nursery(cpu, away)) {
@@ -114,9 +114,10 @@ impl ThreadCache {
                 if *index == 0 {
                     *index = new_in(arena)?.index() as u32;
                 }
-                let cache = cache_of(arena, *index as usize);
-                if cache.step(|cache| cache.node()) == self.node() {
-                    return Some(cache.step(|cache| step(&mut cache.heap)));
+                let done = cache_of(arena, *index as usize)
+                    .step(|cache| (cache.node() == node).then(|| step(&mut cache.heap)));
+                if done.is_some() {
+                    return done;
                 }
             }
         }

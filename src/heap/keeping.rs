@@ -24,6 +24,8 @@ pub struct Keeping {
     gave: [u16; CLASS_COUNT],
     /// The bits of the classes that gave a span back too early since the last look.
     repented: u64,
+    /// The bits of the classes that gave a span back since everything was forgotten last.
+    given: u64,
     /// Spans that classes keep beyond [`KEEP`], and their bytes, which are claimed of the budget.
     learned: usize,
     spent: usize,
@@ -39,6 +41,7 @@ impl Keeping {
             keep: [KEEP; CLASS_COUNT],
             gave: [0; CLASS_COUNT],
             repented: 0,
+            given: 0,
             learned: 0,
             spent: 0,
             batches: 0,
@@ -54,6 +57,7 @@ impl Keeping {
     /// Notes that a wholly free span went to the pool.
     pub fn gave(&mut self, class: ClassId) {
         self.gave[class.index()] = self.gave[class.index()].saturating_add(1);
+        self.given |= class.bit();
     }
 
     /// Notes a batch that moved. Returns whether the heap should look whether its period is over.
@@ -127,7 +131,11 @@ impl Keeping {
     /// Forgets everything that was learned and gives the claimed bytes back.
     pub fn clear(&mut self, budget: &Budget) {
         budget.give_back(self.spent);
-        *self = Self::new();
+        for class in ClassId::of(self.given) {
+            (self.keep[class.index()], self.gave[class.index()]) = (KEEP, 0);
+        }
+        (self.repented, self.given, self.learned, self.spent) = (0, 0, 0, 0);
+        (self.batches, self.since) = (0, 0);
     }
 
     /// The bytes that are claimed of the budget.

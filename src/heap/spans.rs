@@ -34,6 +34,8 @@ pub struct Heap {
     /// Which blocks of a span are taken next.
     pub choice: Choice,
     pub(super) classes: [HeapClass; CLASS_COUNT],
+    /// The classes of which the heap may have spans, by their bits.
+    pub(super) used: u64,
     own_supers: OwnSupers,
     /// Bytes that came home to spans of others since the last sweep of such spans.
     pub(super) sent: usize,
@@ -65,6 +67,7 @@ impl Heap {
                 current: None,
                 partial: SpanQueue::default(),
             }),
+            used: 0,
             own_supers: OwnSupers::new(),
             sent: 0,
             keeping: Keeping::new(),
@@ -134,6 +137,7 @@ impl Heap {
     pub(super) fn push_partial(&mut self, class: ClassId, span: SpanId) {
         let metadata = self.arena.metadata();
         self.meta(span).listed.set(true);
+        self.used |= class.bit();
         self.class(class).partial.push(span, metadata);
     }
 
@@ -155,6 +159,7 @@ impl Heap {
             } else {
                 self.acquire_span(class)?
             };
+            self.used |= class.bit();
             self.class(class).current = Some(next);
         }
     }
@@ -347,6 +352,7 @@ impl Heap {
             self.release(span);
         } else if !meta.listed.replace(true) {
             this.partial.push(span, metadata);
+            self.used |= class.bit();
         }
     }
 
@@ -443,6 +449,18 @@ impl Heap {
         self.counters.spans_kept.set(0);
     }
 
+    /// Whether the heap has no span.
+    #[cfg(feature = "magazines")]
+    pub fn has_no_span(&self) -> bool {
+        self.used == 0
+    }
+
+    /// Forgets what the heap's thread has taught. The heap has no span.
+    #[cfg(feature = "magazines")]
+    pub fn rest(&mut self) {
+        self.forget();
+    }
+
     /// Leaves all spans: the slots of wholly free spans go back to the pool, partial spans go to
     /// its lists, and full spans get the owner word NOBODY.
     pub fn retire(&mut self) {
@@ -451,7 +469,7 @@ impl Heap {
     }
 
     fn part_with_spans(&mut self, keep_partial: bool) {
-        for class in ClassId::all() {
+        for class in ClassId::of(core::mem::take(&mut self.used)) {
             let current = self.class(class).current.take();
             let queued = self.class(class).partial.len();
             if let Some(span) = current {

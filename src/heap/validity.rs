@@ -23,6 +23,13 @@ impl Heap {
                 kept += if self.is_free(span) { bytes } else { 0 };
             };
             let this = &self.classes[class.index()];
+            let known =
+                self.used & class.bit() != 0 || this.current.is_none() && this.partial.is_empty();
+            ensure(
+                known,
+                "spans that a heap does not know, of class",
+                class.index(),
+            )?;
             held += self.arena.check_list(&this.partial, class, self.id)?;
             let mut all_listed = true;
             this.partial.is_linked(self.arena.metadata(), |span| {

@@ -8,10 +8,9 @@ use super::ground::Ground;
 use super::heap_lock::{HeapLock, Steps};
 use super::metadata::column::Column;
 use super::scan::TakeIdle;
+use super::spans::stash::Stash;
 use crate::sync::{AtomicU32, Ordering};
-#[cfg(feature = "magazines")]
-use theap_platform::Cpu;
-use theap_platform::{Error, Guard, Mutex, PAGE, Rank};
+use theap_platform::{Cpu, Error, Guard, Mutex, PAGE, Rank};
 
 /// Tries after which a thread goes on without the nursery: some µs.
 #[cfg(feature = "magazines")]
@@ -100,14 +99,22 @@ impl HeapEntry {
     }
 }
 
-/// The lock on a nursery, and the number of its heap, or zero as long as there is none.
+/// What a CPU has for the threads that run there.
 #[repr(align(64))]
-pub struct Nursery(Mutex<u32>);
+pub struct Nursery {
+    /// The lock on the nursery, and the number of its heap, or zero as long as there is none.
+    heap: Mutex<u32>,
+    /// The heaps that threads have left there, with what these hold.
+    left: Stash,
+}
 
 impl Nursery {
     /// A nursery without a heap.
-    pub const fn new() -> Self {
-        Self(Mutex::new(Rank::Shared, 0))
+    pub fn new() -> Self {
+        Self {
+            heap: Mutex::new(Rank::Shared, 0),
+            left: Stash::new(),
+        }
     }
 }
 
@@ -267,7 +274,33 @@ impl Heaps {
         Ok(())
     }
 
-    /// Keeps a heap for a later thread.
+    /// Leaves a heap to the next thread on this CPU, which finds what the heap holds in the CPU's
+    /// caches, and takes no lock. False if there are as many already: the heap is the caller's
+    /// still.
+    pub fn leave(&self, index: usize) -> bool {
+        let cpu = self.ground.affinity.current_cpu();
+        self.of_cpu(cpu, 0).left.put_number(index as u32)
+    }
+
+    /// Takes a heap that a thread has left on this CPU.
+    pub fn take_left(&self) -> Option<usize> {
+        let cpu = self.ground.affinity.current_cpu();
+        let index = self.of_cpu(cpu, 0).left.take_number()?;
+        Some(index as usize)
+    }
+
+    /// Takes a heap that a thread has left on any CPU.
+    pub fn take_left_anywhere(&self) -> Option<usize> {
+        let index = (self.nurseries.iter()).find_map(|nursery| nursery.left.take_number())?;
+        Some(index as usize)
+    }
+
+    /// What the CPU that is `away` places from this one has.
+    fn of_cpu(&self, cpu: Cpu, away: usize) -> &'static Nursery {
+        &self.nurseries[(cpu.0 as usize + away) % self.nurseries.len()]
+    }
+
+    /// Keeps a heap that holds nothing for a later thread.
     pub fn release(&self, index: usize) {
         self.push(&mut self.ids.lock().idle, index);
     }
@@ -362,7 +395,7 @@ impl Heaps {
         // SAFETY: this function's own Safety section.
         let (made, is_nursery) = unsafe {
             let is_nursery = |index: usize| {
-                (self.nurseries.iter()).any(|nursery| *nursery.0.held() as usize == index)
+                (self.nurseries.iter()).any(|nursery| *nursery.heap.held() as usize == index)
             };
             (self.made_locked(), is_nursery)
         };
@@ -387,9 +420,8 @@ impl Heaps {
     /// has it, in the CPU's own for long.
     #[cfg(feature = "magazines")]
     pub fn nursery(&self, cpu: Cpu, away: usize) -> Option<Guard<'_, u32>> {
-        let nursery = &self.nurseries[(cpu.0 as usize + away) % self.nurseries.len()];
-        nursery
-            .0
+        self.of_cpu(cpu, away)
+            .heap
             .try_lock_often(if away == 0 { NURSERY_TRIES } else { 1 })
     }
 
@@ -397,7 +429,7 @@ impl Heaps {
     #[cfg(feature = "magazines")]
     pub fn each_nursery(&self, mut each: impl FnMut(usize)) {
         for nursery in self.nurseries {
-            let index = nursery.0.lock();
+            let index = nursery.heap.lock();
             if *index != 0 {
                 each(*index as usize);
             }
@@ -424,7 +456,7 @@ impl Heaps {
     pub fn lock(&self) {
         self.shared.lock_for_fork();
         for nursery in self.nurseries {
-            nursery.0.lock_for_fork();
+            nursery.heap.lock_for_fork();
         }
         core::mem::forget(self.ids.lock());
     }
@@ -438,7 +470,7 @@ impl Heaps {
         unsafe {
             self.ids.force_unlock();
             for nursery in self.nurseries {
-                nursery.0.force_unlock();
+                nursery.heap.force_unlock();
             }
             self.shared.force_unlock();
         }

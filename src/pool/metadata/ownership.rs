@@ -19,7 +19,9 @@
 //! swap and re-read, the freer's `fetch_or` and compare-exchange) are read-modify-writes with
 //! acquire-release ordering: whichever of the two on `pending` comes second sees what the other did
 //! before it, so either the owner sees the bit or the freer sees NOBODY. Plain loads and stores
-//! would lose spans here (`tests/loom` shows it).
+//! of `pending` would lose spans here (`tests/loom` shows it). Most freers find another owner, and
+//! a load says so: only those that see NOBODY need the compare-exchange, which makes one of them
+//! the heir.
 //!
 //! A late freer may find the span collected, released and reused. Then its compare-exchange fails
 //! on FREE or on a heap's id, or it lists a full span as partial; whoever takes that span from the
@@ -127,6 +129,11 @@ impl Handshake {
             return Freed::Twice;
         }
         if self.pending.fetch_or(1 << index, Ordering::AcqRel) != 0 {
+            return Freed::Noted;
+        }
+        // The `fetch_or` comes before the owner's, which sees the bit, or after it and so after
+        // the owner's swap, which this load then sees.
+        if self.owner.load(Ordering::Relaxed) != NOBODY {
             return Freed::Noted;
         }
         match self

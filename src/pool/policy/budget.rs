@@ -42,7 +42,10 @@ impl Budget {
 
     /// Gives claimed bytes back.
     pub fn give_back(&self, bytes: usize) {
-        self.spent.fetch_sub(bytes, Ordering::Relaxed);
+        // Most threads that end have claimed nothing: they leave the line to others.
+        if bytes > 0 {
+            self.spent.fetch_sub(bytes, Ordering::Relaxed);
+        }
     }
 
     /// Restarts the count in a forked child: only the `mine` bytes that its one thread has claimed

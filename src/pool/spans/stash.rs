@@ -1,4 +1,5 @@
-//! A CPU's small cache of the pool's spans: bounded and lock-free.
+//! A CPU's small cache of the pool's spans: bounded and lock-free. Another one has the heaps that
+//! threads have left on the CPU ([`crate::pool`]'s room `heaps`), by their numbers.
 //!
 //! Each place holds a span id plus one, or zero. A span is put by compare-exchange from zero and
 //! taken by a swap to zero, so it has exactly one taker; there is no link to go stale and nothing
@@ -17,28 +18,37 @@ pub struct Stash([AtomicU32; PLACES]);
 
 impl Stash {
     /// An empty stash.
-    #[cfg(any(test, loom))]
     pub fn new() -> Self {
         Self(core::array::from_fn(|_| AtomicU32::new(0)))
     }
 
     /// Puts a span that the pool owns into a free place. Returns false if every place is taken.
     pub fn put(&self, span: SpanId) -> bool {
+        self.put_number(span.0)
+    }
+
+    /// Puts the number of something that is the caller's. Returns false if every place is taken.
+    pub fn put_number(&self, number: u32) -> bool {
         self.0.iter().any(|place| {
             place.load(Ordering::Relaxed) == 0
                 && place
-                    .compare_exchange(0, span.0 + 1, Ordering::Release, Ordering::Relaxed)
+                    .compare_exchange(0, number + 1, Ordering::Release, Ordering::Relaxed)
                     .is_ok()
         })
     }
 
     /// Takes a span, which the caller must claim.
     pub fn take(&self) -> Option<SpanId> {
+        self.take_number().map(SpanId)
+    }
+
+    /// Takes a number.
+    pub fn take_number(&self) -> Option<u32> {
         self.0.iter().find_map(|place| {
             if place.load(Ordering::Relaxed) == 0 {
                 return None;
             }
-            place.swap(0, Ordering::Acquire).checked_sub(1).map(SpanId)
+            place.swap(0, Ordering::Acquire).checked_sub(1)
         })
     }
 
