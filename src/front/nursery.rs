@@ -112,7 +112,9 @@ impl ThreadCache {
             // this function's Safety section asks.
             unsafe {
                 if *index == 0 {
-                    *index = new_in(arena)?.index() as u32;
+                    let cache = new_in(arena)?;
+                    cache.step(|cache| cache.heap.become_nursery());
+                    *index = cache.index() as u32;
                 }
                 let cache = cache_of(arena, *index as usize);
                 if cache.step(|cache| cache.node()) == self.node() {

@@ -8,6 +8,7 @@
 use super::Tags;
 use super::avail::{Avail, Bitmap, WHOLE};
 use super::decay::Decay;
+use super::nursed::{Nursed, Taker};
 use super::slot_word::{SlotWord, Slots, Taken};
 use crate::geometry::{NodeSuper, SLOTS, SlotId, SuperId};
 use crate::pool::addresses::SlotRun;
@@ -34,6 +35,7 @@ pub struct Supers {
     first: SuperId,
     words: Column<'static, SlotWord>,
     avail: Avail<'static>,
+    nursed: Nursed,
     decay: Decay,
     /// EMPTY slots now.
     warm: &'static AtomicUsize,
@@ -47,7 +49,7 @@ impl Supers {
     pub fn new(
         first: SuperId,
         words: Column<'static, SlotWord>,
-        avail: Avail<'static>,
+        (avail, nursed): (Avail<'static>, Nursed),
         warm: &'static AtomicUsize,
         metadata: Metadata,
     ) -> Self {
@@ -55,6 +57,7 @@ impl Supers {
             first,
             words,
             avail,
+            nursed,
             decay: Decay::default(),
             warm,
             tags: Tags::new(metadata),
@@ -103,6 +106,11 @@ impl Supers {
         &self.decay
     }
 
+    /// The SuperSlabs that nurseries take from.
+    pub fn nursed(&self) -> &Nursed {
+        &self.nursed
+    }
+
     /// Whether a SuperSlab is wholly free, as far as the hints know.
     pub fn may_have_whole(&self) -> bool {
         self.avail.next(WHOLE, NodeSuper(0)).is_some()
@@ -145,17 +153,17 @@ impl Supers {
         unsafe { SlotRun::held(self.id(i).slot(taken.first), len, taken.warm == 0) }
     }
 
-    /// Looks at up to `tries` SuperSlabs that are offered at `level`, until one has what `take`
-    /// takes.
+    /// Looks at up to `tries` SuperSlabs that are offered at `level` to the taker, until one has
+    /// what `take` takes.
     pub(super) fn search(
         &self,
-        level: usize,
+        (level, taker): (usize, Taker),
         tries: usize,
         take: impl Fn(&SlotWord) -> Option<Taken>,
     ) -> Option<(NodeSuper, Taken)> {
         let mut from = NodeSuper(0);
         for _ in 0..tries {
-            let i = self.avail.next(level, from)?;
+            let i = self.nursed.next(&self.avail, (level, from), taker)?;
             if let Some(taken) = take(self.word(i)) {
                 return Some((i, taken));
             }

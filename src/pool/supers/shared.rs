@@ -3,6 +3,7 @@
 
 use super::avail::{self, EMPTY};
 use super::node_supers::Supers;
+use super::nursed::Taker;
 use super::slot_word::SlotWord;
 use crate::geometry::{NodeSuper, SLOTS};
 use crate::pool::addresses::SlotRun;
@@ -31,10 +32,10 @@ impl Supers {
     }
 
     /// Takes up to 32 adjacent free slots, the first at a multiple of `align` slots of its
-    /// SuperSlab.
-    pub fn find(&self, len: usize, align: usize) -> Option<SlotRun> {
+    /// SuperSlab, which is offered to the taker.
+    pub fn find(&self, len: usize, align: usize, taker: Taker) -> Option<SlotRun> {
         if len == 1 && align == 1 {
-            let warm = self.search(EMPTY, usize::MAX, SlotWord::take_empty);
+            let warm = self.search((EMPTY, taker), usize::MAX, SlotWord::take_empty);
             if let Some((i, taken)) = warm {
                 return Some(self.taken(i, 1, taken));
             }
@@ -42,9 +43,10 @@ impl Supers {
         let take = |word: &SlotWord| word.take_run(len, align);
         let sure = avail::level_for((len + align - 1).min(SLOTS));
         // A room of the next power of two always serves; a smaller one may.
-        let found = self.search(sure, usize::MAX, take).or_else(|| {
+        let found = self.search((sure, taker), usize::MAX, take).or_else(|| {
             if len > 1 {
-                self.search(avail::level_for(len / 2 + 1), SEARCH, take)
+                let level = avail::level_for(len / 2 + 1);
+                self.search((level, taker), SEARCH, take)
             } else {
                 None
             }
