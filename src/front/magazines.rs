@@ -16,12 +16,16 @@ use core::ptr;
 
 /// Most blocks of a batch.
 pub const BATCH: usize = 1024;
-/// Blocks of a class's first refill; each refill doubles the next.
-const FIRST: usize = 8;
-/// Places of a class's array in the nest: those of its first refill.
-pub const NEST: usize = FIRST;
+/// Blocks of a class's first refills, whose number is [`FIRST`]; after them each refill doubles the
+/// next.
+const FEW: usize = 4;
+/// The refills that come out of a magazine in its nest. If they doubled too, a thread would have
+/// half of its blocks in magazines, in pages that it has touched.
+const FIRST: u8 = 4;
+/// Places of a class's array in the nest.
+pub const NEST: usize = 2 * FEW;
 /// Refills after which each one is a whole batch.
-const SMALL: u8 = (BATCH / FIRST).trailing_zeros() as u8;
+const SMALL: u8 = FIRST + (BATCH / FEW).trailing_zeros() as u8;
 
 /// The magazines of a cache. Zero is valid: the classic front serves all classes.
 pub struct MagazineState {
@@ -215,11 +219,11 @@ impl ThreadCache {
         self.learn(class, false);
         let before = self.magazines.batches(class);
         self.magazines.count_batch(class);
-        let want = if before == 0 {
-            usize::from(self.capacities[class.index()]).clamp(1, FIRST)
+        let want = if before < FIRST {
+            usize::from(self.capacities[class.index()]).clamp(1, FEW)
         } else {
             self.raise(class);
-            batch(usize::from(self.capacities[class.index()])).min(FIRST << before)
+            batch(usize::from(self.capacities[class.index()])).min(2 * FEW << (before - FIRST))
         };
         // SAFETY: the magazine is empty (this function's own Safety section; what changes its
         // capacity moves nothing into it), its array has a place at least, and as many as its
