@@ -223,7 +223,7 @@ impl ThreadCache {
             usize::from(self.capacities[class.index()]).clamp(1, FEW)
         } else {
             self.raise(class);
-            batch(usize::from(self.capacities[class.index()])).min(2 * FEW << (before - FIRST))
+            batch(usize::from(self.capacities[class.index()])).min(FEW << (before - FIRST + 1))
         };
         // SAFETY: the magazine is empty (this function's own Safety section; what changes its
         // capacity moves nothing into it), its array has a place at least, and as many as its

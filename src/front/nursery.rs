@@ -56,13 +56,17 @@ impl ThreadCache {
         if !self.is_nursed(class, batch) {
             return 0;
         }
-        self.follow();
         let want = want.min((BYTES / CLASSES[class.index()].size as usize).max(1));
         // SAFETY: the step calls only the heap, and writes below the end of the caller's places.
         unsafe {
             let end = base.add(want);
             let got = self.nurse(|heap| heap.take(class, end, want)).unwrap_or(0);
             core::ptr::copy(end.sub(got), base, got);
+            if got > 0 {
+                // Its nursery is on its node. A thread that is elsewhere has its own spans, and is
+                // followed there.
+                self.away = 0;
+            }
             got
         }
     }
