@@ -16,14 +16,17 @@ use core::ptr;
 
 /// Most blocks of a batch.
 pub const BATCH: usize = 1024;
-/// Blocks of a class's first refills, whose number is [`FIRST`]; after them each refill doubles the
-/// next.
+/// Blocks of a class's first refills, whose number is [`FIRST`], and of those of a class of at most
+/// [`TINY`] bytes; after them each refill doubles the next.
 const FEW: usize = 4;
+const FEW_TINY: usize = 8;
+/// Up to this size a few blocks more in a magazine are next to nothing.
+const TINY: u32 = 128;
 /// The refills that come out of a magazine in its nest. If they doubled too, a thread would have
 /// half of its blocks in magazines, in pages that it has touched.
 const FIRST: u8 = 4;
 /// Places of a class's array in the nest.
-pub const NEST: usize = 2 * FEW;
+pub const NEST: usize = FEW_TINY;
 /// Refills after which each one is a whole batch.
 const SMALL: u8 = FIRST + (BATCH / FEW).trailing_zeros() as u8;
 
@@ -219,11 +222,13 @@ impl ThreadCache {
         self.learn(class, false);
         let before = self.magazines.batches(class);
         self.magazines.count_batch(class);
+        let is_tiny = CLASSES[class.index()].size <= TINY;
+        let few = if is_tiny { FEW_TINY } else { FEW };
         let want = if before < FIRST {
-            usize::from(self.capacities[class.index()]).clamp(1, FEW)
+            usize::from(self.capacities[class.index()]).clamp(1, few)
         } else {
             self.raise(class);
-            batch(usize::from(self.capacities[class.index()])).min(FEW << (before - FIRST + 1))
+            batch(usize::from(self.capacities[class.index()])).min(few << (before - FIRST + 1))
         };
         // SAFETY: the magazine is empty (this function's own Safety section; what changes its
         // capacity moves nothing into it), its array has a place at least, and as many as its
