@@ -99,10 +99,10 @@ mod tests {
         let avail = Avail {
             levels: core::array::from_fn::<_, LEVELS, _>(|_| bitmap()),
         };
-        [0, 2, 70, 71, 5000]
-            .map(NodeSuper)
-            .map(|i| nursed.mark(i, true));
-        [2, 3, 9, 71, 200, 5000, 8191].map(|i| avail.levels[1].set(i));
+        let marked = [0, 2, 70, 71, 5000].map(NodeSuper);
+        marked.into_iter().for_each(|i| nursed.mark(i, true));
+        let offered = [2, 3, 9, 71, 200, 5000, 8191];
+        offered.into_iter().for_each(|i| avail.levels[1].set(i));
         let found = |taker| {
             let mut from = NodeSuper(0);
             let next = || {
