@@ -1,10 +1,10 @@
 //! Nurseries: a heap for each CPU, from which the threads there take their first blocks of a class.
 //!
 //! A thread's first batches are small, and a span of its own would be almost empty. So the first
-//! batches of each class ([`BATCHES`]) come from the spans of the CPU's nursery, under its lock. To the
-//! nursery's spans the thread is any thread that does not own them: what it frees of them goes home
-//! by remote bits. A thread that allocates little never owns a span and has none to give back; one
-//! that takes more has spans of its own from then on.
+//! batches of each class ([`BATCHES`]) come from the spans of the CPU's nursery, under its lock.
+//! To the nursery's spans the thread is any thread that does not own them: what it frees of them
+//! goes home by remote bits. A thread that allocates little never owns a span and has none to
+//! give back; one that takes more has spans of its own from then on.
 //!
 //! A thread that finds the nursery's lock taken does not wait: it goes to another nursery, and if
 //! some of these are taken too it gets a span of its own.

@@ -22,8 +22,8 @@ impl Tags {
 }
 
 impl Supers {
-    /// Takes the first `len` slots of a SuperSlab of which all slots are free and that is offered to the
-    /// taker; `len` is at most 32.
+    /// Takes the first `len` slots of a SuperSlab of which all slots are free and that is offered
+    /// to the taker; `len` is at most 32.
     pub fn find(&self, len: usize, _align: usize, taker: Taker) -> Option<SlotRun> {
         let all = |word: &SlotWord| word.take_exact(0, SLOTS);
         let (i, taken) = self.search((WHOLE, taker), usize::MAX, all)?;
