@@ -82,6 +82,49 @@ fn rests_in_much() {
     assert!(active >= 60 * MIB, "{active} bytes of slots");
 }
 
+/// Threads that hold a few blocks of every size touch little of what these are, so hugepages would
+/// be mostly waste. One that takes more gets hugepages.
+fn holds_all_sizes() {
+    let sizes = || (4..18).flat_map(|power| [4, 5, 6, 7].map(|quarter| quarter << power >> 2));
+    let first_bytes = |size: usize| {
+        let block = raw::alloc(size);
+        assert!(!block.is_null());
+        // SAFETY: the block is new and not empty.
+        unsafe { block.write(1) };
+        (block.expose_provenance(), size)
+    };
+    let hold = || -> Vec<_> { sizes().cycle().take(4 * 56).map(first_bytes).collect() };
+    let give = |blocks: Vec<(usize, usize)>| {
+        for (address, _) in blocks {
+            // SAFETY: live, and not used any more.
+            unsafe { raw::free(std::ptr::with_exposed_provenance_mut(address)) };
+        }
+    };
+    let before = child::memory("VmRSS") as u64;
+    let (all, measured) = (Barrier::new(9), Barrier::new(9));
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let blocks = hold();
+                all.wait();
+                measured.wait();
+                give(blocks);
+            });
+        }
+        all.wait();
+        let (resident, stats) = (child::memory("VmRSS") as u64 - before, theap::stats());
+        println!("{resident} bytes resident, {} in use", stats.active);
+        measured.wait();
+        assert!(stats.active >= 32 * MIB, "{} bytes of slots", stats.active);
+        assert!(resident <= 16 * MIB, "{resident} bytes resident");
+        assert!(stats.mapped_small >= 24 * MIB, "{}", stats.mapped_small);
+    });
+    let many: Vec<_> = (0..20_000).map(|_| first_bytes(1024)).collect();
+    let huge = theap::stats().mapped_thp;
+    assert!(huge >= 16 * MIB, "{huge} bytes of hugepages");
+    give(many);
+}
+
 /// A thread that takes more has spans of its own, which it finds again when its blocks come home.
 fn grows_out_of_it() {
     let before = theap::stats();
@@ -141,6 +184,7 @@ fn scenario() {
         Some("much") => rests_in_much(),
         Some("grows") => grows_out_of_it(),
         Some("handed on") => is_handed_on(),
+        Some("sizes") => holds_all_sizes(),
         _ => {}
     }
 }
@@ -148,6 +192,12 @@ fn scenario() {
 #[test]
 fn resting_threads_take_little() {
     passes("little", &[("THEAP_PAGES", "small")]);
+}
+
+#[test]
+fn they_do_so_on_hugepages_too() {
+    passes("little", &[("THEAP_PAGES", "thp")]);
+    passes("sizes", &[("THEAP_PAGES", "thp")]);
 }
 
 #[test]

@@ -280,8 +280,8 @@ options! {
     thread_cache(bytes: usize) = 96 << 20, "96M", "THEAP_THREAD_CACHE", BYTES;
 
     /// Whether a thread's first blocks of each size class come from spans that the threads of a CPU
-    /// share, so that a thread which allocates little takes little memory. Not after `warm_up` or
-    /// with `reserve`.
+    /// share, on small pages in modes `thp` and `auto`, so that a thread which allocates little
+    /// takes little memory. Not after `warm_up` or with `reserve`.
     nursery(on: bool) = true, "1", "THEAP_NURSERY", SWITCH;
 
     /// Whether theap learns from the program: magazines grow where bursts empty and overflow them,

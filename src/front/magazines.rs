@@ -17,16 +17,23 @@ use core::sync::atomic::Ordering;
 
 /// Most blocks of a batch.
 pub const BATCH: usize = 1024;
-/// Blocks of a class's first refill; each refill doubles the next.
-const FIRST: usize = 8;
-/// Places of a class's array in the nest: those of its first refill.
-pub const NEST: usize = FIRST;
+/// Blocks of a class's first refills, whose number is [`FIRST`], and of those of a class of at most
+/// [`TINY`] bytes; after them each refill doubles the next.
+const FEW: usize = 4;
+const FEW_TINY: usize = 8;
+/// Up to this size a few blocks more in a magazine are next to nothing.
+const TINY: u32 = 128;
+/// The refills that come out of a magazine in its nest. If they doubled too, a thread would have
+/// half of its blocks in magazines, in pages that it has touched.
+const FIRST: u8 = 4;
+/// Places of a class's array in the nest.
+pub const NEST: usize = FEW_TINY;
 /// Most bytes of blocks that a thread leaves to the next one.
 const LEFT: usize = 32 << 10;
 /// Features that keep freed blocks outside of magazines: a cache is emptied when its thread ends.
 const HOLDS_BLOCKS_BACK: bool = cfg!(any(feature = "hardened", feature = "valgrind"));
 /// Refills after which each one is a whole batch.
-const SMALL: u8 = (BATCH / FIRST).trailing_zeros() as u8;
+const SMALL: u8 = FIRST + (BATCH / FEW).trailing_zeros() as u8;
 
 /// The magazines of a cache. Zero is valid: the classic front serves all classes.
 pub struct MagazineState {
@@ -219,14 +226,17 @@ impl ThreadCache {
         self.magazines.allowance.note_miss(class);
         let before = self.magazines.batches(class);
         self.magazines.count_batch(class);
-        if before > 0 {
+        if before >= FIRST {
             self.raise(class);
         }
         self.learn(class, false);
-        let want = if before == 0 {
-            usize::from(self.capacities[class.index()]).clamp(1, FIRST)
+        let is_tiny = CLASSES[class.index()].size <= TINY;
+        let few = if is_tiny { FEW_TINY } else { FEW };
+        let capacity = usize::from(self.capacities[class.index()]);
+        let want = if before < FIRST {
+            capacity.clamp(1, few)
         } else {
-            batch(usize::from(self.capacities[class.index()])).min(FIRST << before)
+            batch(capacity).min(few << (before - FIRST + 1))
         };
         // SAFETY: the magazine is empty (this function's own Safety section; what changes its
         // capacity moves nothing into it), its array has a place at least, and as many as its

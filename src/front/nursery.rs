@@ -1,10 +1,10 @@
 //! Nurseries: a heap for each CPU, from which the threads there take their first blocks of a class.
 //!
 //! A thread's first batches are small, and a span of its own would be almost empty. So the first
-//! [`BATCHES`] of each class come from the spans of the CPU's nursery, under its lock. To the
-//! nursery's spans the thread is any thread that does not own them: what it frees of them goes home
-//! by remote bits. A thread that allocates little never owns a span and has none to give back; one
-//! that takes more has spans of its own from then on.
+//! batches of each class ([`BATCHES`]) come from the spans of the CPU's nursery, under its lock.
+//! To the nursery's spans the thread is any thread that does not own them: what it frees of them
+//! goes home by remote bits. A thread that allocates little never owns a span and has none to
+//! give back; one that takes more has spans of its own from then on.
 //!
 //! A thread that finds the nursery's lock taken does not wait: it goes to another nursery, and if
 //! some of these are taken too it gets a span of its own.
@@ -17,8 +17,11 @@ use crate::geometry::ClassId;
 use crate::heap::Heap;
 use crate::pool::Arena;
 
-/// Batches of a class that a thread takes from a nursery.
-const BATCHES: u8 = 4;
+/// Batches of a class that a thread takes from a nursery, of a class of large blocks and of others:
+/// about a hundred small blocks.
+const BATCHES: [u8; 2] = [4, 8];
+/// The size from which on blocks are large.
+const LARGE: usize = 16 << 10;
 /// Nurseries that a thread tries.
 const TRIED: usize = 8;
 /// Most bytes of such a batch, but for a single block.
@@ -50,16 +53,20 @@ impl ThreadCache {
         base: *mut *mut u8,
         want: usize,
     ) -> usize {
-        if !self.is_nursed(batch) {
+        if !self.is_nursed(class, batch) {
             return 0;
         }
-        self.follow();
         let want = want.min((BYTES / CLASSES[class.index()].size as usize).max(1));
         // SAFETY: the step calls only the heap, and writes below the end of the caller's places.
         unsafe {
             let end = base.add(want);
             let got = self.nurse(|heap| heap.take(class, end, want)).unwrap_or(0);
             core::ptr::copy(end.sub(got), base, got);
+            if got > 0 {
+                // Its nursery is on its node. A thread that is elsewhere has its own spans, and is
+                // followed there.
+                self.away = 0;
+            }
             got
         }
     }
@@ -72,7 +79,7 @@ impl ThreadCache {
     pub fn take_fresh(&mut self, class: ClassId) -> Option<*mut u8> {
         let batch = self.magazines.batches(class);
         self.follow();
-        if self.is_nursed(batch) {
+        if self.is_nursed(class, batch) {
             // SAFETY: the step calls only the heap.
             let taken = unsafe { self.nurse(|heap| heap.take_fresh(class)) };
             if let Some(block) = taken {
@@ -87,9 +94,10 @@ impl ThreadCache {
 
     /// Tells whether the `batch`-th batch of a class comes from the nursery. Never with the feature
     /// `valgrind`: helgrind knows nothing of the nursery's lock.
-    fn is_nursed(&self, batch: u8) -> bool {
+    fn is_nursed(&self, class: ClassId, batch: u8) -> bool {
+        let is_small = (CLASSES[class.index()].size as usize) < LARGE;
         let policy = self.arena().policy();
-        batch < BATCHES
+        batch < BATCHES[usize::from(is_small)]
             && self.index != SHARED
             && policy.config().nursery
             && !policy.is_prepared()
@@ -112,7 +120,9 @@ impl ThreadCache {
             // this function's Safety section asks.
             unsafe {
                 if *index == 0 {
-                    *index = new_in(arena)?.index() as u32;
+                    let cache = new_in(arena)?;
+                    cache.step(|cache| cache.heap.become_nursery());
+                    *index = cache.index() as u32;
                 }
                 let done = cache_of(arena, *index as usize)
                     .step(|cache| (cache.node() == node).then(|| step(&mut cache.heap)));

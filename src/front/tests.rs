@@ -32,6 +32,13 @@ mod keeping;
 #[cfg(all(feature = "numa", feature = "stats"))]
 mod numa;
 #[cfg(all(
+    feature = "magazines",
+    feature = "shared-pool",
+    feature = "stats",
+    not(any(feature = "hardened", feature = "valgrind"))
+))]
+mod nursery;
+#[cfg(all(
     feature = "shared-pool",
     feature = "stats",
     not(any(feature = "hardened", feature = "valgrind"))
@@ -182,6 +189,11 @@ fn each_call_fails_for_good_from_each_position() {
 #[test]
 fn each_call_fails_once_on_transparent_hugepages() {
     every_position(SMALL.pages(Pages::Hugetlb), false, Error::Unsupported);
+}
+
+#[test]
+fn each_call_fails_once_beside_nurseries_on_small_pages() {
+    every_position(SMALL.pages(Pages::Thp), false, Error::NoMemory);
 }
 
 #[test]

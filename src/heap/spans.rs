@@ -11,6 +11,7 @@ use crate::pool::metadata::ownership::FIRST_HEAP;
 use crate::pool::metadata::{SpanMeta, SuperMeta};
 use crate::pool::spans::Stage;
 use crate::pool::spans::queue::SpanQueue;
+use crate::pool::supers::Taker;
 use crate::pool::{Arena, SlotRun};
 use crate::stats::Counters;
 use crate::stats::board::{ClassCounters, HeapBoard};
@@ -31,6 +32,8 @@ pub struct Heap {
     /// The owner word of the heap's spans.
     pub(super) id: u64,
     node: NodeIndex,
+    /// Which SuperSlabs the heap takes slots of.
+    taker: Taker,
     /// Which blocks of a span are taken next.
     pub choice: Choice,
     pub(super) classes: [HeapClass; CLASS_COUNT],
@@ -62,6 +65,7 @@ impl Heap {
             arena,
             id: FIRST_HEAP + index as u64,
             node,
+            taker: Taker::Thread,
             choice: Choice::new(|| arena.os().random()),
             classes: core::array::from_fn(|_| HeapClass {
                 current: None,
@@ -76,6 +80,12 @@ impl Heap {
             class_counters: &board.classes,
             tracer: arena.figures().heap_tracer(index),
         }
+    }
+
+    /// Makes the heap that of a nursery.
+    #[cfg(feature = "magazines")]
+    pub fn become_nursery(&mut self) {
+        self.taker = Taker::Nursery;
     }
 
     /// The arena that the heap's memory comes from.
@@ -261,7 +271,7 @@ impl Heap {
         let nodes = arena.nodes();
         let (run, stage) = (0..nodes.len()).find_map(|away| {
             let node = &nodes[(self.node.index() + away) % nodes.len()];
-            let (run, stage) = node.acquire_slots(slots, 1)?;
+            let (run, stage) = node.acquire_slots(slots, 1, self.taker)?;
             Some((run, if away == 0 { stage } else { Stage::Remote }))
         })?;
         self.own_supers.adopt(arena, class, id, run.slot());

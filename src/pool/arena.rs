@@ -17,7 +17,7 @@ use super::policy::Policy;
 use super::reclaim::Reclaim;
 use super::runs::Runs;
 use super::spans::{NodeLists, Spans};
-use super::supers::Supers;
+use super::supers::{Nursed, Supers};
 use super::warmer::Warmer;
 use crate::config::{self, Calls, Config, Numa, SHARE};
 use crate::geometry::{NodeIndex, SUPER};
@@ -306,6 +306,11 @@ impl Arena {
             }
             let (first, _) = ground.addresses.supers_of(node);
             let (words, avail) = (places.words(index), places.avail(index));
+            let common = match ground.policy.config().pages {
+                config::Pages::Auto => SMALL,
+                _ => 0,
+            };
+            let avail = (avail, Nursed::new(places.nursed(index), common));
             let supers = Supers::new(first, words, avail, &board.empty, ground.metadata);
             let supers = places.put_supers(index, supers);
             let claims = places.claims(index);

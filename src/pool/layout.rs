@@ -167,7 +167,7 @@ impl Layout {
         let nurseries = carver.values::<Nursery>(shape.nurseries());
         let meta_states = carver.take(metas_len / HUGE, 64);
         let words = bitmap_words(shape.supers_of_node());
-        let bitmaps = carver.take(nodes * LEVELS * words * 8, 64);
+        let bitmaps = carver.take(nodes * BITMAPS * words * 8, 64);
         let early = (!shape.opens_in_steps()).then(|| carver.tables(supers));
         let shared = carver.take(shape.heap_bytes.first, PAGE);
         let extent = shape.board_at(0);
@@ -234,6 +234,9 @@ impl Layout {
 }
 
 /// Words of one level's bitmap and its summary, for a node.
+/// Bitmaps of a node's SuperSlabs: the levels of room, and the marks of nursed ones.
+const BITMAPS: usize = LEVELS + 1;
+
 fn bitmap_words(supers: usize) -> usize {
     let words = supers.div_ceil(64);
     words + words.div_ceil(64)
@@ -455,15 +458,22 @@ impl Places {
 
     /// The hints of a node.
     pub fn avail(&self, node: usize) -> Avail<'static> {
-        let supers = self.layout.shape.supers_of_node();
-        let (words, all) = (supers.div_ceil(64), bitmap_words(supers));
         Avail {
-            levels: core::array::from_fn(|level| {
-                let offset = self.layout.bitmaps + (node * LEVELS + level) * all * 8;
-                let table: &[AtomicU64] = self.table(offset, all);
-                let (words, summary) = table.split_at(words);
-                Bitmap { words, summary }
-            }),
+            levels: core::array::from_fn(|level| self.bitmap(node, level)),
         }
+    }
+
+    /// The marks of the SuperSlabs of a node that nurseries take from.
+    pub fn nursed(&self, node: usize) -> Bitmap<'static> {
+        self.bitmap(node, LEVELS)
+    }
+
+    fn bitmap(&self, node: usize, nth: usize) -> Bitmap<'static> {
+        let supers = self.layout.shape.supers_of_node();
+        let all = bitmap_words(supers);
+        let offset = self.layout.bitmaps + (node * BITMAPS + nth) * all * 8;
+        let table: &[AtomicU64] = self.table(offset, all);
+        let (words, summary) = table.split_at(supers.div_ceil(64));
+        Bitmap { words, summary }
     }
 }

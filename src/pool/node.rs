@@ -9,7 +9,7 @@ use super::addresses::SlotRun;
 use super::pages::{Grown, Huge, Pages};
 use super::reclaim::Reclaim;
 use super::spans::{NodeLists, Stage};
-use super::supers::Supers;
+use super::supers::{Supers, Taker};
 use super::warmer::Warmer;
 use crate::geometry::{NodeSuper, SLOTS, SUPER, SuperId};
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -68,15 +68,22 @@ impl Node {
         self.supers.local(super_id)
     }
 
-    /// Takes up to 32 adjacent slots, the first at a multiple of `align` slots of its SuperSlab.
-    /// `None` when there are none and the system gives no more.
-    pub fn acquire_slots(&'static self, len: usize, align: usize) -> Option<(SlotRun, Stage)> {
+    /// Takes up to 32 adjacent slots, the first at a multiple of `align` slots of its SuperSlab,
+    /// of those that are there for the taker. `None` when there are none and the system gives no
+    /// more.
+    pub fn acquire_slots(
+        &'static self,
+        len: usize,
+        align: usize,
+        taker: Taker,
+    ) -> Option<(SlotRun, Stage)> {
         if self.warmer.take_sweep() {
             self.lists.sweep();
         }
-        let mut found = self.supers.find(len, align);
+        let taker = self.pages.taker(taker);
+        let mut found = self.pages.find(len, align, taker);
         if found.is_none() && (self.lists.sweep() || self.reclaim.for_growth(SLOTS)) {
-            found = self.supers.find(len, align);
+            found = self.pages.find(len, align, taker);
         }
         if let Some(run) = found {
             let stage = self.stage_of(&run);
@@ -86,10 +93,13 @@ impl Node {
             return Some((run, stage));
         }
         self.make_room(SUPER);
-        let Some(Grown { run, grew }) = self.pages.grow(len, align) else {
-            // What another thread keeps is better than nothing.
-            let more = self.reclaim.for_shortage(len);
-            let run = more.then(|| self.supers.find(len, align))??;
+        if taker == Taker::Thread {
+            self.pages.unmap_nursed();
+        }
+        let Some(Grown { run, grew }) = self.pages.grow(len, align, taker) else {
+            // What another thread keeps, or a nursery, is better than nothing.
+            let find = || self.supers.find(len, align, Taker::Anyone);
+            let run = find().or_else(|| self.reclaim.for_shortage(len).then(find)?)?;
             let stage = self.stage_of(&run);
             return Some((run, stage));
         };

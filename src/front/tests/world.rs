@@ -190,6 +190,12 @@ impl World {
             .for_each(|address| self.free(cache, address));
     }
 
+    /// Has the nurseries give back what is wholly free.
+    pub fn collect_nurseries(&self) {
+        // SAFETY: the step calls only the heap and the arena.
+        unsafe { each_nursery(self.arena, ThreadCache::collect) };
+    }
+
     /// Frees everything, retires the caches, and finds every slot free again.
     pub fn end(&mut self, caches: Vec<Handle>) {
         match caches.first() {
@@ -197,8 +203,7 @@ impl World {
             None => assert!(self.live().is_empty(), "no block without a cache"),
         }
         caches.into_iter().for_each(Handle::end);
-        // SAFETY: the step calls only the heap and the arena.
-        unsafe { each_nursery(self.arena, ThreadCache::collect) };
+        self.collect_nurseries();
         self.arena.purge();
         self.is_valid();
         assert_eq!(self.active(), 0, "slots are lost");

@@ -71,6 +71,7 @@ impl Pages {
                 // SAFETY: it has hugepages now.
                 unsafe { self.set_mode(i, mode) };
             }
+            self.supers.nursed().mark(i, false);
             self.claims.mark(i, POPULATED | EXAMINED);
         }
         Some((i.index() + 1, done))
@@ -102,6 +103,8 @@ impl Pages {
         };
         // The pages of a huge run may be moved by its owner at any moment.
         let huge = self.ground.addresses.kind(self.supers.id(i).slot(0)) == Kind::Huge;
+        // Nurseries are on small pages as their blocks may never be touched.
+        let may = may && !self.supers.nursed().is_reserved(i);
         may && !huge && !self.is_examined(i)
     }
 }

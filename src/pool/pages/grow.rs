@@ -14,6 +14,7 @@ use crate::geometry::{NodeSuper, SLOTS, SUPER};
 use crate::messages::{self, OnceMessage};
 use crate::pool::addresses::SlotRun;
 use crate::pool::ground::Ground;
+use crate::pool::supers::Taker;
 use crate::stats::events::EventKind;
 use theap_platform::{Error, HUGE_1G, PageMode};
 
@@ -44,13 +45,16 @@ pub struct Grown {
 
 impl Pages {
     /// Adds SuperSlabs and takes slots of the first one.
-    pub fn grow(&self, len: usize, align: usize) -> Option<Grown> {
+    pub fn grow(&self, len: usize, align: usize, taker: Taker) -> Option<Grown> {
         let mut growth = self.growth.lock();
         // Another thread may have grown the node while this thread waited for the lock.
-        if let Some(run) = self.supers.find(len, align) {
+        if let Some(run) = self.find(len, align, taker) {
             return Some(Grown { run, grew: false });
         }
-        let run = self.add(&mut growth, len)?;
+        let run = match taker {
+            Taker::Nursery => self.add_nursed(len)?,
+            Taker::Thread | Taker::Anyone => self.add(&mut growth, len)?,
+        };
         self.supers.count_published(&run);
         Some(Grown { run, grew: true })
     }
@@ -234,13 +238,15 @@ impl Pages {
     ///
     /// # Safety
     /// The conditions of `map_claimed`.
-    unsafe fn map_claimed_as(
+    pub(super) unsafe fn map_claimed_as(
         &self,
         first: NodeSuper,
         count: usize,
         taken: usize,
         modes: &[PageMode],
     ) -> Result<SlotRun, Error> {
+        let nursed = modes == [PageMode::Small] && self.has_nursed();
+        (0..count).for_each(|k| self.supers.nursed().mark(first.add(k), nursed));
         // SAFETY: this function's own Safety section.
         let (mode, populated) = match unsafe { self.try_map(first, count, modes) } {
             Ok(mapped) => mapped,

@@ -121,7 +121,8 @@ impl Pages {
     fn claim_run(&self, i: NodeSuper, shape: Shape) -> Result<SlotRun, NodeSuper> {
         let usable = |k: &usize| {
             let part = i.add(*k);
-            self.claims.is_free(part) || self.supers.slots(part).has_run(shape.part(*k))
+            self.claims.is_free(part)
+                || !self.is_left_alone(part) && self.supers.slots(part).has_run(shape.part(*k))
         };
         // From the end, as a SuperSlab in the way then skips the most.
         if let Some(k) = (0..shape.supers).rev().find(|k| !usable(k)) {

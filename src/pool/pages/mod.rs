@@ -3,8 +3,8 @@
 //!
 //! `claims` is the protocol that says who may map a SuperSlab; `node_pages` keeps the page modes;
 //! `grow` adds SuperSlabs and `huge` the runs that are larger than one; `prefault` touches memory
-//! before it is used; `purge` gives it back, `discard` also
-//! from within spans; `collapse` turns small pages into hugepages; `fork`
+//! before it is used; `nursed` keeps small pages for nurseries; `purge` gives memory back,
+//! `discard` also from within spans; `collapse` turns small pages into hugepages; `fork`
 //! keeps hugetlb pages safe across a fork.
 
 pub mod claims;
@@ -18,6 +18,7 @@ cfg_if::cfg_if! {
         mod huge;
         mod moving;
         mod node_pages;
+        mod nursed;
         mod prefault;
         mod purge;
 

@@ -178,7 +178,7 @@ impl Pages {
             return 0;
         }
         self.claims.unmark(i);
-        if mode == PageMode::Small {
+        if mode == PageMode::Small && !self.supers.nursed().is_reserved(i) {
             // The rest of the metadata of a SuperSlab without spans means nothing, but for
             // remote words, which are zero. On hugepages the metadata stays: dropping 36 KiB of a
             // hugepage splits it. SAFETY: no slot of the SuperSlab is in use, nor can one be taken.
@@ -225,6 +225,16 @@ impl Pages {
         let sealed = self.ground.policy.is_sealed();
         let free = self.supers.whole().take_while(|_| !sealed && wanted());
         free.map(unmap).sum()
+    }
+
+    /// Unmaps a SuperSlab if all of it is free, and nobody keeps it mapped. Whether it is gone.
+    pub(super) fn unmap_if_free(&self, i: NodeSuper) -> bool {
+        let lock = self.unmapping().try_lock_often(TRIES);
+        let taken = lock.as_ref().and_then(|_| {
+            let mode = self.mode(i).filter(|&mode| !mode.is_hugetlb())?;
+            Some((self.supers.begin_purge(i, true)?, mode))
+        });
+        taken.is_some_and(|(purging, mode)| self.unmap_super(i, purging, mode) > 0)
     }
 
     /// The lock of `unmapping`. The end of a step of the warmer is worth waiting for, but not that

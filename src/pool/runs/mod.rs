@@ -15,6 +15,7 @@ use super::ground::Ground;
 use super::metadata::SpanMeta;
 use super::metadata::ownership::RUN;
 use super::node::Node;
+use super::supers::Taker;
 use crate::geometry::{Kind, NodeIndex, SLOT, SLOTS, SUPER, SlotId, SuperId};
 use theap_platform::Error;
 
@@ -88,7 +89,7 @@ impl Runs {
             if is_huge {
                 node.acquire_huge(len, align.div_ceil(SUPER))
             } else {
-                node.acquire_slots(len, align.div_ceil(SLOT))
+                node.acquire_slots(len, align.div_ceil(SLOT), Taker::Thread)
                     .map(|(run, _)| run)
             }
         });

@@ -72,6 +72,12 @@ impl Bitmap<'_> {
         }
     }
 
+    /// Whether bit `i` is set.
+    #[inline]
+    pub fn has(&self, i: usize) -> bool {
+        self.words[i / 64].load(Ordering::Acquire) >> (i % 64) & 1 == 1
+    }
+
     fn clear_summary(&self, word: usize) {
         let bit = 1 << (word % 64);
         self.summary[word / 64].fetch_and(!bit, Ordering::AcqRel);

@@ -4,6 +4,8 @@
 
 use super::avail::WHOLE;
 use super::node_supers::Supers;
+use super::nursed::Taker;
+use super::slot_word::SlotWord;
 use crate::geometry::{NodeSuper, SLOTS};
 use crate::pool::addresses::SlotRun;
 use crate::pool::metadata::Metadata;
@@ -20,9 +22,11 @@ impl Tags {
 }
 
 impl Supers {
-    /// Takes the first `len` slots of a SuperSlab of which all slots are free; `len` is at most 32.
-    pub fn find(&self, len: usize, _align: usize) -> Option<SlotRun> {
-        let (i, taken) = self.search(WHOLE, usize::MAX, |word| word.take_exact(0, SLOTS))?;
+    /// Takes the first `len` slots of a SuperSlab of which all slots are free and that is offered
+    /// to the taker; `len` is at most 32.
+    pub fn find(&self, len: usize, _align: usize, taker: Taker) -> Option<SlotRun> {
+        let all = |word: &SlotWord| word.take_exact(0, SLOTS);
+        let (i, taken) = self.search((WHOLE, taker), usize::MAX, all)?;
         let run = self.taken(i, len, taken);
         self.clear_tag(i);
         self.put_back_rest(i, len, run.is_fresh());

@@ -8,6 +8,7 @@
 
 use super::avail::LEVELS;
 use super::node_supers::Supers;
+use super::nursed::Taker;
 use super::slot_word::{SlotWord, Slots, Taken, Warmth};
 use crate::geometry::{NodeSuper, SLOTS};
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -36,18 +37,24 @@ impl Chosen {
 
 impl Supers {
     /// Takes slots of the SuperSlab that was chosen last, or else of the fullest one of those that
-    /// are offered at `level`, of which up to `tries` are looked at. `has` says whether there is
-    /// what `take` takes, and whether that is warm.
+    /// are offered at `level` to the taker, of which up to `tries` are looked at. `has` says whether
+    /// there is what `take` takes, and whether that is warm. For nurseries, and for threads that
+    /// need any slots, nothing is chosen.
     pub(super) fn take_of_fullest(
         &self,
-        level: usize,
+        (level, taker): (usize, Taker),
         tries: usize,
         has: impl Fn(Slots) -> Option<Warmth>,
         take: impl Fn(&SlotWord) -> Option<Taken>,
     ) -> Option<(NodeSuper, Taken)> {
+        if taker != Taker::Thread {
+            return self.search((level, taker), tries, take);
+        }
         let serves = |&i: &NodeSuper| {
             let slots = self.slots(i);
-            (slots.free_count() as usize) < SLOTS && has(slots) == Some(Warmth::Warm)
+            (slots.free_count() as usize) < SLOTS
+                && has(slots) == Some(Warmth::Warm)
+                && !self.nursed().is_reserved(i)
         };
         let take_in = |i: NodeSuper| Some((i, take(self.word(i))?));
         let chosen = self.chosen.get(level).filter(serves);
@@ -61,7 +68,7 @@ impl Supers {
             return taken;
         }
         // Other threads took it. A search that follows their choice could meet them again.
-        self.search(level, tries, take)
+        self.search((level, taker), tries, take)
     }
 
     /// The fullest one of the first SuperSlabs at `level` that have what is wanted. One that has it
@@ -74,7 +81,7 @@ impl Supers {
     ) -> Option<NodeSuper> {
         let mut best = None;
         let mut looks = 0;
-        for i in self.offered(level).take(tries) {
+        for i in self.offered(level, Taker::Thread).take(tries) {
             let slots = self.slots(i);
             let Some(warmth) = has(slots) else {
                 self.withdraw(i, level);
@@ -97,6 +104,7 @@ impl Supers {
 mod tests {
     use crate::config::{Config, Pages};
     use crate::geometry::{NodeSuper, SLOTS};
+    use crate::pool::supers::Taker;
     use crate::pool::{Arena, HeapBytes, Look, Node, SlotRun};
     use std::boxed::Box;
     use std::vec::Vec;
@@ -118,7 +126,7 @@ mod tests {
         let node = &arena.nodes()[0];
         let mut slots: Vec<Vec<_>> = (0..supers).map(|_| Vec::new()).collect();
         for _ in 0..supers * SLOTS {
-            let run = node.acquire_slots(1, 1).expect("a slot").0;
+            let run = node.acquire_slots(1, 1, Taker::Thread).expect("a slot").0;
             slots[of(node, &run)].push(run);
         }
         assert!(slots.iter().all(|slots| slots.len() == SLOTS));
@@ -148,7 +156,7 @@ mod tests {
             give_back(node, slots.drain(..free));
         }
         let mut take = |len| {
-            let run = node.acquire_slots(len, 1).expect("slots").0;
+            let run = node.acquire_slots(len, 1, Taker::Thread).expect("slots").0;
             let i = of(node, &run);
             slots[i].push(run);
             i
@@ -169,7 +177,7 @@ mod tests {
         give_back(node, slots[1].drain(..16));
         node.purge();
         give_back(node, slots[2].drain(..17));
-        let take = || node.acquire_slots(2, 1).expect("slots").0;
+        let take = || node.acquire_slots(2, 1, Taker::Thread).expect("slots").0;
         let runs: Vec<_> = (0..17).map(|_| take()).collect();
         let from: Vec<_> = runs.iter().map(|run| of(node, run)).collect();
         assert_eq!(from[..8], [2; 8], "warm");

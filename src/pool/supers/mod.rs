@@ -2,8 +2,8 @@
 //!
 //! Taking and giving back slots is lock-free: a hint from [`avail`], then one compare-exchange on
 //! the SuperSlab's word ([`slot_word`]). `node_supers` joins the two and counts what is warm;
-//! `decay` learns how much of that to keep, and `fullest` chooses the SuperSlab that
-//! serves next.
+//! `decay` learns how much of that to keep, `fullest` chooses the SuperSlab that serves next, and
+//! `nursed` marks the SuperSlabs that nurseries take from.
 
 pub mod avail;
 pub mod slot_word;
@@ -12,9 +12,11 @@ cfg_if::cfg_if! {
     if #[cfg(not(loom))] {
         mod decay;
         mod node_supers;
+        mod nursed;
 
         pub use decay::{PARTS, parts_of};
         pub use node_supers::{Purging, Supers};
+        pub use nursed::{Nursed, Taker};
 
         cfg_if::cfg_if! {
             if #[cfg(feature = "shared-pool")] {

@@ -10,6 +10,7 @@ use super::avail::{Avail, Bitmap, WHOLE};
 use super::decay::Decay;
 #[cfg(feature = "shared-pool")]
 use super::fullest::Chosen;
+use super::nursed::{Nursed, Taker};
 use super::slot_word::{SlotWord, Slots, Taken};
 use crate::geometry::{NodeSuper, SLOTS, SlotId, SuperId};
 use crate::pool::addresses::SlotRun;
@@ -39,6 +40,7 @@ pub struct Supers {
     /// Which SuperSlabs serve at present.
     #[cfg(feature = "shared-pool")]
     pub(super) chosen: Chosen,
+    nursed: Nursed,
     decay: Decay,
     /// EMPTY slots now.
     warm: &'static AtomicUsize,
@@ -52,7 +54,7 @@ impl Supers {
     pub fn new(
         first: SuperId,
         words: Column<'static, SlotWord>,
-        avail: Avail<'static>,
+        (avail, nursed): (Avail<'static>, Nursed),
         warm: &'static AtomicUsize,
         metadata: Metadata,
     ) -> Self {
@@ -62,6 +64,7 @@ impl Supers {
             avail,
             #[cfg(feature = "shared-pool")]
             chosen: Chosen::new(),
+            nursed,
             decay: Decay::default(),
             warm,
             tags: Tags::new(metadata),
@@ -110,6 +113,11 @@ impl Supers {
         &self.decay
     }
 
+    /// The SuperSlabs that nurseries take from.
+    pub fn nursed(&self) -> &Nursed {
+        &self.nursed
+    }
+
     /// Whether a SuperSlab is wholly free, as far as the hints know.
     pub fn may_have_whole(&self) -> bool {
         self.avail.next(WHOLE, NodeSuper(0)).is_some()
@@ -117,14 +125,18 @@ impl Supers {
 
     /// The SuperSlabs that are offered as wholly free; the hints may be stale.
     pub fn offered_whole(&self) -> impl Iterator<Item = NodeSuper> + '_ {
-        self.offered(WHOLE)
+        self.offered(WHOLE, Taker::Anyone)
     }
 
-    /// The SuperSlabs that are offered at `level`; the hints may be stale.
-    pub(super) fn offered(&self, level: usize) -> impl Iterator<Item = NodeSuper> + '_ {
+    /// The SuperSlabs that are offered at `level` to the taker; the hints may be stale.
+    pub(super) fn offered(
+        &self,
+        level: usize,
+        taker: Taker,
+    ) -> impl Iterator<Item = NodeSuper> + '_ {
         let mut from = NodeSuper(0);
         core::iter::from_fn(move || {
-            let i = self.avail.next(level, from)?;
+            let i = self.nursed.next(&self.avail, (level, from), taker)?;
             from = i.add(1);
             Some(i)
         })
@@ -162,15 +174,15 @@ impl Supers {
         unsafe { SlotRun::held(self.id(i).slot(taken.first), len, taken.warm == 0) }
     }
 
-    /// Looks at up to `tries` SuperSlabs that are offered at `level`, until one has what `take`
-    /// takes.
+    /// Looks at up to `tries` SuperSlabs that are offered at `level` to the taker, until one has
+    /// what `take` takes.
     pub(super) fn search(
         &self,
-        level: usize,
+        (level, taker): (usize, Taker),
         tries: usize,
         take: impl Fn(&SlotWord) -> Option<Taken>,
     ) -> Option<(NodeSuper, Taken)> {
-        self.offered(level).take(tries).find_map(|i| {
+        self.offered(level, taker).take(tries).find_map(|i| {
             let taken = take(self.word(i));
             if taken.is_none() {
                 self.withdraw(i, level);

@@ -3,6 +3,7 @@
 
 use super::avail::{self, EMPTY};
 use super::node_supers::Supers;
+use super::nursed::Taker;
 use super::slot_word::{SlotWord, Slots, Warmth};
 use crate::geometry::{NodeSuper, SLOTS};
 use crate::pool::addresses::SlotRun;
@@ -31,11 +32,12 @@ impl Supers {
     }
 
     /// Takes up to 32 adjacent free slots, the first at a multiple of `align` slots of its
-    /// SuperSlab, which is the fullest one of some that have such slots.
-    pub fn find(&self, len: usize, align: usize) -> Option<SlotRun> {
+    /// SuperSlab, which is offered to the taker: the fullest one of some that have such slots.
+    pub fn find(&self, len: usize, align: usize, taker: Taker) -> Option<SlotRun> {
         if len == 1 && align == 1 {
             let has = |slots: Slots| slots.has_empty().then_some(Warmth::Warm);
-            let warm = self.take_of_fullest(EMPTY, usize::MAX, has, SlotWord::take_empty);
+            let at = (EMPTY, taker);
+            let warm = self.take_of_fullest(at, usize::MAX, has, SlotWord::take_empty);
             if let Some((i, taken)) = warm {
                 return Some(self.taken(i, 1, taken));
             }
@@ -46,8 +48,8 @@ impl Supers {
         // SuperSlab.
         let sure = avail::level_for((len + align - 1).min(SLOTS));
         let close = avail::level_for(len / 2 + 1).min(sure);
-        let found = (self.take_of_fullest(close, SEARCH, has, take))
-            .or_else(|| self.take_of_fullest(sure, usize::MAX, has, take));
+        let found = (self.take_of_fullest((close, taker), SEARCH, has, take))
+            .or_else(|| self.take_of_fullest((sure, taker), usize::MAX, has, take));
         found.map(|(i, taken)| self.taken(i, len, taken))
     }
 }

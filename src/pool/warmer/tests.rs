@@ -7,6 +7,7 @@ use crate::config::{Config, Pages};
 use crate::geometry::SUPER;
 use crate::geometry::{NodeIndex, NodeSuper, SLOT, SLOTS, SlotId};
 use crate::pool::spans::Stage;
+use crate::pool::supers::Taker;
 use crate::pool::{Arena, HeapBytes, Look, Node};
 use core::sync::atomic::Ordering;
 use std::boxed::Box;
@@ -76,7 +77,7 @@ fn the_stock_comes_to_be_and_is_taken_from() {
     assert_eq!(stock(node), 16);
     assert!((MS..=16 * MS).contains(&sleep), "half of 16 MiB at 1 GiB/s");
     let mapped = node.pages().frontier();
-    let (run, stage) = node.acquire_slots(SLOTS, 1).unwrap();
+    let (run, stage) = node.acquire_slots(SLOTS, 1, Taker::Thread).unwrap();
     assert_eq!(stage, Stage::Prepared);
     node.pages().release_slots(run);
     (0..8).for_each(|_| assert!(take(arena).is_some()));
@@ -266,7 +267,10 @@ fn on_small_pages() -> (&'static Fake, &'static Arena, &'static Node, Vec<SlotId
     let address = |slot: &SlotId| addresses.address_of(*slot) as *mut u8;
     // SAFETY: each is a whole SuperSlab of this test's.
     (blocks.iter().map(address)).for_each(|block| unsafe { block.write_bytes(1, SUPER) });
-    let few = node.acquire_slots(SLOTS - 5, 1).expect("slots").0;
+    let few = node
+        .acquire_slots(SLOTS - 5, 1, Taker::Thread)
+        .expect("slots")
+        .0;
     node.pages().release_slots(few);
     (fake, arena, node, blocks)
 }
