@@ -36,7 +36,7 @@ impl Pages {
             return;
         }
         if !self.has_too_much() {
-            if self.supers.warm() > self.floor() {
+            if self.supers.warm() > self.floor() && !self.has_thread() {
                 self.trim_idle();
             }
             return;
@@ -81,7 +81,7 @@ impl Pages {
         self.end_period(self.ground.policy.os().recently());
         let too_much = self.has_too_much();
         if !too_much && supers.decay().idle() == 0
-            || self.has_warmer()
+            || self.has_thread()
             || self.ground.policy.is_sealed()
         {
             return;
@@ -100,9 +100,13 @@ impl Pages {
     }
 
     /// For a reclaimer: gives idle slots of a SuperSlab that is in use back, the next one from
-    /// `cursor` on that has some and can. The number of the one after it.
+    /// `cursor` on that has some and can. The number of the one after it. Where the program has
+    /// asked for memory ahead, such slots serve first, and so stay.
     pub fn give_back_slots(&self, cursor: usize, mut each: impl FnMut(usize)) -> usize {
-        let idle = self.supers.decay().idle();
+        let idle = match self.supers.decay().warmed() {
+            0 => self.supers.decay().idle(),
+            _ => 0,
+        };
         let end = self.claims.frontier().index();
         let gives = |i: NodeSuper| match self.mode(i) {
             _ if idle == 0 || !self.supers.slots(i).has_empty() => 0,
