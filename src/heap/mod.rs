@@ -38,4 +38,6 @@ cfg_if::cfg_if! {
 }
 
 pub use drain::check_blocks;
+#[cfg(all(test, feature = "stats"))]
+pub use keeping::LEAST_BYTES;
 pub use spans::Heap;

@@ -55,6 +55,33 @@ fn what_is_kept_for_a_class_serves_another_when_memory_ends() {
     world.end([cache].into());
 }
 
+/// Beside its current span, a class keeps no more than the bytes that it may keep unlearned.
+#[cfg(feature = "stats")]
+#[test]
+fn what_is_kept_without_learning_is_bounded_in_bytes() {
+    let config = OWN.learn(false).retain(1 << 30);
+    let mut world = World::new(config, |_| {}).expect("an arena");
+    let cache = world.cache().expect("a cache");
+    for class in &crate::classes::CLASSES {
+        let blocks = fill(
+            &mut world,
+            cache,
+            class.size as usize,
+            3 * class.blocks as usize,
+        );
+        free(&mut world, cache, blocks);
+    }
+    cache.flush();
+    let kept = cache.with(|cache| cache.heap.board.kept.get()) as usize;
+    let slots = crate::classes::CLASSES
+        .iter()
+        .map(|class| class.slots as usize);
+    let current = slots.sum::<usize>() << 16;
+    let most = current + crate::heap::LEAST_BYTES;
+    assert!(kept > 0 && kept <= most, "{kept} of at most {most} bytes");
+    world.end([cache].into());
+}
+
 #[test]
 fn what_was_learned_is_forgotten_also_where_no_span_is_taken() {
     let mut world = World::new(OWN, |_| {}).expect("an arena");
