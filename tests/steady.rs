@@ -53,7 +53,8 @@ fn faults() -> i64 {
 fn faults_of(thread: &AtomicI32) -> i64 {
     let path = format!("/proc/self/task/{}/stat", thread.load(Ordering::Relaxed));
     let stat = std::fs::read_to_string(path).unwrap();
-    // Behind the name come the state and six numbers, then minor faults, and two further major ones.
+    // Behind the name come the state and six numbers, then minor faults, and two further the major
+    // ones.
     let fields: Vec<_> = stat
         .rsplit(')')
         .next()

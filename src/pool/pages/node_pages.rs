@@ -192,10 +192,12 @@ impl Pages {
 
     /// Gives slots of the node back, and memory to the system where the node keeps too much.
     pub fn release_slots(&self, run: SlotRun) {
+        let last = run.slot().add(run.len().max(1) - 1).split().0;
         self.ground.addresses.undress(&run);
         self.supers.release(run, |i| self.trim(i));
         if self.supers.decay().kept() != 0 || self.has_too_much() {
             self.trim_idle();
+            self.shed(self.supers.local(last));
         }
     }
 
