@@ -52,6 +52,26 @@ void theap_set_front(enum theap_front front);
  * or when the heap goes beyond the limit after it had fallen an eighth below. */
 void theap_on_soft_limit(void (*function)(size_t mapped));
 
+/* Acts on THEAP_SOFT_LIMIT in the calling thread, so that no other thread waits for that: until
+ * `function` returns false, this thread looks every 10 ms whether the limit was reached, gives back what is
+ * free, and calls `function`, which gets `data`, instead of the one registered above. Returns false at once
+ * if there is no soft limit or no memory, or if another thread does this already; else true. */
+bool theap_serve_soft_limit(bool (*function)(size_t mapped, void *data), void *data);
+
+/* What the kernel has for the heap. */
+struct theap_resident {
+    size_t resident; /* bytes in RAM: blocks, free memory and metadata, on all pages */
+    size_t metadata; /* bytes of these that are metadata */
+    size_t thp;      /* bytes of these on transparent hugepages */
+    size_t hugetlb;  /* bytes of these on hugetlb pages */
+    size_t swapped;  /* bytes that were swapped out */
+};
+
+/* Asks the kernel what it has for the heap, by /proc/self/smaps: some microseconds for each mapping, and up
+ * to a millisecond for each GiB on small pages. Returns 0, or an error number of errno.h (ENOMEM while the
+ * heap is sealed, ENOSYS where the file cannot be read), with `*answer` as it was; it does not set errno. */
+int theap_resident(struct theap_resident *answer);
+
 /* Returns whether the address lies in the heap's range. */
 bool theap_owns(const void *address);
 

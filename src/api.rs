@@ -159,6 +159,18 @@ pub fn on_soft_limit(function: Option<fn(mapped: usize)>) {
     front::on_soft_limit(function);
 }
 
+/// Acts on `soft_limit` in the calling thread, so that no other thread waits for that: until
+/// `function` answers false, this thread looks every 10 ms whether the limit was reached, does what
+/// [`on_soft_limit`] describes, and calls `function` instead of the one registered there. It is
+/// false at once if there is no `soft_limit` or no memory, or if another thread does this already.
+///
+/// ```no_run
+/// std::thread::spawn(|| theap::serve_soft_limit(|mapped| { eprintln!("{mapped} bytes"); true }));
+/// ```
+pub fn serve_soft_limit(mut function: impl FnMut(usize) -> bool) -> bool {
+    front::serve_soft_limit(&mut function, &DEFAULT)
+}
+
 /// From now on the allocator makes no system call. An operation that would need one is refused, and
 /// counted in `Stats::refusals`; an allocation then returns null. A thread that has not allocated
 /// yet gets no heap unless that of a thread that has ended is free. Threads that wait for one of
@@ -247,8 +259,7 @@ pub fn resident() -> Result<Resident, Error> {
 
 /// The NUMA nodes to which the heap's memory is bound, and those on which it lies. The kernel is
 /// asked about every page, which takes 100 to 200 µs for each 2 MiB on small and transparent
-/// pages.
-/// There is no row before the first allocation.
+/// pages. There is no row before the first allocation.
 ///
 /// # Errors
 /// [`Error::Unsupported`] on a kernel without NUMA, [`Error::Other`] where a container's filter
@@ -257,8 +268,7 @@ pub fn placement() -> Result<Placement, Error> {
     existing_arena().map_or(Ok(Placement::NONE), Placement::gather)
 }
 
-/// The bytes of a block of the size class with this number, which events name; `None` if there is
-/// no such class.
+/// The bytes of a block of the size class with this number, which events name, if there is one.
 pub fn class_size(class: usize) -> Option<usize> {
     classes::CLASSES.get(class).map(|class| class.size as usize)
 }

@@ -42,7 +42,7 @@ cfg_if::cfg_if! {
         mod sync;
 
         pub use api::{
-            Theap, class_size, collect, gates, heaps, on_soft_limit, owns, placement, purge, raw, resident, seal, set_classes, set_front, set_learning, stats, unseal,
+            Theap, class_size, collect, gates, heaps, on_soft_limit, owns, placement, purge, raw, resident, seal, serve_soft_limit, set_classes, set_front, set_learning, stats, unseal,
             usable_size, warm_up, warm_up_class,
         };
         pub use crash::report_crashes;

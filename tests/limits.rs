@@ -8,6 +8,7 @@ use child::{passes, text};
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::time::Duration;
 use std::{ptr, slice, thread};
 use theap::{Theap, raw};
 
@@ -369,11 +370,87 @@ fn forked() {
     });
 }
 
+/// A thread of the program's serves the limit: others grow on beyond it and do not wait.
+fn served() {
+    theap::on_soft_limit(Some(count));
+    let served = &AtomicUsize::new(0);
+    let [grown, end] = &[const { AtomicBool::new(false) }; 2];
+    let wait_for = |times: usize| {
+        while served.load(Ordering::Relaxed) < times {
+            thread::sleep(Duration::from_millis(1));
+        }
+    };
+    thread::scope(|scope| {
+        let server = scope.spawn(|| {
+            let me = thread::current().id();
+            theap::serve_soft_limit(|mapped| {
+                assert!(thread::current().id() == me && mapped > LIMIT / 2);
+                let number = served.fetch_add(1, Ordering::Relaxed);
+                // The function may allocate, free and purge.
+                let blocks: Vec<_> = SIZES.into_iter().filter_map(Block::new).collect();
+                assert!(blocks.len() == SIZES.len() && blocks.iter().all(Block::is_whole));
+                theap::purge();
+                // The first time the growing thread must get on meanwhile.
+                while number == 0 && !grown.load(Ordering::Relaxed) {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                !end.load(Ordering::Relaxed)
+            })
+        });
+        // Until the thread serves the limit, the one that grows is told.
+        let mut held = Vec::new();
+        while served.load(Ordering::Relaxed) == 0 {
+            held.extend(grow_to(charged().max(LIMIT) + MIB));
+            thread::sleep(Duration::from_millis(5));
+        }
+        let before = calls();
+        assert!(!theap::serve_soft_limit(|_| true), "a thread serves it");
+        let full = charged();
+        let more = grow_to(full + LIMIT);
+        // A child has no such thread: the one that grows is told.
+        // SAFETY: the child allocates, which theap allows, and ends.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let more = grow_to(full + 3 * LIMIT);
+            let told = calls() > before && more.iter().all(Block::is_whole);
+            std::mem::forget(more);
+            // SAFETY: no destructor of this process needs to run.
+            unsafe { libc::_exit(i32::from(!told)) };
+        }
+        let mut status = -1;
+        // SAFETY: the status is a local variable.
+        unsafe { libc::waitpid(child, &raw mut status, 0) };
+        assert_eq!(status, 0);
+        grown.store(true, Ordering::Relaxed);
+        // It was crossed while the function ran; the note is acted on afterwards.
+        wait_for(2);
+        let mut last = grow_to(full + 2 * LIMIT);
+        assert_eq!(calls(), before, "no other thread was told");
+        end.store(true, Ordering::Relaxed);
+        while !server.is_finished() {
+            last.extend(grow_to(charged() + 10 * MIB));
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert!(server.join().unwrap(), "the function has ended that");
+        let before = calls();
+        drop((held, more, last));
+        theap::purge();
+        drop(grow_to(charged() + 4 * LIMIT));
+        assert!(calls() > before, "nobody serves the limit");
+    });
+}
+
+/// Without the option there is nothing to serve.
+fn not_served() {
+    drop(Block::new(MIB));
+    assert!(!theap::serve_soft_limit(|_| true));
+}
+
 /// The warmer's stock ends at the limits.
 fn warmer() {
     theap::on_soft_limit(Some(count));
     let _held = grow_to(40 * MIB);
-    thread::sleep(std::time::Duration::from_millis(500));
+    thread::sleep(Duration::from_millis(500));
     assert!(charged() <= LIMIT && calls() == 0, "{}", charged());
     assert!(theap::stats().warmer_starts > 0);
 }
@@ -390,6 +467,8 @@ fn scenario() {
         Some("re-entrant") => re_entrant(),
         Some("soft-threads") => soft_threads(),
         Some("forked") => forked(),
+        Some("served") => served(),
+        Some("not-served") => not_served(),
         Some("warmer") => warmer(),
         _ => {}
     }
@@ -443,6 +522,17 @@ fn the_program_is_told_of_the_soft_limit() {
         passes("re-entrant", &options);
         passes("soft-threads", &options);
     }
+}
+
+#[test]
+fn a_thread_of_the_program_serves_the_soft_limit() {
+    for pages in PAGES {
+        let options = [SOFT, ("THEAP_PAGES", pages), ("THEAP_GROWTH", "2M")];
+        passes("served", &options);
+        let background = [&options[..], &[("THEAP_BACKGROUND", "1")]].concat();
+        passes("served", &background);
+    }
+    passes("not-served", &[]);
 }
 
 #[test]

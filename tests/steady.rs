@@ -4,9 +4,10 @@
 #![allow(unsafe_code)] // Calls the allocator directly, and getrusage.
 
 mod child;
+mod hugepages;
 
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -46,6 +47,24 @@ fn faults() -> i64 {
         usage.assume_init()
     };
     usage.ru_minflt + usage.ru_majflt
+}
+
+/// Page faults so far of the thread with this number.
+fn faults_of(thread: &AtomicI32) -> i64 {
+    let path = format!("/proc/self/task/{}/stat", thread.load(Ordering::Relaxed));
+    let stat = std::fs::read_to_string(path).unwrap();
+    // Behind the name come the state and six numbers, then minor faults, and two further the major
+    // ones.
+    let fields: Vec<_> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    [7, 9]
+        .map(|at: usize| fields[at].parse::<i64>().unwrap())
+        .iter()
+        .sum()
 }
 
 /// The blocks of a thread, and the rings to and from the other thread.
@@ -98,8 +117,84 @@ fn wait_for(counter: &AtomicUsize, value: usize) {
     }
 }
 
-fn steady(seal: bool) {
-    theap::warm_up(256 << 20).unwrap();
+/// What happens beside the two threads.
+#[derive(Clone, Copy, PartialEq)]
+enum Beside {
+    Nothing,
+    /// The heap is sealed.
+    Sealed,
+    /// The thread in the background gives back what was free for long.
+    GivingBack,
+    /// It takes from the heaps of threads that rest. Such a heap was not warmed up.
+    Reclaiming,
+}
+
+/// Makes the kernel provide the pages of the program's code: some of it runs once in a while only.
+fn touch_code() {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    for line in maps.lines().filter(|line| line.contains("r-xp")) {
+        let (first, rest) = line.split_once('-').unwrap();
+        let end = rest.split_whitespace().next().unwrap();
+        let [first, end] = [first, end].map(|at| usize::from_str_radix(at, 16).unwrap());
+        // SAFETY: populating keeps contents; a refusal shows as page faults.
+        unsafe { libc::madvise(first as *mut _, end - first, libc::MADV_POPULATE_READ) };
+    }
+}
+
+/// Blocks of 1 MiB that were in use and are free.
+fn burst(blocks: usize) {
+    let blocks: Vec<_> = (0..blocks).map(|_| raw::alloc(1 << 20)).collect();
+    for block in blocks {
+        assert!(!block.is_null());
+        // SAFETY: a live block of this size, which is freed once.
+        unsafe {
+            block.write_bytes(1, 1 << 20);
+            raw::free(block);
+        }
+    }
+}
+
+/// Starts threads that have a burst of sizes which the two others do not use, keep a block of each
+/// span, and rest.
+fn rest_beside() {
+    let rested = &*Box::leak(Box::new(AtomicUsize::new(0)));
+    for _ in 0..4 {
+        thread::spawn(|| {
+            for size in (2000..40_000).step_by(1500) {
+                let blocks: Vec<_> = (0..(2 << 20) / size).map(|_| raw::alloc(size)).collect();
+                for (at, block) in blocks.into_iter().enumerate() {
+                    assert!(!block.is_null());
+                    // SAFETY: a live block of this size, which is freed once.
+                    unsafe {
+                        block.write_bytes(1, size);
+                        if at % 32 != 0 {
+                            raw::free(block);
+                        }
+                    }
+                }
+            }
+            theap::collect();
+            rested.fetch_add(1, Ordering::AcqRel);
+            loop {
+                thread::park();
+            }
+        });
+    }
+    while rested.load(Ordering::Acquire) < 4 {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// What the thread in the background has done so far: bytes that it gave back, spans that it took.
+fn done_beside() -> [u64; 2] {
+    let stats = theap::stats();
+    [stats.given_back, stats.totals.spans_reclaimed]
+}
+
+fn steady(beside: Beside) {
+    if beside != Beside::Reclaiming {
+        theap::warm_up(256 << 20).unwrap();
+    }
     let (a_to_b, b_from_a) = RingBuffer::new(1024);
     let (b_to_a, a_from_b) = RingBuffer::new(1024);
     let worker = |random, to, from| Worker {
@@ -112,14 +207,13 @@ fn steady(seal: bool) {
         worker(88_172_645_463_325_252, a_to_b, a_from_b),
         worker(0x9E37_79B9_7F4A_7C15, b_to_a, b_from_a),
     ];
-    let (ready, go, done) = (
-        &AtomicUsize::new(0),
-        &AtomicUsize::new(0),
-        &AtomicUsize::new(0),
-    );
+    let [ready, go, done] = &[const { AtomicUsize::new(0) }; 3];
+    let threads = &[const { AtomicI32::new(0) }; 2];
     thread::scope(|scope| {
-        for mut worker in workers {
+        for (mut worker, thread) in workers.into_iter().zip(threads) {
             scope.spawn(move || {
+                // SAFETY: the call has no precondition.
+                thread.store(unsafe { libc::gettid() }, Ordering::Relaxed);
                 worker.run(OPERATIONS / 10);
                 forbid_system_calls();
                 worker.run(1000);
@@ -139,19 +233,38 @@ fn steady(seal: bool) {
             }
         };
         sleep_until(ready);
-        if seal {
-            theap::seal();
+        match beside {
+            Beside::Nothing => {}
+            Beside::Sealed => theap::seal(),
+            Beside::GivingBack => burst(600),
+            Beside::Reclaiming => rest_beside(),
         }
+        touch_code();
+        // The thread in the background has faults of its own.
+        let faults = || match beside {
+            Beside::Nothing | Beside::Sealed => faults(),
+            _ => threads.iter().map(faults_of).sum(),
+        };
         faults();
-        let before = faults();
+        let ([given_back, taken], before) = (done_beside(), faults());
         go.store(1, Ordering::Release);
         sleep_until(done);
-        let after = faults();
+        let (after, now) = (faults(), done_beside());
         println!(
             "operations {OPERATIONS} faults {} refusals {}",
             after - before,
             theap::stats().refusals
         );
+        let (given_back, taken) = (now[0] - given_back, now[1] - taken);
+        println!(
+            "beside: {} MiB given back, {taken} spans taken",
+            given_back >> 20
+        );
+        match beside {
+            Beside::Nothing | Beside::Sealed => {}
+            Beside::GivingBack => assert!(given_back >= 32 << 20),
+            Beside::Reclaiming => assert!(taken >= 100),
+        }
         std::process::exit(0);
     });
 }
@@ -209,8 +322,10 @@ fn prepared_class() {
 #[ignore = "the other tests run it, in processes of their own: cargo test -p theap --test steady"]
 fn scenario() {
     match child::role().as_deref() {
-        Some("steady") => steady(false),
-        Some("sealed") => steady(true),
+        Some("steady") => steady(Beside::Nothing),
+        Some("sealed") => steady(Beside::Sealed),
+        Some("giving back") => steady(Beside::GivingBack),
+        Some("reclaiming") => steady(Beside::Reclaiming),
         Some("class") => prepared_class(),
         Some("caught") => {
             forbid_system_calls();
@@ -223,7 +338,11 @@ fn scenario() {
 
 fn no_fault_and_no_system_call(scenario: &str, line: &str, front: &str, modes: &[&str]) {
     for &pages in modes {
-        let output = child::run(scenario, &[("THEAP_PAGES", pages), ("THEAP_FRONT", front)]);
+        let mut variables = vec![("THEAP_PAGES", pages), ("THEAP_FRONT", front)];
+        if ["giving back", "reclaiming"].contains(&scenario) {
+            variables.extend([("THEAP_BACKGROUND", "1"), ("THEAP_DECAY", "500")]);
+        }
+        let output = child::run(scenario, &variables);
         let (out, err) = (child::text(&output.stdout), child::text(&output.stderr));
         assert!(
             output.status.success(),
@@ -237,6 +356,40 @@ fn no_fault_and_no_system_call(scenario: &str, line: &str, front: &str, modes: &
 #[test]
 fn steady_state_has_no_fault_and_no_system_call() {
     no_fault_and_no_system_call("steady", STEADY, "theap", &["small", "thp"]);
+}
+
+#[test]
+fn nor_has_it_while_the_background_gives_back() {
+    if cfg!(target_env = "musl") {
+        return eprintln!("skipped: programs of musl have no warmer");
+    }
+    no_fault_and_no_system_call("giving back", STEADY, "theap", &["small", "thp"]);
+}
+
+#[test]
+fn nor_has_it_while_the_background_takes_from_resting_threads() {
+    if cfg!(target_env = "musl") {
+        return eprintln!("skipped: programs of musl have no warmer");
+    }
+    no_fault_and_no_system_call("reclaiming", STEADY, "theap", &["thp"]);
+    // On small pages the two threads touch some pages for the first time still: nobody has warmed
+    // up the heap, whose memory would then be left alone.
+    let line = "operations 50000000 faults";
+    no_fault_and_no_system_call("reclaiming", line, "theap", &["small"]);
+}
+
+#[test]
+fn nor_has_it_on_pages_of_the_pool() {
+    const PAGES: usize = 400;
+    if let Some(pool) = hugepages::Pool::take()
+        && pool.set(PAGES)
+    {
+        no_fault_and_no_system_call("steady", STEADY, "theap", &["hugetlb"]);
+        if cfg!(not(target_env = "musl")) {
+            no_fault_and_no_system_call("giving back", STEADY, "theap", &["hugetlb"]);
+        }
+        assert!(pool.returns_to(PAGES), "all pages are back in the pool");
+    }
 }
 
 #[test]

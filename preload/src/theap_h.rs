@@ -100,6 +100,50 @@ fn at_soft_limit(mapped: usize) {
     }
 }
 
+/// A function of C that is told the bytes that are mapped, and answers whether to go on.
+type ServesSoftLimit = extern "C" fn(usize, *mut c_void) -> bool;
+
+/// Acts on the soft limit in the calling thread until `function` answers false; `data` is passed on
+/// to it. False at once if there is nothing to act on, or if another thread does so already.
+#[unsafe(no_mangle)]
+pub extern "C" fn theap_serve_soft_limit(
+    function: Option<ServesSoftLimit>,
+    data: *mut c_void,
+) -> bool {
+    function.is_some_and(|function| theap::serve_soft_limit(|mapped| function(mapped, data)))
+}
+
+/// What the kernel has for the heap, as C sees it.
+#[repr(C)]
+pub struct TheapResident {
+    resident: usize,
+    metadata: usize,
+    thp: usize,
+    hugetlb: usize,
+    swapped: usize,
+}
+
+/// Asks the kernel for the memory that it has for the heap. Answers 0, or an error number.
+///
+/// # Safety
+/// `answer` is valid for writing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn theap_resident(answer: *mut TheapResident) -> c_int {
+    number(theap::resident().map(|is| {
+        let [resident, metadata, thp, hugetlb, swapped] =
+            is.sizes().map(|(_, bytes)| bytes as usize);
+        let is = TheapResident {
+            resident,
+            metadata,
+            thp,
+            hugetlb,
+            swapped,
+        };
+        // SAFETY: valid for writing, as the caller promises in `# Safety`.
+        unsafe { answer.write(is) };
+    }))
+}
+
 /// Whether the address lies in the heap's range.
 #[unsafe(no_mangle)]
 pub extern "C" fn theap_owns(address: *const c_void) -> bool {

@@ -231,9 +231,9 @@ options! {
     /// means none.
     soft_limit(bytes: usize) = 0, "0", "THEAP_SOFT_LIMIT", BYTES;
 
-    /// Bytes of free memory that each NUMA node keeps; what is free beyond them goes back to the
-    /// system at once (2 MiB at a time), until the node learns that this is too early. auto means
-    /// 256M, but at most a sixteenth of what the process may use.
+    /// Bytes of warm free memory that each NUMA node keeps: slots, and free spans in heaps. What is
+    /// beyond goes back to the system at once; 0 keeps nothing. auto means 256M, but at most a
+    /// sixteenth of what the process may use, and more as the node learns.
     retain(bytes: Option<usize>, of usize => Some) = None, "auto", "THEAP_RETAIN", AUTO_BYTES;
 
     /// Most bytes by which the heap grows in one step: steps double from 2 MiB up to this. 0 means

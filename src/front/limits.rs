@@ -6,16 +6,22 @@
 //! thread's cache. The note is acted on here, by the thread that leaves the slow path next, with
 //! neither. The function may allocate and free; while it runs, no thread calls it again, and a
 //! crossing meanwhile is acted on afterwards.
+//!
+//! A program that wants no thread to wait for that gives a thread of its own ([`serve`]), which
+//! looks for a note now and then. For as long as it does, it counts as the one that acts, so that
+//! the others leave the note to it, without a system call. It cannot be the warmer, which has none
+//! of the C library's thread-local variables: a function there could not even allocate.
 #![allow(unsafe_code)] // Reads a function back from a pointer.
 
 use super::free::discard;
 use super::handle::Handle;
 use super::head::slot;
+use super::setup::{Setup, arena};
 use crate::geometry::SUPER;
 use crate::pool::Arena;
 use crate::pool::global::{existing_arena, forks};
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 /// A function that a program registers; it is told the bytes that the heap has mapped.
 type OnSoftLimit = fn(usize);
@@ -25,6 +31,12 @@ static REGISTERED: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
 /// The head of the thread that acts on a crossing, or null.
 static ACTING: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+
+/// A thread serves the limit.
+static SERVED: AtomicBool = AtomicBool::new(false);
+
+/// Nanoseconds between two looks of the thread that serves the limit.
+const LOOK: u64 = 10_000_000;
 
 /// Registers the function that is called when the heap has reached `soft_limit`, or none.
 pub fn on_soft_limit(function: Option<OnSoftLimit>) {
@@ -63,24 +75,85 @@ fn heed(arena: &'static Arena, refused: Option<usize>) {
     if let Some(bytes) = refused.filter(|_| !arena.policy().is_sealed()) {
         limit.count_null(bytes.max(SUPER));
     }
-    if limit.is_due() && !arena.policy().is_sealed() && !forks() {
+    let is_free = ACTING.load(Ordering::Relaxed).is_null();
+    if limit.is_due() && is_free && !arena.policy().is_sealed() && !forks() {
         act(arena);
+    }
+}
+
+/// The right to act on notes, which one thread has.
+struct Turn;
+
+impl Turn {
+    /// The right, unless another thread has it.
+    fn take() -> Option<Self> {
+        let (nobody, me) = (ptr::null_mut(), slot::get().cast());
+        let taken = ACTING.compare_exchange(nobody, me, Ordering::Acquire, Ordering::Relaxed);
+        taken.is_ok().then_some(Self)
+    }
+
+    /// Gives memory back if there is a note, and returns the bytes that are mapped then.
+    fn act(&self, arena: &'static Arena) -> Option<usize> {
+        let limit = arena.policy().limit();
+        limit.take_due().then(|| {
+            discard();
+            arena.shrink();
+            limit.mapped()
+        })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        ACTING.store(ptr::null_mut(), Ordering::Release);
     }
 }
 
 /// Gives memory back and calls the program's function, unless a thread is at that.
 fn act(arena: &'static Arena) {
-    let me = slot::get().cast();
-    let order = (Ordering::Acquire, Ordering::Relaxed);
-    if (ACTING.compare_exchange(ptr::null_mut(), me, order.0, order.1)).is_err() {
-        return;
+    if let Some(turn) = Turn::take()
+        && let Some(mapped) = turn.act(arena)
+    {
+        call(mapped);
     }
-    if arena.policy().limit().take_due() {
-        discard();
-        arena.shrink();
-        call(arena.policy().limit().mapped());
+}
+
+/// Has the calling thread act on notes until `function` answers false; see
+/// [`crate::serve_soft_limit`].
+pub fn serve(function: &mut dyn FnMut(usize) -> bool, setup: &Setup) -> bool {
+    // The thread's own cache tells it from others.
+    let Some(arena) = Handle::mine(setup).and_then(|_| arena(setup)) else {
+        return false;
+    };
+    let (policy, nobody) = (arena.policy(), AtomicU32::new(0));
+    if policy.config().soft_limit == 0 || SERVED.swap(true, Ordering::Relaxed) {
+        return false;
     }
-    ACTING.store(ptr::null_mut(), Ordering::Release);
+    let _served = Served;
+    let sleep = || arena.os().sleep(&nobody, 0, LOOK);
+    let turn = loop {
+        match Turn::take() {
+            Some(turn) => break turn,
+            None => sleep(),
+        }
+    };
+    loop {
+        let heeds = !policy.is_sealed() && !forks();
+        match heeds.then(|| turn.act(arena)).flatten() {
+            Some(mapped) if !function(mapped) => return true,
+            Some(_) => {}
+            None => sleep(),
+        }
+    }
+}
+
+/// A thread serves the limit for as long as it has this.
+struct Served;
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        SERVED.store(false, Ordering::Relaxed);
+    }
 }
 
 /// Calls the program's function, if there is one. A panic ends the process here: it must not unwind
@@ -101,5 +174,6 @@ pub fn forget_others() {
     }
     if ACTING.load(Ordering::Relaxed) != slot::get().cast() {
         ACTING.store(ptr::null_mut(), Ordering::Relaxed);
+        SERVED.store(false, Ordering::Relaxed);
     }
 }

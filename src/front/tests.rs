@@ -272,7 +272,7 @@ fn stashes_overflow_to_the_list_and_are_found_from_other_cpus() {
 #[test]
 fn what_was_given_back_too_early_is_kept_until_it_decays() {
     const MIB: usize = 1 << 20;
-    let mut world = World::new(OWN.retain(4 * MIB), |_| {}).expect("an arena");
+    let mut world = World::new(OWN.soft_limit(64 * MIB), |_| {}).expect("an arena");
     world.fake.set_now(1);
     let cache = world.cache().expect("a cache");
     let burst = |world: &mut World| {

@@ -76,7 +76,7 @@ impl Heap {
         self.board.span_bytes.sub(bytes);
         self.counters.spans_reclaimed.add(1);
         if free == blocks {
-            self.board.kept.sub(bytes);
+            self.count_free(class.index() as u8, false);
             self.keeping.lost(class, self.arena.policy().budget());
             self.counters.spans_kept.set(self.keeping.learned());
             meta.shake.give_to_pool();

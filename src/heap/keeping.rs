@@ -1,18 +1,41 @@
 //! The number of spans of a class that a heap keeps before it gives wholly free ones back. It is
 //! learned, as the capacities of magazines are.
 //!
+//! Without learning these are as many as fit into [`KEEP`] bytes: two spans of a slot, one of two
+//! slots, and none that is larger. So all classes together keep [`LEAST_BYTES`], 4.25 MiB, beside
+//! their current spans.
+//!
 //! A heap that takes a span from the pool after it gave one of the same class back gave it back too
 //! early: it keeps one more from then on, as long as the option `budget` has room for the spans
-//! beyond [`KEEP`]. A class that gave none back too early for the time of the option `decay` keeps
+//! beyond that. A class that gave none back too early for the time of the option `decay` keeps
 //! half as many, and the heap gives the others back at one of its next batches.
 
 use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::geometry::{ClassId, SLOT};
 use crate::pool::Budget;
 
-/// The least number of partial spans of a class that a heap has before it gives wholly free ones
+/// Bytes of partial spans of a class that a heap has, at least, before it gives wholly free ones
 /// back.
-const KEEP: u16 = 2;
+const KEEP: usize = 128 << 10;
+/// The number of spans that they are, by class.
+const LEAST: [u16; CLASS_COUNT] = {
+    let (mut least, mut class) = ([0; CLASS_COUNT], 0);
+    while class < CLASS_COUNT {
+        least[class] = (KEEP / (CLASSES[class].slots as usize * SLOT)) as u16;
+        class += 1;
+    }
+    least
+};
+/// Their bytes, of all classes.
+pub const LEAST_BYTES: usize = {
+    let (mut bytes, mut class) = (0, 0);
+    while class < CLASS_COUNT {
+        bytes += LEAST[class] as usize * CLASSES[class].slots as usize * SLOT;
+        class += 1;
+    }
+    bytes
+};
+const _: () = assert!(LEAST_BYTES <= 17 << 18);
 /// The number of batches between two ends of a period, and between two looks at the clock.
 const LOOK: u32 = 256;
 const GLANCE: u32 = 32;
@@ -26,7 +49,7 @@ pub struct Keeping {
     repented: u64,
     /// The bits of the classes that gave a span back since everything was forgotten last.
     given: u64,
-    /// Spans that classes keep beyond [`KEEP`], and their bytes, which are claimed of the budget.
+    /// Spans that classes keep beyond [`LEAST`], and their bytes, which are claimed of the budget.
     learned: usize,
     spent: usize,
     batches: u32,
@@ -38,7 +61,7 @@ impl Keeping {
     /// The state of a heap that has learned nothing yet.
     pub const fn new() -> Self {
         Self {
-            keep: [KEEP; CLASS_COUNT],
+            keep: LEAST,
             gave: [0; CLASS_COUNT],
             repented: 0,
             given: 0,
@@ -91,7 +114,7 @@ impl Keeping {
     /// one less of those that it has learned to keep.
     pub fn lost(&mut self, class: ClassId, budget: &Budget) {
         let keep = &mut self.keep[class.index()];
-        if *keep > KEEP {
+        if *keep > LEAST[class.index()] {
             *keep -= 1;
             self.learned -= 1;
             self.spent -= span_bytes(class);
@@ -116,7 +139,7 @@ impl Keeping {
         let mut gone = [0; CLASS_COUNT];
         for (class, gone) in ClassId::all().zip(&mut gone) {
             if self.repented & class.bit() == 0 {
-                let keep = (self.keep[class.index()] / 2).max(KEEP);
+                let keep = (self.keep[class.index()] / 2).max(LEAST[class.index()]);
                 *gone = self.keep[class.index()] - keep;
                 self.spent -= usize::from(*gone) * span_bytes(class);
                 self.learned -= usize::from(*gone);
@@ -132,7 +155,7 @@ impl Keeping {
     pub fn clear(&mut self, budget: &Budget) {
         budget.give_back(self.spent);
         for class in ClassId::of(self.given) {
-            (self.keep[class.index()], self.gave[class.index()]) = (KEEP, 0);
+            (self.keep[class.index()], self.gave[class.index()]) = (LEAST[class.index()], 0);
         }
         (self.repented, self.given, self.learned, self.spent) = (0, 0, 0, 0);
         (self.batches, self.since) = (0, 0);
@@ -164,10 +187,10 @@ mod tests {
     fn who_repents_keeps_more_up_to_the_budget() {
         let budget = Budget::new(2 << 20);
         let mut keeping = Keeping::new();
-        let most = KEEP as usize + (1 << 20) / span_bytes(THIS);
+        let most = 2 + (1 << 20) / span_bytes(THIS);
         (0..100).for_each(|_| keeping.gave(THIS));
         (0..5).for_each(|_| keeping.took(THIS, &budget));
-        assert_eq!(keeping.keeps(THIS), KEEP as usize + 5, "one more for each");
+        assert_eq!(keeping.keeps(THIS), 2 + 5, "one more for each");
         (0..95).for_each(|_| keeping.took(THIS, &budget));
         assert_eq!(keeping.keeps(THIS), most);
         assert_eq!(keeping.keeps(OTHER), 2, "the others as before");
@@ -178,6 +201,31 @@ mod tests {
         );
         keeping.clear(&budget);
         assert_eq!((keeping.keeps(THIS), budget.spent()), (2, 0));
+    }
+
+    #[test]
+    fn the_least_is_in_bytes() {
+        let budget = Budget::new(64 << 20);
+        let mut keeping = Keeping::new();
+        let bytes = ClassId::all().map(|class| {
+            let bytes = keeping.keeps(class) * span_bytes(class);
+            assert!(
+                bytes <= KEEP && bytes + span_bytes(class) > KEEP,
+                "{class:?}"
+            );
+            bytes
+        });
+        assert_eq!(bytes.sum::<usize>(), LEAST_BYTES);
+        // A class of large spans keeps what it needs, and forgets it.
+        let large = ClassId::all().last().expect("a class");
+        assert_eq!(keeping.keeps(large), 0);
+        (0..3).for_each(|_| keeping.gave(large));
+        (0..3).for_each(|_| keeping.took(large, &budget));
+        assert_eq!((keeping.keeps(large), keeping.learned()), (3, 3));
+        keeping.end_period(100, 100, &budget);
+        let periods = [200, 300].map(|now| keeping.end_period(now, 100, &budget).is_some());
+        assert_eq!(periods, [true; 2]);
+        assert_eq!((keeping.keeps(large), budget.spent()), (0, 0));
     }
 
     #[test]

@@ -38,4 +38,11 @@ cfg_if::cfg_if! {
 }
 
 pub use drain::check_blocks;
+#[cfg(all(
+    test,
+    feature = "shared-pool",
+    feature = "stats",
+    not(any(feature = "hardened", feature = "valgrind"))
+))]
+pub use keeping::LEAST_BYTES;
 pub use spans::Heap;

@@ -39,7 +39,7 @@ impl Heap {
     ///
     /// # Safety
     /// The `want` places below `end` are the caller's.
-    unsafe fn take_from(&self, span: SpanId, end: *mut *mut u8, want: usize) -> usize {
+    unsafe fn take_from(&mut self, span: SpanId, end: *mut *mut u8, want: usize) -> usize {
         let ((metas, slot), meta) = (self.super_meta(span), self.meta(span));
         let size = CLASSES[usize::from(meta.class.get())].size as usize;
         let base = self.arena.addresses().address_of(span.slot());

@@ -18,6 +18,10 @@ use crate::stats::board::{ClassCounters, HeapBoard};
 use crate::stats::events::{EventKind, Tracer};
 use theap_platform::Error;
 
+/// Slots by which the number that a heap has told its node may be too large, and half of the number
+/// besides.
+const SLACK: usize = 8;
+
 /// The spans of one class of a heap.
 pub(super) struct HeapClass {
     /// The span that refills take from.
@@ -43,6 +47,9 @@ pub struct Heap {
     /// Bytes that came home to spans of others since the last sweep of such spans.
     pub(super) sent: usize,
     pub(super) keeping: Keeping,
+    /// The slots of the heap's wholly free spans, and the number that its node was told of.
+    pub free_slots: usize,
+    told: usize,
     /// The figures of the heap.
     pub board: &'static HeapBoard,
     /// The counters of what the heap has done.
@@ -75,6 +82,8 @@ impl Heap {
             own_supers: OwnSupers::new(),
             sent: 0,
             keeping: Keeping::new(),
+            free_slots: 0,
+            told: 0,
             board,
             counters: &board.counters,
             class_counters: &board.classes,
@@ -101,6 +110,12 @@ impl Heap {
     /// The bytes that the heap has claimed of the budget.
     pub fn claimed(&self) -> usize {
         self.keeping.claimed()
+    }
+
+    /// The slots of wholly free spans that the heap has told its node of.
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn told(&self) -> usize {
+        self.told
     }
 
     /// Makes the heap take memory of this node from now on, because a retired heap serves a new
@@ -201,7 +216,7 @@ impl Heap {
 
     /// Moves the blocks that other threads freed of a span of the heap into its free bits. Returns
     /// whether there were any.
-    pub(super) fn collect_span(&self, span: SpanId) -> bool {
+    pub(super) fn collect_span(&mut self, span: SpanId) -> bool {
         debug_assert_eq!(self.meta(span).shake.owner(), self.id);
         // SAFETY: the heap's methods are called with spans whose owner word is the heap's, and
         // this thread alone uses the heap.
@@ -209,14 +224,45 @@ impl Heap {
             .unwrap_or_else(|address| misuse(self.arena.os(), Misuse::DoubleFree, address));
         // A wholly free span has no pending block, so the span was none before.
         if any && self.is_free(span) {
-            self.board.kept.add(span_bytes(self.meta(span).class.get()));
+            self.count_free(self.meta(span).class.get(), true);
         }
         any
     }
 
+    /// Counts a span that became wholly free, or is so no longer, or leaves the heap.
+    #[inline]
+    pub(super) fn count_free(&mut self, class: u8, is_free: bool) {
+        let slots = CLASSES[usize::from(class)].slots as usize;
+        if is_free {
+            self.board.kept.add(span_bytes(class));
+            self.free_slots += slots;
+        } else {
+            self.board.kept.sub(span_bytes(class));
+            self.free_slots -= slots;
+        }
+        let free = self.free_slots;
+        if free > self.told || self.told > free + free / 2 + SLACK {
+            self.tell(free + free / 4 + SLACK / 4);
+        }
+    }
+
+    /// Tells the node how many slots the heap's wholly free spans have. All of its threads write to
+    /// that number, so a heap tells a bit more than it has, and that rarely.
+    #[cold]
+    fn tell(&mut self, slots: usize) {
+        let node = self.arena.node(self.node);
+        node.supers().decay().tell(self.told, slots);
+        self.told = slots;
+    }
+
+    /// Whether the node keeps more than it should.
+    fn has_too_much(&self) -> bool {
+        self.arena.node(self.node).pages().has_too_much()
+    }
+
     /// Sets the number of free blocks of a span of the heap, which has changed.
     #[inline]
-    pub(super) fn set_free_count(&self, meta: &SpanMeta, now: u32) {
+    pub(super) fn set_free_count(&mut self, meta: &SpanMeta, now: u32) {
         let class = meta.class.get();
         let (before, all) = (
             meta.free.get(),
@@ -224,17 +270,17 @@ impl Heap {
         );
         meta.free.set(now);
         if before == all {
-            self.board.kept.sub(span_bytes(class));
+            self.count_free(class, false);
         } else if now == all {
-            self.board.kept.add(span_bytes(class));
+            self.count_free(class, true);
         }
     }
 
     /// Makes a span of slots, all of whose blocks are free.
-    fn make(&self, run: SlotRun, class: ClassId) -> SpanId {
-        let bytes = span_bytes(class.index() as u8);
-        self.board.span_bytes.add(bytes);
-        self.board.kept.add(bytes);
+    fn make(&mut self, run: SlotRun, class: ClassId) -> SpanId {
+        let number = class.index() as u8;
+        self.board.span_bytes.add(span_bytes(number));
+        self.count_free(number, true);
         self.arena.spans().make(run, class, self.id)
     }
 
@@ -343,22 +389,29 @@ impl Heap {
     }
 
     /// Keeps a span of which a block became free, or gives the span back if it is wholly free and
-    /// the class has enough others. The current span stays as it is.
+    /// the class has enough others, or the node keeps too much. The current span stays as it is,
+    /// but for where the program has said how much that is.
     pub(super) fn settle(&mut self, span: SpanId) {
         let meta = self.meta(span);
         let class = self.class_of(span);
         let keeps = self.keeping.keeps(class);
         let all_free = self.is_free(span);
-        let metadata = self.arena.metadata();
+        let too_much = all_free && self.has_too_much();
+        let (metadata, bounds_all) = (self.arena.metadata(), self.arena.policy().bounds_all());
         let this = self.class(class);
         if this.current == Some(span) {
-            return;
+            if !(too_much && bounds_all) {
+                return;
+            }
+            this.current = None;
         }
-        if all_free && this.partial.len() >= keeps {
+        if too_much || all_free && this.partial.len() >= keeps {
             if meta.listed.replace(false) {
                 this.partial.remove(span, metadata);
             }
-            self.keeping.gave(class);
+            if !too_much {
+                self.keeping.gave(class);
+            }
             self.release(span);
         } else if !meta.listed.replace(true) {
             this.partial.push(span, metadata);
@@ -415,13 +468,13 @@ impl Heap {
         self.meta(span).free.get() == u32::from(blocks)
     }
 
-    fn release(&self, span: SpanId) {
+    fn release(&mut self, span: SpanId) {
         self.counters.spans_released.add(1);
         let begin = self.tracer.begin();
         let class = self.meta(span).class.get();
         debug_assert_eq!(self.meta(span).shake.owner(), self.id);
         self.board.span_bytes.sub(span_bytes(class));
-        self.board.kept.sub(span_bytes(class));
+        self.count_free(class, false);
         // SAFETY: the heap's, as in `collect_span`, and all its blocks are free.
         unsafe { self.arena.spans().release(span) };
         let address = self.arena.addresses().address_of(span.slot()) as u64;
@@ -476,6 +529,7 @@ impl Heap {
     pub fn retire(&mut self) {
         self.part_with_spans(false);
         self.forget();
+        self.tell(0);
     }
 
     fn part_with_spans(&mut self, keep_partial: bool) {

@@ -2,7 +2,7 @@
 
 use super::Heap;
 use super::spans::span_bytes;
-use crate::geometry::ClassId;
+use crate::geometry::{ClassId, SLOT};
 use crate::pool::metadata::ownership::FIRST_HEAP;
 use crate::pool::{Invalid, ensure};
 use crate::stats::Count;
@@ -51,7 +51,9 @@ impl Heap {
         // A forked child's figures may have what the parent did meanwhile.
         let exact = cfg!(feature = "stats") && !self.arena.policy().is_child();
         let figures = [&self.board.span_bytes, &self.board.kept].map(Count::get);
-        let agree = !exact || figures == [owned, kept];
+        let told = self.free_slots * SLOT == kept as usize && self.told() >= self.free_slots;
+        let agree =
+            (!exact || figures == [owned, kept]) && (told || self.arena.policy().is_child());
         ensure(agree, "figures of heap", (self.id - FIRST_HEAP) as usize)?;
         Ok(held)
     }

@@ -157,6 +157,7 @@ impl Arena {
         } else {
             u64::MAX
         };
+        let told = config.retain.is_some();
         config = config.within(room, shape.nodes);
         let plain = config.calls == Calls::Plain;
         loop {
@@ -165,7 +166,7 @@ impl Arena {
             let may_publish = reserved.is_ok();
             let made = reserved.and_then(|memory| {
                 // SAFETY: found just now for this layout.
-                unsafe { Self::lay_out(os, (config, room), topology, memory, layout) }
+                unsafe { Self::lay_out(os, (config, room, told), topology, memory, layout) }
             });
             match made {
                 Ok(arena) => return Ok(arena),
@@ -180,13 +181,14 @@ impl Arena {
     }
 
     /// Publishes and commits what must be there from the start, and puts the parts in their places.
-    /// Beside the options is what the process may use.
+    /// Beside the options is what the process may use, and whether `retain` is one of those that
+    /// were set.
     ///
     /// # Safety
     /// `memory` was found for this layout, and nobody uses it yet.
     unsafe fn lay_out(
         os: Os,
-        (config, room): (Config, u64),
+        (config, room, told): (Config, u64, bool),
         topology: &'static Topology,
         memory: Memory,
         layout: Layout,
@@ -212,7 +214,8 @@ impl Arena {
         // SAFETY: the front of the board is committed.
         let header = unsafe { places.board().header() };
         let late = memory.late.is_some();
-        let policy = places.put_policy(Policy::new(os, config, memory.len, late, header));
+        let policy = Policy::new(os, config, memory.len, late, header).bounding_all(told);
+        let policy = places.put_policy(policy);
         policy.count_metadata(dense);
         // SAFETY: the dense part was committed just now.
         unsafe { policy.lock_memory(meta, dense) };

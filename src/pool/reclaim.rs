@@ -119,7 +119,7 @@ impl Reclaim {
     /// Whether threads in passing should [`Self::pass`].
     #[inline]
     pub fn is_due(&self) -> bool {
-        self.due.load(Ordering::Relaxed)
+        self.due.load(Ordering::Relaxed) && !self.has_worker.load(Ordering::Relaxed)
     }
 
     /// Begins a round if it is time; `now` is in nanoseconds. For a thread that has looked at the
@@ -168,13 +168,13 @@ impl Reclaim {
     /// there is more to do at once.
     pub fn work(&self, now: u64, times: usize) -> bool {
         self.begin(now);
-        if !self.is_due() {
+        if !self.due.load(Ordering::Relaxed) {
             return false;
         }
         if let Some(mut round) = self.round.try_lock() {
             (0..times).all(|_| self.go_on(&mut round) < PASS);
         }
-        self.is_due()
+        self.due.load(Ordering::Relaxed)
     }
 
     /// Goes on with the round. The part of [`PASS`] that it took: all of it at the end.

@@ -212,6 +212,25 @@ static void windows(void) {
 }
 
 #ifdef LINKED
+/* What is touched is resident, and no longer so after a purge. */
+static void resident(void) {
+    struct theap_resident before, full, after;
+    CHECK(theap_resident(&before) == 0 && before.resident > 0 && before.metadata > 0);
+    CHECK(before.metadata + before.thp <= 2 * before.resident && before.swapped < before.resident + 1);
+    /* More than what was warmed up above. */
+    char *large = malloc(100 << 20);
+    CHECK(large);
+    memset(large, 1, 100 << 20);
+    CHECK(theap_resident(&full) == 0 && full.resident >= 100 << 20 && full.resident > before.resident);
+    free(large);
+    theap_purge();
+    CHECK(theap_resident(&after) == 0 && after.resident <= full.resident - (90 << 20));
+    size_t told = full.resident;
+    theap_seal();
+    CHECK(theap_resident(&full) == ENOMEM && full.resident == told);
+    theap_unseal();
+}
+
 static void own(void) {
     CHECK(theap_version()[0] >= '0' && strchr(theap_version(), '.'));
     CHECK(theap_warm_up(8 << 20) == 0);
@@ -224,6 +243,7 @@ static void own(void) {
     free(large);
     theap_collect();
     CHECK(theap_purge() >= 16 << 20);
+    resident();
     for (int i = 0; i < 4; i++) {
         theap_set_front(i % 2 ? THEAP_FRONT_THEAP : THEAP_FRONT_CLASSIC);
         blocks();

@@ -2,6 +2,8 @@
 #include "check.h"
 #include "../../theap.h"
 #include <dlfcn.h>
+#include <pthread.h>
+#include <unistd.h>
 #include <stdint.h>
 
 #define MIB ((size_t)1 << 20)
@@ -26,6 +28,39 @@ static void on_soft_limit(size_t mapped) {
     inside = 0;
 }
 
+static bool (*serves)(bool (*)(size_t, void *), void *);
+static int served;
+
+static bool serve(size_t mapped, void *data) {
+    CHECK(data == &served && mapped > 0);
+    free(malloc(100000));
+    __atomic_add_fetch(&served, 1, __ATOMIC_RELAXED);
+    return false;
+}
+
+static void *server(void *data) {
+    return serves(serve, data) ? data : NULL;
+}
+
+/* Crosses the limit until a thread of the program's has been told. */
+static void be_served(void) {
+    pthread_t thread;
+    CHECK(!serves(NULL, NULL) && pthread_create(&thread, NULL, server, &served) == 0);
+    void *answer, *held[6] = {malloc(50 * MIB)};
+    /* Until the thread serves the limit, this one is told; so it crosses the limit again. */
+    for (int i = 1; !__atomic_load_n(&served, __ATOMIC_RELAXED); i++) {
+        usleep(500000);
+        if (__atomic_load_n(&served, __ATOMIC_RELAXED))
+            break;
+        CHECK(i < 6);
+        held[i] = malloc(15 * MIB);
+        CHECK(held[i]);
+    }
+    CHECK(pthread_join(thread, &answer) == 0 && answer == &served);
+    for (int i = 0; i < 6; i++)
+        free(held[i]);
+}
+
 /* Takes blocks until there is none. Their number. */
 static int fill(void) {
     int count = 0;
@@ -41,7 +76,9 @@ static int fill(void) {
 int main(void) {
     void (*registers)(void (*)(size_t));
     *(void **)&registers = dlsym(RTLD_DEFAULT, "theap_on_soft_limit");
-    CHECK(registers);
+    *(void **)&serves = dlsym(RTLD_DEFAULT, "theap_serve_soft_limit");
+    CHECK(registers && serves);
+    be_served();
     registers(on_soft_limit);
     int count = fill();
     CHECK(calls > 0 && told > 0 && told < 128 * MIB);

@@ -31,6 +31,65 @@ fn free(world: &mut World, cache: Handle, blocks: Vec<usize>) {
     }
 }
 
+/// Bytes that are warm and free: slots of the node, and spans that the heaps of these caches keep.
+fn warm(world: &World, caches: &[Handle]) -> usize {
+    let in_heaps = caches
+        .iter()
+        .map(|cache| cache.with(|cache| cache.heap.free_slots));
+    (world.arena.nodes()[0].supers().warm() + in_heaps.sum::<usize>()) << 16
+}
+
+/// Slots and spans together are never more than `retain`, by more than the span that was given back
+/// just now; also where no SuperSlab is wholly free.
+#[test]
+fn what_is_set_to_be_retained_bounds_all_that_is_warm() {
+    for retain in [0, 3 * MIB, 20 * MIB] {
+        let config = OWN.budget(1 << 30).retain(retain);
+        let mut world = World::new(config, |_| {}).expect("an arena");
+        let caches = [(); 3].map(|()| world.cache().expect("a cache"));
+        let (mut stay, mut most) = (Vec::new(), 0);
+        for round in 0..4 {
+            for (at, size) in [300, 1024, 20_000, 100_000, 700_000]
+                .into_iter()
+                .enumerate()
+            {
+                let cache = caches[(at + round) % 3];
+                let mut blocks = fill(&mut world, cache, size, 12 * MIB / size);
+                stay.extend(blocks.iter().copied().skip(7).step_by(97));
+                blocks.retain(|block| !stay.contains(block));
+                free(&mut world, cache, blocks);
+                most = most.max(warm(&world, &caches));
+            }
+        }
+        caches.iter().for_each(|cache| cache.flush());
+        let (now, slack) = (warm(&world, &caches), if retain > 0 { MIB } else { 0 });
+        assert!(most <= retain + slack, "{most} with {retain}");
+        assert!(now <= retain && now >= retain / 4, "{now} with {retain}");
+        world.is_valid();
+        free(&mut world, caches[0], stay);
+        world.end(caches.into());
+    }
+}
+
+/// By default a node keeps more if it learns to need that.
+#[test]
+fn what_is_retained_by_default_may_grow_by_learning() {
+    // The default is a sixteenth of the soft limit, which nobody heeds here.
+    let config = OWN.budget(1 << 30).soft_limit(64 * MIB);
+    let mut world = World::new(config, |_| {}).expect("an arena");
+    let cache = world.cache().expect("a cache");
+    let retain = world.arena.policy().retain();
+    let bytes = 4 * retain;
+    assert_eq!(retain, 4 * MIB);
+    for _ in 0..4 {
+        let blocks = fill(&mut world, cache, 700_000, bytes / 700_000);
+        free(&mut world, cache, blocks);
+    }
+    let now = warm(&world, &[cache]);
+    assert!(now > 2 * retain, "{now} with {retain}");
+    world.end([cache].into());
+}
+
 /// More than `decay`, with refills and drains of a small class.
 fn time_passes(world: &mut World, cache: Handle) {
     for _ in 0..5000 {
@@ -52,6 +111,33 @@ fn what_is_kept_for_a_class_serves_another_when_memory_ends() {
     assert!(blocks.len() > 100 * MIB / 2048, "{} blocks", blocks.len());
     assert_eq!(cache.counters().spans_kept.get(), 0);
     free(&mut world, cache, blocks);
+    world.end([cache].into());
+}
+
+/// Beside its current span, a class keeps no more than the bytes that it may keep unlearned.
+#[cfg(feature = "stats")]
+#[test]
+fn what_is_kept_without_learning_is_bounded_in_bytes() {
+    let config = OWN.learn(false).retain(1 << 30);
+    let mut world = World::new(config, |_| {}).expect("an arena");
+    let cache = world.cache().expect("a cache");
+    for class in &crate::classes::CLASSES {
+        let blocks = fill(
+            &mut world,
+            cache,
+            class.size as usize,
+            3 * class.blocks as usize,
+        );
+        free(&mut world, cache, blocks);
+    }
+    cache.flush();
+    let kept = cache.with(|cache| cache.heap.board.kept.get()) as usize;
+    let slots = crate::classes::CLASSES
+        .iter()
+        .map(|class| class.slots as usize);
+    let current = slots.sum::<usize>() << 16;
+    let most = current + crate::heap::LEAST_BYTES;
+    assert!(kept > 0 && kept <= most, "{kept} of at most {most} bytes");
     world.end([cache].into());
 }
 

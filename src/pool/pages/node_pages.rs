@@ -27,8 +27,10 @@ pub struct Pages {
     /// While this lock is held, no SuperSlab is unmapped: held for a step of the warmer, and across
     /// fork.
     unmapping: Mutex<()>,
-    /// The warmer of the node runs.
+    /// The warmer of the node runs, and prepares memory.
     has_warmer: AtomicBool,
+    /// It runs.
+    has_thread: AtomicBool,
     /// The pages of all nodes, this one's among them: the first and their number.
     all: (*const Pages, usize),
 }
@@ -60,6 +62,7 @@ impl Pages {
             growth: Mutex::new(Rank::Growth, Growth::default()),
             unmapping: Mutex::new(Rank::Unranked, ()),
             has_warmer: AtomicBool::new(false),
+            has_thread: AtomicBool::new(false),
             all,
         }
     }
@@ -189,10 +192,12 @@ impl Pages {
 
     /// Gives slots of the node back, and memory to the system where the node keeps too much.
     pub fn release_slots(&self, run: SlotRun) {
+        let last = run.slot().add(run.len().max(1) - 1).split().0;
         self.ground.addresses.undress(&run);
         self.supers.release(run, |i| self.trim(i));
         if self.supers.decay().kept() != 0 || self.has_too_much() {
             self.trim_idle();
+            self.shed(self.supers.local(last));
         }
     }
 
@@ -206,14 +211,20 @@ impl Pages {
         self.supers.decay().add_idle(slots, most);
     }
 
-    /// Tells whether the warmer of the node runs.
-    pub fn set_has_warmer(&self, runs: bool) {
-        self.has_warmer.store(runs, Ordering::Relaxed);
+    /// Tells whether the warmer of the node runs, and whether it prepares memory.
+    pub fn set_has_warmer(&self, runs: bool, prepares: bool) {
+        self.has_thread.store(runs, Ordering::Relaxed);
+        self.has_warmer.store(runs && prepares, Ordering::Relaxed);
     }
 
-    /// Whether the warmer of the node runs.
+    /// Whether the warmer of the node runs, and prepares memory.
     pub fn has_warmer(&self) -> bool {
         self.has_warmer.load(Ordering::Relaxed)
+    }
+
+    /// Whether the warmer of the node runs: it gives back what is idle.
+    pub fn has_thread(&self) -> bool {
+        self.has_thread.load(Ordering::Relaxed)
     }
 
     /// The lock that keeps SuperSlabs mapped while it is held.

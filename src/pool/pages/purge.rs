@@ -36,7 +36,7 @@ impl Pages {
             return;
         }
         if !self.has_too_much() {
-            if self.supers.warm() > self.floor() {
+            if self.supers.warm() > self.floor() && !self.has_thread() {
                 self.trim_idle();
             }
             return;
@@ -44,14 +44,27 @@ impl Pages {
         let bytes = self.purge_super(i, false);
         // A program that retains nothing wants to see everything go.
         let policy = self.ground.policy;
-        if policy.retain() > 0 && policy.learns() {
+        if !policy.bounds_all() && policy.learns() {
             self.supers.decay().gave(bytes / SLOT);
         }
     }
 
-    pub(super) fn has_too_much(&self) -> bool {
-        let policy = self.ground.policy;
-        self.supers.warm() > self.retain() + self.supers.decay().kept() && !policy.is_sealed()
+    /// Whether more memory of the node is warm and free than it should keep: slots, and spans that
+    /// heaps keep.
+    pub fn has_too_much(&self) -> bool {
+        let (policy, decay) = (self.ground.policy, self.supers.decay());
+        let warm = self.supers.warm() + decay.in_heaps();
+        warm > self.retain() + decay.kept() && !policy.is_sealed()
+    }
+
+    /// After slots of a SuperSlab in use were given back: where the program has said how much a
+    /// node retains, and it has more, those go that the SuperSlab can give back.
+    #[cold]
+    pub(super) fn shed(&self, i: NodeSuper) {
+        let is_told = self.ground.policy.bounds_all() && !self.has_warmer();
+        if is_told && self.has_too_much() && self.supers.slots(i).has_empty() {
+            self.purge_part(i);
+        }
     }
 
     /// Slots that stay warm without learning: what the options say, and what the program has asked
@@ -80,7 +93,7 @@ impl Pages {
         let supers = self.supers;
         self.end_period(self.ground.policy.os().recently());
         let too_much = self.has_too_much();
-        if !too_much && supers.decay().idle_for_all() == 0
+        if !too_much && (supers.decay().idle_for_all() == 0 || self.has_thread())
             || self.has_warmer()
             || self.ground.policy.is_sealed()
         {
@@ -104,17 +117,17 @@ impl Pages {
 
     /// For a reclaimer: gives idle slots of a SuperSlab that is in use back, the next one from
     /// `cursor` on that has some and can. The number of the one after it, or 0 if there is none.
+    /// Where the program has asked for memory ahead, such slots serve first, and so stay.
     pub fn give_back_slots(&self, cursor: usize, mut each: impl FnMut(usize)) -> usize {
-        let idle = self.supers.decay().idle();
-        let end = self.claims.frontier().index();
-        let gives = |i: NodeSuper| match self.mode(i) {
-            _ if idle == 0 || !self.supers.slots(i).has_empty() => 0,
-            Some(PageMode::Small) => self.purge_slots(i, PageMode::Small),
-            Some(PageMode::Thp) if self.is_sparse(i) => self.purge_slots(i, PageMode::Thp),
+        let idle = match self.supers.decay().warmed() {
+            0 => self.supers.decay().idle(),
             _ => 0,
         };
+        let end = self.claims.frontier().index();
         for i in cursor..end {
-            let bytes = gives(NodeSuper(i as u32));
+            let i_th = NodeSuper(i as u32);
+            let gives = idle > 0 && self.supers.slots(i_th).has_empty();
+            let bytes = if gives { self.purge_part(i_th) } else { 0 };
             if bytes > 0 {
                 self.supers.decay().gave_idle(bytes / SLOT);
                 each(bytes);
@@ -147,11 +160,7 @@ impl Pages {
     pub fn purge(&self) -> usize {
         self.mapped_supers()
             .map(|i| match self.purge_super(i, false) {
-                0 => match self.mode(i) {
-                    Some(PageMode::Small) => self.purge_slots(i, PageMode::Small),
-                    Some(PageMode::Thp) if self.is_sparse(i) => self.purge_slots(i, PageMode::Thp),
-                    _ => 0,
-                },
+                0 => self.purge_part(i),
                 whole => whole,
             })
             .sum()
@@ -278,6 +287,16 @@ impl Pages {
                 self.supers.not_purged(purging);
                 0
             }
+        }
+    }
+
+    /// Purges the EMPTY slots of a SuperSlab that is in use, if its pages allow that: small ones,
+    /// or a sparse hugepage, which is split. The bytes.
+    fn purge_part(&self, i: NodeSuper) -> usize {
+        match self.mode(i) {
+            Some(PageMode::Small) => self.purge_slots(i, PageMode::Small),
+            Some(PageMode::Thp) if self.is_sparse(i) => self.purge_slots(i, PageMode::Thp),
+            _ => 0,
         }
     }
 

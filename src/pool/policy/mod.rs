@@ -28,6 +28,8 @@ pub struct Policy {
     limit: Limit,
     pressure: Pressure,
     secret: usize,
+    /// The option `retain` was set.
+    bounds_all: bool,
     /// The capacities of magazines may change.
     learns: AtomicBool,
     /// The system must not be asked for anything.
@@ -77,6 +79,7 @@ impl Policy {
             limit: Limit::new(config.limit, config.soft_limit, header),
             pressure,
             secret: os.random() as usize,
+            bounds_all: false,
             learns: AtomicBool::new(config.learn),
             sealed: AtomicBool::new(false),
             prepared: AtomicBool::new(false),
@@ -88,6 +91,12 @@ impl Policy {
             said: AtomicU32::new(0),
             header,
         }
+    }
+
+    /// The same policy; `told` is whether the option `retain` was set.
+    pub fn bounding_all(mut self, told: bool) -> Self {
+        self.bounds_all = told;
+        self
     }
 
     /// The operating system.
@@ -105,6 +114,11 @@ impl Policy {
     /// The option `retain` in bytes.
     pub fn retain(&self) -> usize {
         self.config.retain.unwrap_or(0)
+    }
+
+    /// Whether `retain` bounds also what nodes have learned to keep: where it was set.
+    pub fn bounds_all(&self) -> bool {
+        self.bounds_all
     }
 
     /// The option `ahead` in bytes.

@@ -1,9 +1,10 @@
-//! The warm memory of a node over time. Memory that was given back when it became free and is taken
-//! again before the time of the option `decay` is over was given back too early: as much is kept
-//! beyond the option `retain` from then on. What stayed free for `decay` is *idle*, and given back
-//! whatever `retain` says, but for a floor. Memory that the program has asked for ahead (`warm_up`,
-//! `reserve`) is kept until it asks for a purge. The threads that take and give slots count them
-//! here; every number is a hint, so all accesses are relaxed.
+//! The warm memory of a node over time: its EMPTY slots, and the wholly free spans that heaps keep.
+//! Memory that was given back when it became free and is taken again before the time of the option
+//! `decay` is over was given back too early: as much is kept beyond the option `retain` from then
+//! on. What stayed free for `decay` is *idle*, and given back whatever `retain` says, but for a
+//! floor. Memory that the program has asked for ahead (`warm_up`, `reserve`) is kept until it asks
+//! for a purge. The threads that take and give slots count them here; every number is a hint, so
+//! all accesses are relaxed.
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
@@ -28,6 +29,8 @@ pub fn parts_of((since, now): (u64, u64), decay: u64) -> (usize, u64) {
 pub struct Decay {
     /// Slots to keep beyond `retain`.
     kept: AtomicUsize,
+    /// Slots of the wholly free spans that heaps keep, as these have told; at least as many.
+    in_heaps: AtomicUsize,
     /// Slots to keep besides, since the program has asked for them.
     warmed: AtomicUsize,
     /// The slots that were given back in this period and not taken again.
@@ -60,6 +63,16 @@ impl Decay {
     /// Notes slots that were mapped because the program has asked for them.
     pub fn warm(&self, slots: usize) {
         self.warmed.fetch_add(slots, Relaxed);
+    }
+
+    /// Slots of wholly free spans in heaps.
+    pub fn in_heaps(&self) -> usize {
+        self.in_heaps.load(Relaxed)
+    }
+
+    /// Notes that a heap which has told of `was` such slots has `is` of them.
+    pub fn tell(&self, was: usize, is: usize) {
+        self.in_heaps.fetch_add(is.wrapping_sub(was), Relaxed);
     }
 
     /// Keeps no more than `retain` from now on.

@@ -105,7 +105,7 @@ impl Warmer {
     fn set_state(&self, state: u8) {
         self.state.store(state, Ordering::Relaxed);
         self.pages
-            .set_has_warmer(state == RUNNING && self.works_ahead());
+            .set_has_warmer(state == RUNNING, self.works_ahead());
         if self.node.index() == 0 {
             self.reclaim.set_has_worker(state == RUNNING);
         }
