@@ -249,8 +249,8 @@ impl Reclaim {
         Some(look)
     }
 
-    /// Looks at spans of the pool's lists: several times a `decay`, and in each round if blocks have
-    /// come home to such spans. The part of [`PASS`] that it took; `None` if all were seen.
+    /// Looks at spans of the pool's lists: several times a `decay`, and in each round if blocks
+    /// have come home to such spans. The part of [`PASS`] that it took; `None` if all were seen.
     fn sweep(&self, round: &mut Round, now: u32) -> Option<usize> {
         if round.lists == (0, 0) && round.left.is_none() {
             round.stashes = (now.wrapping_sub(round.next_sweep) as i32) >= 0;

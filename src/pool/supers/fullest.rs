@@ -37,9 +37,9 @@ impl Chosen {
 
 impl Supers {
     /// Takes slots of the SuperSlab that was chosen last, or else of the fullest one of those that
-    /// are offered at `level` to the taker, of which up to `tries` are looked at. `has` says whether
-    /// there is what `take` takes, and whether that is warm. For nurseries, and for threads that
-    /// need any slots, nothing is chosen.
+    /// are offered at `level` to the taker, of which up to `tries` are looked at. `has` says
+    /// whether there is what `take` takes, and whether that is warm. For nurseries, and for
+    /// threads that need any slots, nothing is chosen.
     pub(super) fn take_of_fullest(
         &self,
         (level, taker): (usize, Taker),
