@@ -62,12 +62,12 @@ pub fn collect() {
         // SAFETY: the step calls only the heap and the arena.
         unsafe { if_shared(arena, ThreadCache::collect) };
     }
+    retire_left();
     // Last, as blocks of this thread's spans may have come home by then.
     if let Some(cache) = Handle::existing() {
         // SAFETY: the step calls only the heap and the arena.
         unsafe { cache.step(ThreadCache::collect) };
     }
-    retire_left();
     // Nurseries keep no blocks, and get those of all others.
     if let Some(arena) = existing_arena() {
         // SAFETY: as before.

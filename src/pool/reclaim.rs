@@ -33,9 +33,10 @@ use theap_platform::{Guard, Mutex, Rank};
 const ROUNDS: u64 = PARTS as u64;
 /// Rounds after which all spans of the pool are looked at, whatever came home.
 const SWEEPS: u64 = 2;
-/// What a thread in passing does at once: this many looks at a few spans of the pool, or ...
+/// What a thread in passing does at once: it takes one span out of a heap, or gives the free pages
+/// of one span back, or has so many looks at a few spans of the pool, or ...
 const PASS: usize = 16;
-/// ... a part of that many for a step which may make a system call, or takes a heap's lock.
+/// ... for each so many of those looks into a heap, or gives back the idle slots of a SuperSlab.
 const STEP: usize = PASS / 4;
 /// Heaps that are looked at, at most, before a thread in passing goes on.
 const HEAPS: usize = 32;
@@ -159,7 +160,8 @@ impl Reclaim {
         if let Some(mut round) = self.round.try_lock() {
             let mut left = PASS;
             while left > 0 {
-                left = left.saturating_sub(self.go_on(&mut round));
+                let took = self.go_on(&mut round).unwrap_or(PASS);
+                left = left.saturating_sub(took);
             }
         }
     }
@@ -172,35 +174,40 @@ impl Reclaim {
             return false;
         }
         if let Some(mut round) = self.round.try_lock() {
-            (0..times).all(|_| self.go_on(&mut round) < PASS);
+            (0..times).all(|_| self.go_on(&mut round).is_some());
         }
         self.due.load(Ordering::Relaxed)
     }
 
-    /// Goes on with the round. The part of [`PASS`] that it took: all of it at the end.
-    fn go_on(&self, round: &mut Round) -> usize {
+    /// Goes on with the round. The part of [`PASS`] that it took; `None` at the end.
+    fn go_on(&self, round: &mut Round) -> Option<usize> {
         let now = ms(self.ground.policy.os().recently());
-        let took = if self.is_off() {
-            None
-        } else if self.visit(round, now) {
-            Some(STEP)
-        } else {
-            (self.sweep(round, now)).or_else(|| self.give_back(round).then_some(STEP))
-        };
-        if took.is_none() {
-            (round.at, round.scan) = (0, None);
-            self.due.store(false, Ordering::Relaxed);
+        if self.is_off() {
+            self.end(round);
+            return None;
         }
-        took.unwrap_or(PASS)
+        let took = (self.visit(round, now))
+            .or_else(|| self.sweep(round, now))
+            .or_else(|| self.give_back(round).then_some(STEP));
+        if took.is_none() {
+            self.end(round);
+        }
+        took
     }
 
-    /// Looks for a heap that has rested, and into it. False if all heaps were seen.
-    fn visit(&self, round: &mut Round, now: u32) -> bool {
+    fn end(&self, round: &mut Round) {
+        (round.at, round.scan) = (0, None);
+        self.due.store(false, Ordering::Relaxed);
+    }
+
+    /// Looks for a heap that has rested, and into it. The part of [`PASS`] that it took; `None` if
+    /// all heaps were seen.
+    fn visit(&self, round: &mut Round, now: u32) -> Option<usize> {
         let rest = ms(self.ground.policy.decay()).max(1);
         for _ in 0..HEAPS {
             round.at = round.at.max(1);
             if round.at >= self.heaps.made_before() {
-                return false;
+                return None;
             }
             let entry = self.heaps.entry(round.at);
             let begun = round.scan.or_else(|| {
@@ -215,17 +222,20 @@ impl Reclaim {
                 round.at += 1;
                 continue;
             };
-            match self.look_into(round.at, Steps(steps), &mut scan) {
-                Some(Look::Done) | None => {
-                    entry.looked_through(now);
-                    round.scan = None;
-                    round.at += 1;
-                }
-                Some(_) => round.scan = Some((scan, steps)),
+            let look = self.look_into(round.at, Steps(steps), &mut scan);
+            if let Some(Look::Done) | None = look {
+                entry.looked_through(now);
+                round.scan = None;
+                round.at += 1;
+            } else {
+                round.scan = Some((scan, steps));
             }
-            return true;
+            return Some(match look {
+                Some(Look::Free(_) | Look::Partial(_)) => PASS,
+                _ => STEP,
+            });
         }
-        true
+        Some(STEP)
     }
 
     /// Looks into a heap whose thread has made so many steps. `None` if it has made another one.
@@ -280,7 +290,7 @@ impl Reclaim {
             match lists.sweep_idle(class, self.part()) {
                 Some(0) => {}
                 Some(_) => {
-                    took = STEP;
+                    took = PASS;
                     break;
                 }
                 None => {
