@@ -250,7 +250,7 @@ options! {
     /// 64M, but at most a sixteenth of what the process may use.
     ahead(bytes: Option<usize>, of usize => Some) = None, "auto", "THEAP_AHEAD", AUTO_BYTES;
 
-    /// Milliseconds for which memory must have been free before a node gives it back, but for 4M;
+    /// Milliseconds for which memory must have been free before a node gives it back, but for 2M;
     /// and after which a thread forgets what it learned and no longer needs. 0 means at once. While
     /// no thread frees, only the warmer gives back (`background`).
     decay(ms: u64) = 10_000, "10000", "THEAP_DECAY", MILLISECONDS;
@@ -258,6 +258,11 @@ options! {
     /// Whether the warmer of each NUMA node runs to give back memory that was free for `decay`,
     /// also without `prefault` ahead. Otherwise threads that free memory do that in passing.
     background(on: bool) = false, "0", "THEAP_BACKGROUND", SWITCH;
+
+    /// Whether a purge that the program asks for moves live blocks of hugetlb pages that are half
+    /// free to small pages. Nothing may have pinned pages of the heap: a read with O_DIRECT that is
+    /// under way, or a buffer registered with io_uring, would be lost.
+    demote(on: bool) = false, "0", "THEAP_DEMOTE", SWITCH;
 
     /// CPUs that the threads of the warmer may run on. auto means the CPUs that the process is not
     /// pinned to, or all CPUs if there are no others.
@@ -416,7 +421,7 @@ impl Config {
                 self.numa = Numa::Off;
             }
             (self.prefault, self.lock) = (Prefault::Off, false);
-            self.background = false;
+            (self.background, self.demote) = (false, false);
         }
         self
     }

@@ -84,6 +84,7 @@ pub fn discard() -> usize {
     };
     arena.reclaim().before_purge();
     collect();
+    arena.demote_sparse();
     let stays = arena.policy().refuses();
     let mut bytes = 0;
     let mut discard = |cache: &mut ThreadCache| {

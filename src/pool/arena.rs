@@ -484,6 +484,13 @@ impl Arena {
         self.nodes.iter().for_each(|node| node.lists().sweep_all());
     }
 
+    /// Moves sparse SuperSlabs off their hugetlb pages, where the option `demote` allows it.
+    pub fn demote_sparse(&self) {
+        let workers = self.nodes.iter().filter(|node| node.warmer().exists());
+        let workers = workers.count();
+        (self.nodes.iter()).for_each(|node| node.pages().demote_sparse(workers));
+    }
+
     /// Gives all free memory of the heap back to the system, and the memory of heaps that no thread
     /// has. The bytes given back of the heap.
     pub fn purge(&self) -> usize {

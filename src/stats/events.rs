@@ -66,6 +66,8 @@ kinds! {
     Unmap "unmap" ["pages", "", "bytes"],
     /// Memory was put on hugepages, or the system has refused that.
     Collapse "collapse" ["pages", "", "bytes"],
+    /// A SuperSlab was moved off its hugetlb page, or the system refused that.
+    Demote "demote" ["pages", "", "bytes"],
 }
 
 /// An event that was read from a ring.

@@ -12,6 +12,7 @@ pub mod claims;
 cfg_if::cfg_if! {
     if #[cfg(not(loom))] {
         mod collapse;
+        mod demote;
         mod discard;
         pub mod fork;
         mod grow;

@@ -179,7 +179,8 @@ impl Pages {
         if mode == PageMode::Hugetlb {
             // A fork that looks after hugetlb pages finds them all mapped.
             let _lock = (!warmer).then(|| self.unmapping().lock());
-            return self.unmap_super(i, purging, mode);
+            // It may have been moved meanwhile.
+            return self.unmap_super(i, purging, self.mode(i).unwrap_or(mode));
         }
         // SAFETY: all slots are ABSENT: nobody uses the SuperSlab.
         if unsafe { self.drop_pages(self.address(i), SUPER, mode) }.is_err() {
