@@ -131,7 +131,7 @@ impl ThreadCache {
     /// larger now.
     #[inline]
     pub fn raise(&mut self, class: ClassId) -> bool {
-        self.is_short(class) && self.raise_short(class, self.fixed_capacity(class))
+        self.raise_to(class, self.fixed_capacity(class))
     }
 
     /// Raises it towards `most`, which is no more than the option says.

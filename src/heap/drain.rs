@@ -261,7 +261,7 @@ fn send(arena: &Arena, home: Home, parcel: Parcel, heir: u64) -> Freed {
     match freed {
         // SAFETY: the handshake made it the pool's just now.
         Freed::ToPool => unsafe { arena.spans().put_partial(home.part.span) },
-        Freed::Twice => home.double_free(arena, parcel),
+        Freed::Twice(bits) => home.double_free(arena, Parcel { bits, ..parcel }),
         Freed::Noted | Freed::Mine => {}
     }
     freed

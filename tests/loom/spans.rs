@@ -59,7 +59,7 @@ impl World {
         if freed == Freed::ToPool {
             self.pool.lock().unwrap().push(SpanId(0), self);
         }
-        assert_ne!(freed, Freed::Twice);
+        assert!(!matches!(freed, Freed::Twice(_)));
         freed
     }
 

@@ -60,8 +60,8 @@ pub enum Freed {
     ToPool,
     /// The span is the caller's now.
     Mine,
-    /// The bit was set already: a double free. Nothing else was changed.
-    Twice,
+    /// These bits were set already: a double free. Nothing else was changed.
+    Twice(u64),
 }
 
 impl Handshake {
@@ -125,8 +125,9 @@ impl Handshake {
     /// if it was NOBODY: the caller's id if it was the last owner, else POOL.
     #[inline]
     pub fn free_remote(&self, word: &AtomicU64, index: usize, bits: u64, heir: u64) -> Freed {
-        if word.fetch_or(bits, Ordering::AcqRel) & bits != 0 {
-            return Freed::Twice;
+        let twice = word.fetch_or(bits, Ordering::AcqRel) & bits;
+        if twice != 0 {
+            return Freed::Twice(twice);
         }
         if self.pending.fetch_or(1 << index, Ordering::AcqRel) != 0 {
             return Freed::Noted;
