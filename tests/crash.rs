@@ -124,7 +124,11 @@ const CRASHES: &[Scenario] = &[
         &[" + 0, freed by another thread than its span's; span of heap 1"],
         || {
             let (block, _kept) = (allocate(3000), allocate(3000));
-            thread::spawn(move || free(block)).join().unwrap();
+            let frees = thread::spawn(move || {
+                free(block);
+                theap::collect();
+            });
+            frees.join().unwrap();
             touch_closed(block, 0);
         },
     ),
