@@ -236,7 +236,7 @@ fn steady(beside: Beside) {
         match beside {
             Beside::Nothing => {}
             Beside::Sealed => theap::seal(),
-            Beside::GivingBack => burst(600),
+            Beside::GivingBack => burst(560),
             Beside::Reclaiming => rest_beside(),
         }
         touch_code();

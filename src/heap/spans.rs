@@ -123,6 +123,9 @@ impl Heap {
     pub fn move_to(&mut self, node: NodeIndex) {
         if node != self.node {
             self.own_supers.forget();
+            if self.told != 0 {
+                self.tell(0);
+            }
         }
         self.node = node;
     }
@@ -529,7 +532,9 @@ impl Heap {
     pub fn retire(&mut self) {
         self.part_with_spans(false);
         self.forget();
-        self.tell(0);
+        if self.told != 0 {
+            self.tell(0);
+        }
     }
 
     fn part_with_spans(&mut self, keep_partial: bool) {
