@@ -4,6 +4,9 @@
 //! the arena is never moved.
 #![allow(unsafe_code)] // Lays out raw memory.
 
+#[cfg(test)]
+mod apart;
+
 use super::addresses::AddressMap;
 use super::affinity::Affinity;
 use super::figures::{self, Figures};
@@ -70,6 +73,10 @@ impl Memory {
     fn place(os: Os, len: usize, align: usize, layout: &Layout) -> Option<Self> {
         let meta_len = layout.total().next_multiple_of(align);
         let meta = os.distant_place(meta_len + len, align)?;
+        #[cfg(test)]
+        if !apart::claim(meta..meta + meta_len + len) {
+            return None;
+        }
         os.reserve_at(meta, layout.reserved()).ok()?;
         Some(Self {
             base: meta + meta_len,
@@ -118,6 +125,8 @@ impl Memory {
             if why != Error::Lost {
                 os.unreserve(self.meta, self.late.unwrap_or(self.meta_len));
             }
+            #[cfg(test)]
+            apart::release(self.meta);
             if self.late.is_none() {
                 os.unreserve(self.base, self.len);
             }
@@ -366,6 +375,7 @@ impl Arena {
             os.unreserve(memory.meta, memory.meta_len);
             os.unreserve(memory.base, memory.len);
         }
+        apart::release(memory.meta);
     }
 }
 
