@@ -58,7 +58,7 @@ void theap_on_soft_limit(void (*function)(size_t mapped));
  * if there is no soft limit or no memory, or if another thread does this already; else true. */
 bool theap_serve_soft_limit(bool (*function)(size_t mapped, void *data), void *data);
 
-/* What the kernel has for the heap. */
+/* The kernel's figures for the heap's memory. */
 struct theap_resident {
     size_t resident; /* bytes in RAM: blocks, free memory and metadata, on all pages */
     size_t metadata; /* bytes of these that are metadata */

@@ -113,7 +113,7 @@ pub extern "C" fn theap_serve_soft_limit(
     function.is_some_and(|function| theap::serve_soft_limit(|mapped| function(mapped, data)))
 }
 
-/// What the kernel has for the heap, as C sees it.
+/// The kernel's figures for the heap's memory, as C sees them.
 #[repr(C)]
 pub struct TheapResident {
     resident: usize,

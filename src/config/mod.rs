@@ -259,7 +259,7 @@ options! {
     /// also without `prefault` ahead. Otherwise threads that free memory do that in passing.
     background(on: bool) = false, "0", "THEAP_BACKGROUND", SWITCH;
 
-    /// Whether a purge that the program asks for moves live blocks of hugetlb pages that are half
+    /// With 1, a purge that the program asks for moves live blocks of hugetlb pages that are half
     /// free to small pages. Nothing may have pinned pages of the heap: a read with O_DIRECT that is
     /// under way, or a buffer registered with io_uring, would be lost.
     demote(on: bool) = false, "0", "THEAP_DEMOTE", SWITCH;

@@ -82,7 +82,7 @@ impl Allowance {
         UNLEARNED + self.earned
     }
 
-    /// Whether no class may hold more than its nest.
+    /// Answers true if no class may hold more than its nest.
     pub fn is_least(&self) -> bool {
         self.raised == 0
     }

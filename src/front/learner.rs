@@ -80,7 +80,7 @@ impl Learner {
         self.grown
     }
 
-    /// Whether the class's latest two misses, at least, were drains.
+    /// Answers true if the class's latest two misses, at least, were drains.
     #[inline]
     pub fn only_drains(&self, class: ClassId) -> bool {
         self.drained & class.bit() != 0 && self.streaks[class.index()] > 0

@@ -1,9 +1,9 @@
 //! The times at which the warmer looks for SuperSlabs to collapse, and collapses one: arithmetic
 //! alone, in nanoseconds.
 
-use crate::pool::supers::PARTS;
-
 const MS: u64 = 1_000_000;
+/// Looks in a round, which takes the time of `decay`.
+const LOOKS: u64 = 8;
 /// The pause between two SuperSlabs, which leaves the lock on the address space to others.
 const PAUSE: u64 = 10 * MS;
 /// The wait after the system refused; it doubles from the first to the last.
@@ -27,7 +27,7 @@ pub struct Rounds {
 impl Rounds {
     /// Whether it is time for a look, and if so, whether a round of `decay` is over with it.
     pub fn look(&mut self, now: u64, decay: u64) -> Option<bool> {
-        if now.saturating_sub(self.looked) < decay / PARTS as u64 {
+        if now.saturating_sub(self.looked) < decay / LOOKS {
             return None;
         }
         self.looked = now;
