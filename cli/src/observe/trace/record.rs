@@ -190,7 +190,7 @@ fn pages_name(number: usize) -> Option<&'static str> {
 }
 
 /// Every kind has a name of its own, by which it is counted.
-const _: () = assert!(EventKind::ALL.len() == 14);
+const _: () = assert!(EventKind::ALL.len() == 15);
 
 #[cfg(test)]
 mod tests {
