@@ -71,7 +71,8 @@ impl PageMode {
         }
     }
 
-    /// Fails unless all memory that theap has in this process is on pages of this mode.
+    /// Fails unless all memory that theap has in this process is on pages of this mode, but for
+    /// nurseries.
     ///
     /// # Errors
     /// Says what there is instead.
@@ -88,15 +89,21 @@ impl PageMode {
             return Ok(());
         }
         let wanted = mapped(self.0);
+        // In this mode nurseries lie on small pages, and a run that needs little has no others.
+        let asked = std::env::var_os("THEAP_PAGES").is_some_and(|pages| pages == self.name());
+        let nurseries = match self.0 {
+            Pages::Thp if asked => stats.mapped_small,
+            _ => 0,
+        };
         ensure!(
-            wanted > 0 && wanted == stats.mapped(),
+            wanted + nurseries > 0 && wanted + nurseries == stats.mapped(),
             "the run was not on {self} pages alone: theap mapped {}; free memory or hugepages, or leave \
              {self} out of --pages",
             MAPPED
                 .map(|mode| format!("{} bytes on {mode} pages", mapped(mode.0)))
                 .join(", ")
         );
-        if self.0 == Pages::Thp {
+        if self.0 == Pages::Thp && wanted > 0 {
             // The kernel may take the advice and have no hugepage to give all the same.
             let given = Process::myself().and_then(|process| transparent(&process));
             let given = given.context("cannot read /proc/self/smaps_rollup")?;
