@@ -9,6 +9,7 @@ mod hugepages;
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 use std::{slice, thread};
 use theap::raw;
 
@@ -170,10 +171,61 @@ fn parent_runs_ahead() {
     assert!(theap::stats().heaps > 32, "each thread has a heap");
 }
 
+/// Forks again and again while hugetlb pages come and go. A child lives on for a while, in which
+/// whoever takes such a page counts those that are shared.
+fn pages_come_and_go() {
+    let (stop, mut died) = (&AtomicBool::new(false), false);
+    let end = Instant::now() + Duration::from_secs(3);
+    thread::scope(|scope| {
+        for thread in 0..4 {
+            scope.spawn(move || {
+                let mut blocks = std::collections::VecDeque::new();
+                for round in (thread..).take_while(|_| !stop.load(Ordering::Relaxed)) {
+                    let block = raw::alloc(3 * MIB);
+                    assert!(!block.is_null());
+                    // SAFETY: a block of this size.
+                    unsafe { block.write_bytes(round as u8, 3 * MIB) };
+                    blocks.push_back((block, round as u8));
+                    if blocks.len() <= 12 {
+                        continue;
+                    }
+                    for (block, byte) in blocks.drain(..round % 12) {
+                        // SAFETY: a live block of this size, which is freed once.
+                        unsafe {
+                            assert_eq!(block.add(3 * MIB - 1).read(), byte);
+                            raw::free(block);
+                        }
+                    }
+                    theap::purge();
+                }
+            });
+        }
+        while Instant::now() < end {
+            // SAFETY: the child sleeps and ends, by calls that allocate nothing.
+            let pid = unsafe { libc::fork() };
+            if pid == 0 {
+                // SAFETY: as above.
+                unsafe {
+                    libc::usleep(2_000);
+                    libc::_exit(0);
+                }
+            }
+            let mut status = 0;
+            // SAFETY: `status` is live and writable.
+            let waited = unsafe { libc::waitpid(pid, &mut status, 0) };
+            // No panic before the threads stop, for whom the scope waits.
+            died |= waited != pid || status != 0;
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(!died, "a child died");
+}
+
 #[test]
 #[ignore = "the other tests run it, in processes of their own: cargo test -p theap --test fork"]
 fn scenario() {
     match child::role().as_deref() {
+        Some("pages come and go") => pages_come_and_go(),
         Some("alone") => forks(false),
         Some("threaded") => forks(true),
         Some("published") => parent_runs_ahead(),
@@ -220,6 +272,18 @@ fn a_dry_pool_kills_nobody() {
                 assert!(said.contains("moved"), "{said}");
             }
         }
+    }
+}
+
+#[test]
+fn pages_of_the_pool_may_come_and_go_meanwhile() {
+    let Some(pool) = hugepages::Pool::take() else {
+        return;
+    };
+    if pool.set(400) {
+        let output = child::run("pages come and go", &[("THEAP_PAGES", "hugetlb")]);
+        let said = child::text(&output.stderr);
+        assert!(output.status.success(), "{}\n{said}", output.status);
     }
 }
 

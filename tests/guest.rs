@@ -173,7 +173,10 @@ fn late_destructors() {
         });
         assert_eq!(one.join().unwrap(), 0);
     }
-    assert!(theap::stats().heaps <= 3, "{} heaps", theap::stats().heaps);
+    // This thread's, the one of those past their last destructor, and one that was left on each CPU.
+    let most = 2 + thread::available_parallelism().unwrap().get() as u64;
+    let heaps = theap::stats().heaps;
+    assert!(heaps <= most, "{heaps} heaps");
 }
 
 /// What `mlockall` locks of the heap, before and after it starts: as of the program's other memory.

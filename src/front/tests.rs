@@ -3,6 +3,9 @@
 //! run no block may be lost.
 #![allow(unsafe_code)] // Looks at the metadata of spans.
 
+// Looks at the class of a span, which has another place without slots to share.
+#[cfg(all(feature = "shared-pool", not(any(miri, feature = "valgrind"))))]
+mod bare;
 mod faults;
 mod room;
 mod world;

@@ -19,7 +19,7 @@ cfg_if::cfg_if! {
         #[cfg(any(test, debug_assertions, feature = "hardened"))]
         pub use span::WORDS;
         pub use opening::{STRETCHES, Stretch, Tables};
-        pub use table::Metadata;
+        pub use table::{DESCRIBED, Metadata};
 
         cfg_if::cfg_if! {
             if #[cfg(all(feature = "hardened", not(feature = "valgrind")))] {

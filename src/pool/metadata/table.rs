@@ -13,6 +13,9 @@ use theap_platform::{Error, HUGE, PAGE};
 /// hugepages from the start.
 const FIRST: usize = size_of::<SuperMeta>();
 
+/// SuperSlabs that 2 MiB of metadata describe, at most: the first and the last one in part.
+pub const DESCRIBED: usize = HUGE / size_of::<SuperMeta>() + 2;
+
 /// The metadata of all SuperSlabs. Immutable, and copied into every part of the pool that asks it
 /// often.
 #[derive(Clone, Copy)]
@@ -177,6 +180,33 @@ impl Metadata {
         let (address, len) = self.range(super_id, count);
         // SAFETY: the metadata of what is or was mapped is committed; populating keeps contents.
         unsafe { self.policy.os().populate(address, len) }
+    }
+
+    /// The pieces of 2 MiB, by their numbers, that the metadata of a SuperSlab lies in.
+    pub fn pieces_of(&self, super_id: SuperId) -> core::ops::RangeInclusive<usize> {
+        let first = self.metas as usize & !(HUGE - 1);
+        let (address, len) = self.range(super_id, 1);
+        (address - first) / HUGE..=(address + len - 1 - first) / HUGE
+    }
+
+    /// The SuperSlabs that a piece describes, wholly or in part: the first, and the one after the
+    /// last. `None` for the first piece, which is on small pages, and for those that are not whole.
+    pub fn described_by(&self, piece: usize) -> Option<(SuperId, SuperId)> {
+        let before = HUGE - FIRST;
+        let from = (piece * HUGE).checked_sub(before)?;
+        let (first, end) = (from / FIRST, (from + HUGE).div_ceil(FIRST));
+        (end <= self.supers).then_some((SuperId(first as u32), SuperId(end as u32)))
+    }
+
+    /// Gives the memory of a piece back to the system; it reads zero afterwards.
+    ///
+    /// # Safety
+    /// No slot of a SuperSlab that the piece describes is in use, and none can be taken meanwhile.
+    pub unsafe fn purge_piece(&self, piece: usize) {
+        let first = self.metas as usize & !(HUGE - 1);
+        // SAFETY: nobody relies on the contents, as this function's Safety section asks; zero is
+        // valid at any moment. What is not accessible yet has none.
+        let _ = unsafe { self.policy.os().purge(first + piece * HUGE, HUGE) };
     }
 
     /// Gives the memory of a SuperSlab's metadata back to the system; it reads zero afterwards.

@@ -147,7 +147,7 @@ impl Pages {
     fn each_hugetlb(&self, mode: PageMode, mut each: impl FnMut(NodeSuper, usize)) {
         let mut left = self.mapped_bytes(mode) as usize / mode.page();
         let mut next = 0;
-        for i in below(NodeSuper(self.supers.count() as u32)) {
+        for i in below(self.frontier()) {
             if left == 0 {
                 return;
             }

@@ -167,8 +167,16 @@ impl Pages {
     }
 
     /// Purges a SuperSlab whose slots are all free, its metadata included. `warmer`: the caller is
-    /// the warmer.
+    /// the warmer. The bytes.
     fn purge_super(&self, i: NodeSuper, warmer: bool) -> usize {
+        let bytes = self.purge_whole(i, warmer);
+        if bytes > 0 {
+            self.drop_bare_metadata(i);
+        }
+        bytes
+    }
+
+    fn purge_whole(&self, i: NodeSuper, warmer: bool) -> usize {
         let Some(mode) = self.mode(i).filter(|&mode| mode != PageMode::Hugetlb1g) else {
             return 0;
         };
@@ -190,8 +198,8 @@ impl Pages {
         self.claims.unmark(i);
         if mode == PageMode::Small && !self.supers.nursed().is_reserved(i) {
             // The rest of the metadata of a SuperSlab without spans means nothing, but for
-            // remote words, which are zero. On hugepages the metadata stays: dropping 36 KiB of a
-            // hugepage splits it. SAFETY: no slot of the SuperSlab is in use, nor can one be taken.
+            // remote words, which are zero. On hugepages it goes only in whole ones (`bare`):
+            // dropping 36 KiB of a hugepage splits it. SAFETY: no slot of the SuperSlab is in use, nor can one be taken.
             unsafe { self.ground.metadata.purge(self.supers.id(i)) };
         }
         let empty = purging.empty_count();
