@@ -173,7 +173,7 @@ fn late_destructors() {
         });
         assert_eq!(one.join().unwrap(), 0);
     }
-    // This thread's, the one of those past their last destructor, and one that was left on each CPU.
+    // This thread's, the one of those past their last destructor, and one left on each CPU.
     let most = 2 + thread::available_parallelism().unwrap().get() as u64;
     let heaps = theap::stats().heaps;
     assert!(heaps <= most, "{heaps} heaps");

@@ -197,9 +197,10 @@ impl Pages {
         }
         self.claims.unmark(i);
         if mode == PageMode::Small && !self.supers.nursed().is_reserved(i) {
-            // The rest of the metadata of a SuperSlab without spans means nothing, but for
-            // remote words, which are zero. On hugepages it goes only in whole ones (`bare`):
-            // dropping 36 KiB of a hugepage splits it. SAFETY: no slot of the SuperSlab is in use, nor can one be taken.
+            // The rest of the metadata of a SuperSlab without spans means nothing, but for remote
+            // words, which are zero. On hugepages it goes only in whole ones (`bare`): dropping
+            // 36 KiB of a hugepage splits it.
+            // SAFETY: no slot of the SuperSlab is in use, nor can one be taken.
             unsafe { self.ground.metadata.purge(self.supers.id(i)) };
         }
         let empty = purging.empty_count();
