@@ -218,9 +218,27 @@ fn scan(read: ReadFile<'_>, allowed: NodeSet, topology: &mut Topology, text: &mu
         text,
         |_, last| possible = last as usize + 1,
     );
+    if possible == 0 {
+        possible = read(b"/proc/stat", text).map_or(0, cpus_of_stat);
+    }
     if possible != 0 {
         topology.cpus = possible.min(MAX_CPUS);
     }
+}
+
+/// The highest CPU number plus one that the beginning of /proc/stat names: of those online. 0 if
+/// their lines were cut off.
+fn cpus_of_stat(text: &[u8]) -> usize {
+    let mut cpus = 0;
+    for line in text.split(|&byte| byte == b'\n') {
+        let Some(rest) = line.strip_prefix(b"cpu") else {
+            return cpus;
+        };
+        let digits = rest.split(|&byte| byte == b' ').next();
+        let cpu = digits.and_then(number).map_or(0, |cpu| cpu as usize + 1);
+        cpus = cpus.max(cpu);
+    }
+    0
 }
 
 /// Fills an empty topology with the homes, as `scan` does.
@@ -441,6 +459,14 @@ mod tests {
         assert_eq!((nodes, cpus), (vec![2], vec![Some(2); 2]));
         let (nodes, cpus) = homes(&scanned(&files, &[(9, 9)]), &[0, 4]);
         assert_eq!((nodes, cpus), (vec![9], vec![Some(9); 2]));
+    }
+
+    #[test]
+    fn without_sysfs_the_cpus_online_count() {
+        let stat = b"cpu  9 0 9\ncpu0 4 0 4\ncpu5 5 0 5\nintr 7 8 9\nctxt 1\n";
+        assert_eq!(cpus_of_stat(stat), 6);
+        assert_eq!(cpus_of_stat(b"\n"), 0);
+        assert_eq!(cpus_of_stat(&stat[..29]), 0, "it was cut off");
     }
 
     #[test]

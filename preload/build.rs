@@ -1,8 +1,14 @@
-//! Linker arguments of `libtheap.so`: its exports, and how the loader loads it.
+//! Linker arguments of `libtheap.so`: its exports, and how the loader loads it; and whether it is an
+//! optimised build.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=exports.map");
+    // Calls at the end of a function are jumps then.
+    println!("cargo::rustc-check-cfg=cfg(optimised)");
+    if std::env::var("OPT_LEVEL").is_ok_and(|level| level != "0") {
+        println!("cargo::rustc-cfg=optimised");
+    }
     let dir = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
     for argument in [
         // rustc's own script lists the same symbols; this one is a list for people to read.

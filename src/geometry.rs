@@ -120,6 +120,12 @@ impl NodeSuper {
     pub const fn add(self, supers: usize) -> Self {
         Self(self.0 + supers as u32)
     }
+
+    /// The SuperSlab so many SuperSlabs before.
+    #[inline]
+    pub const fn back(self, supers: usize) -> Self {
+        Self(self.0 - supers as u32)
+    }
 }
 
 impl SpanId {

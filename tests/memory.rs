@@ -248,7 +248,14 @@ fn rested() {
     let list = blocks.capacity() * size_of::<*mut u8>();
     let kept = resident() - before - list;
     println!("{} KiB kept", kept / KIB);
-    assert!(kept <= 16 * MIB, "{} KiB: {:?}", kept / KIB, theap::stats());
+    // Blocks that are held back after their free keep pages of the kernel's pool.
+    let most = if cfg!(feature = "hardened") { 24 } else { 16 };
+    assert!(
+        kept <= most * MIB,
+        "{} KiB: {:?}",
+        kept / KIB,
+        theap::stats()
+    );
 }
 
 #[test]

@@ -155,11 +155,11 @@ fn burst(blocks: usize) {
 }
 
 /// Starts threads that have a burst of sizes which the two others do not use, keep a block of each
-/// span, and rest.
-fn rest_beside() {
+/// span, and rest from the moment on at which `go` is set.
+fn rest_beside(go: &'static AtomicUsize) {
     let rested = &*Box::leak(Box::new(AtomicUsize::new(0)));
     for _ in 0..4 {
-        thread::spawn(|| {
+        thread::spawn(move || {
             for size in (2000..40_000).step_by(1500) {
                 let blocks: Vec<_> = (0..(2 << 20) / size).map(|_| raw::alloc(size)).collect();
                 for (at, block) in blocks.into_iter().enumerate() {
@@ -175,6 +175,11 @@ fn rest_beside() {
             }
             theap::collect();
             rested.fetch_add(1, Ordering::AcqRel);
+            while go.load(Ordering::Acquire) == 0 {
+                // A step of the heap: it does not rest yet.
+                theap::collect();
+                thread::sleep(Duration::from_millis(20));
+            }
             loop {
                 thread::park();
             }
@@ -207,7 +212,8 @@ fn steady(beside: Beside) {
         worker(88_172_645_463_325_252, a_to_b, a_from_b),
         worker(0x9E37_79B9_7F4A_7C15, b_to_a, b_from_a),
     ];
-    let [ready, go, done] = &[const { AtomicUsize::new(0) }; 3];
+    static GO: AtomicUsize = AtomicUsize::new(0);
+    let (go, [ready, done]) = (&GO, &[const { AtomicUsize::new(0) }; 2]);
     let threads = &[const { AtomicI32::new(0) }; 2];
     thread::scope(|scope| {
         for (mut worker, thread) in workers.into_iter().zip(threads) {
@@ -237,8 +243,7 @@ fn steady(beside: Beside) {
             Beside::Nothing => {}
             Beside::Sealed => theap::seal(),
             Beside::GivingBack => burst(560),
-            // They rest while the two threads run, as these would keep them from their CPUs.
-            Beside::Reclaiming => {}
+            Beside::Reclaiming => rest_beside(go),
         }
         touch_code();
         // The thread in the background has faults of its own.
@@ -249,9 +254,6 @@ fn steady(beside: Beside) {
         faults();
         let ([given_back, taken], before) = (done_beside(), faults());
         go.store(1, Ordering::Release);
-        if beside == Beside::Reclaiming {
-            rest_beside();
-        }
         sleep_until(done);
         let after = faults();
         println!(

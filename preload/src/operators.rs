@@ -2,17 +2,16 @@
 //!
 //! A failing `new` must run the program's new-handler and throw, which only the C++ runtime can do.
 //! So this file calls the runtime's own operator, which calls `malloc` or `aligned_alloc` (of this
-//! library) and the handler, and throws or, in the nothrow form, catches. The throwing forms are
-//! assembly, for an exception must not pass through Rust frames: they call Rust for the block, and
-//! in the cold case jump, so that the runtime's operator returns to the program.
+//! library) and the handler, and throws or, in the nothrow form, catches. An exception must not pass
+//! through Rust frames, so the throwing forms are assembly where they may fail: they call Rust for
+//! the block, and in the cold case jump, so that the runtime's operator returns to the program.
 //!
 //! A program may replace some operators, and C++ says which of the others call them: the sized,
 //! nothrow and array forms end in `new(size)`, `delete(block)`, or their aligned twins. The
 //! function to which a name is bound in this process stands in this library's global offset table,
-//! which is complete before anything of the program runs. `at_load` compares once. While all
-//! operators are this library's, every form goes to the heap directly, and a sized `delete` trusts
-//! the size, as C++ lets it. Otherwise, and before `at_load`, the derived forms go through that
-//! table.
+//! which is complete before anything of the program runs. The array forms jump through it. A sized
+//! `delete` trusts the size, as C++ lets it, while all operators are this library's: `at_load`
+//! compares once, and binds it. Until then, and otherwise, it jumps through that table, too.
 #![allow(unsafe_code)] // C++ interfaces: exported names, assembly, functions by their names.
 
 use crate::image::is_ours;
@@ -21,7 +20,7 @@ use core::arch::{asm, naked_asm};
 use core::ffi::{CStr, c_void};
 use core::mem::transmute;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering::Relaxed};
 use theap::raw;
 
 /// Whether this library has every operator of this process that may make a block, or in which
@@ -43,24 +42,9 @@ macro_rules! bound {
     }};
 }
 
-/// `$ours` if all operators are this library's, else a call of the operator to which the name is
-/// bound. For use in an unsafe block of an operator whose caller vouches for the block.
-macro_rules! derived {
-    ($ours:expr, $basic:ident($($argument:ident),+)) => {
-        if all_ours() {
-            $ours
-        } else {
-            let operator = bound!($basic);
-            transmute::<*const c_void, delete_type!($($argument),+)>(operator)($($argument),+)
-        }
-    };
-}
-
-/// The type of a basic `delete`.
-macro_rules! delete_type {
-    ($block:ident) => { extern "C" fn(*mut c_void) };
-    ($block:ident, $align:ident) => { extern "C" fn(*mut c_void, usize) };
-}
+/// Where the two sized forms of `delete` for types that are not over-aligned jump to.
+static DELETE_SIZED: AtomicPtr<c_void> = AtomicPtr::new(delete_unsized as *mut c_void);
+static DELETE_SIZED_ARRAY: AtomicPtr<c_void> = AtomicPtr::new(delete_unsized_array as *mut c_void);
 
 #[inline(always)]
 fn all_ours() -> bool {
@@ -88,6 +72,11 @@ pub fn at_load() {
     };
     let ours = operators.into_iter().all(is_ours);
     ALL_OURS.store(ours, Relaxed);
+    if ours {
+        for place in [&DELETE_SIZED, &DELETE_SIZED_ARRAY] {
+            place.store(delete_sized as *mut c_void, Relaxed);
+        }
+    }
 }
 
 /// Libraries that may hold a C++ runtime's operators.
@@ -147,18 +136,18 @@ extern "C" fn throwing_aligned_new() -> *mut c_void {
     throwing(c"_ZnwmSt11align_val_t")
 }
 
-macro_rules! operator_new {
-    ($($name:ident: [$($first:literal)*] [$($operand:tt)*])+) => {$(
-        /// `new` or `new[]`.
+/// A `new` that calls Rust for the block.
+macro_rules! throwing_new {
+    ($(#[$attribute:meta])* $name:ident) => {
+        /// `new`, whole.
         ///
         /// # Safety
         /// Any size.
-        #[unsafe(no_mangle)]
+        $(#[$attribute])*
         #[unsafe(naked)]
-        pub unsafe extern "C-unwind" fn $name(size: usize) -> *mut c_void {
+        pub unsafe extern "C" fn $name(size: usize) -> *mut c_void {
             naked_asm!(
                 ".cfi_startproc",
-                $($first,)*
                 "push rdi",
                 ".cfi_adjust_cfa_offset 8",
                 "call {alloc}",
@@ -177,65 +166,152 @@ macro_rules! operator_new {
                 ".cfi_endproc",
                 alloc = sym alloc,
                 runtime = sym throwing_new,
-                $($operand)*
             )
         }
-    )+};
+    };
 }
 
-macro_rules! operator_new_aligned {
-    ($($name:ident: [$($first:literal)*] [$($operand:tt)*])+) => {$(
-        /// `new` or `new[]` of an over-aligned type.
+cfg_if::cfg_if! {
+    if #[cfg(optimised)] {
+        throwing_new! { new_slow }
+
+        /// `new`. It jumps to [`new_slow`] for what the magazine does not have, so that the hit path
+        /// needs no stack, and an exception does not pass through this function. That is why other
+        /// builds than optimised ones do without it.
         ///
         /// # Safety
-        /// Any size; `align` is a power of two.
+        /// Any size.
+        #[unsafe(no_mangle)]
+        #[allow(non_snake_case, reason = "a mangled name")]
+        pub unsafe extern "C" fn _Znwm(size: usize) -> *mut c_void {
+            let block = raw::alloc_cached(size);
+            if block.is_null() {
+                // SAFETY: any size.
+                return unsafe { new_slow(size) };
+            }
+            block.cast()
+        }
+    } else {
+        throwing_new! {
+            #[unsafe(no_mangle)]
+            #[allow(non_snake_case, reason = "a mangled name")]
+            _Znwm
+        }
+    }
+}
+
+/// `new` of an over-aligned type.
+///
+/// # Safety
+/// Any size; `align` is a power of two.
+#[unsafe(no_mangle)]
+#[unsafe(naked)]
+#[allow(non_snake_case, reason = "a mangled name")]
+pub unsafe extern "C" fn _ZnwmSt11align_val_t(size: usize, align: usize) -> *mut c_void {
+    naked_asm!(
+        ".cfi_startproc",
+        "push rdi",
+        ".cfi_adjust_cfa_offset 8",
+        "push rsi",
+        ".cfi_adjust_cfa_offset 8",
+        "sub rsp, 8",
+        ".cfi_adjust_cfa_offset 8",
+        "call {alloc}",
+        "test rax, rax",
+        "jz 2f",
+        "add rsp, 24",
+        ".cfi_remember_state",
+        ".cfi_adjust_cfa_offset -24",
+        "ret",
+        "2:",
+        ".cfi_restore_state",
+        "call {runtime}",
+        "add rsp, 8",
+        ".cfi_adjust_cfa_offset -8",
+        "pop rsi",
+        ".cfi_adjust_cfa_offset -8",
+        "pop rdi",
+        ".cfi_adjust_cfa_offset -8",
+        "jmp rax",
+        ".cfi_endproc",
+        alloc = sym alloc_aligned,
+        runtime = sym throwing_aligned_new,
+    )
+}
+
+/// Operators that jump to another one, to whichever function its name is bound in this process.
+macro_rules! jumps {
+    ($($name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?
+        => $($first:literal)? $basic:ident;)+) => {$(
+        /// An operator that is another one, but for its name.
+        ///
+        /// # Safety
+        /// The other one's conditions.
         #[unsafe(no_mangle)]
         #[unsafe(naked)]
-        pub unsafe extern "C-unwind" fn $name(size: usize, align: usize) -> *mut c_void {
+        #[allow(non_snake_case, reason = "a mangled name")]
+        pub unsafe extern "C" fn $name($($argument: $type),*) $(-> $result)? {
             naked_asm!(
                 ".cfi_startproc",
-                $($first,)*
-                "push rdi",
-                ".cfi_adjust_cfa_offset 8",
-                "push rsi",
-                ".cfi_adjust_cfa_offset 8",
-                "sub rsp, 8",
-                ".cfi_adjust_cfa_offset 8",
-                "call {alloc}",
-                "test rax, rax",
-                "jz 2f",
-                "add rsp, 24",
-                ".cfi_remember_state",
-                ".cfi_adjust_cfa_offset -24",
-                "ret",
-                "2:",
-                ".cfi_restore_state",
-                "call {runtime}",
-                "add rsp, 8",
-                ".cfi_adjust_cfa_offset -8",
-                "pop rsi",
-                ".cfi_adjust_cfa_offset -8",
-                "pop rdi",
-                ".cfi_adjust_cfa_offset -8",
-                "jmp rax",
+                $($first,)?
+                "jmp [rip + {basic}@GOTPCREL]",
                 ".cfi_endproc",
-                alloc = sym alloc_aligned,
-                runtime = sym throwing_aligned_new,
-                $($operand)*
+                basic = sym $basic,
             )
         }
     )+};
 }
 
-operator_new! {
-    _Znwm: [] []
-    _Znam: ["cmp byte ptr [rip + {all_ours}], 0" "jne 1f" "jmp [rip + {basic}@GOTPCREL]" "1:"]
-        [all_ours = sym ALL_OURS, basic = sym _Znwm,]
+jumps! {
+    _Znam(size: usize) -> *mut c_void => _Znwm;
+    _ZnamSt11align_val_t(size: usize, align: usize) -> *mut c_void
+        => _ZnwmSt11align_val_t;
+    _ZdaPv(block: *mut c_void) => _ZdlPv;
+    _ZdlPvRKSt9nothrow_t(block: *mut c_void, tag: *const c_void) => _ZdlPv;
+    _ZdaPvRKSt9nothrow_t(block: *mut c_void, tag: *const c_void) => _ZdaPv;
+    _ZdaPvSt11align_val_t(block: *mut c_void, align: usize) => _ZdlPvSt11align_val_t;
+    _ZdlPvSt11align_val_tRKSt9nothrow_t(block: *mut c_void, align: usize, tag: *const c_void)
+        => _ZdlPvSt11align_val_t;
+    _ZdaPvSt11align_val_tRKSt9nothrow_t(block: *mut c_void, align: usize, tag: *const c_void)
+        => _ZdaPvSt11align_val_t;
+    // Finding the class of an aligned block from size and alignment is a search: the slot's class
+    // byte is faster.
+    _ZdlPvmSt11align_val_t(block: *mut c_void, size: usize, align: usize)
+        => "mov rsi, rdx" _ZdlPvSt11align_val_t;
+    _ZdaPvmSt11align_val_t(block: *mut c_void, size: usize, align: usize)
+        => "mov rsi, rdx" _ZdaPvSt11align_val_t;
 }
-operator_new_aligned! {
-    _ZnwmSt11align_val_t: [] []
-    _ZnamSt11align_val_t: ["cmp byte ptr [rip + {all_ours}], 0" "jne 1f" "jmp [rip + {basic}@GOTPCREL]" "1:"]
-        [all_ours = sym ALL_OURS, basic = sym _ZnwmSt11align_val_t,]
+
+/// The sized forms of `delete`, which jump to where [`at_load`] has bound them.
+macro_rules! sized {
+    ($($name:ident => $place:ident, else $derived:ident => $basic:ident;)+) => {$(
+        /// A `delete` that is told the block's size.
+        ///
+        /// # Safety
+        /// `block` is null, or live and of this size.
+        #[unsafe(no_mangle)]
+        #[unsafe(naked)]
+        #[allow(non_snake_case, reason = "a mangled name")]
+        pub unsafe extern "C" fn $name(block: *mut c_void, size: usize) {
+            naked_asm!(".cfi_startproc", "jmp [rip + {place}]", ".cfi_endproc", place = sym $place)
+        }
+
+        /// The form that calls the one without a size.
+        #[unsafe(naked)]
+        unsafe extern "C" fn $derived(block: *mut c_void, size: usize) {
+            naked_asm!(
+                ".cfi_startproc",
+                "jmp [rip + {basic}@GOTPCREL]",
+                ".cfi_endproc",
+                basic = sym $basic,
+            )
+        }
+    )+};
+}
+
+sized! {
+    _ZdlPvm => DELETE_SIZED, else delete_unsized => _ZdlPv;
+    _ZdaPvm => DELETE_SIZED_ARRAY, else delete_unsized_array => _ZdaPv;
 }
 
 /// Allocates by the runtime's nothrow operator, which calls the throwing one and catches. Without a
@@ -335,31 +411,33 @@ operators! {
         })
     }
 
-    _ZdlPv(block: *mut c_void) { delete(block) }
-    _ZdaPv(block: *mut c_void) { derived!(delete(block), _ZdlPv(block)) }
-    _ZdlPvm(block: *mut c_void, size: usize) { derived!(delete_sized(block, size), _ZdlPv(block)) }
-    _ZdaPvm(block: *mut c_void, size: usize) { derived!(delete_sized(block, size), _ZdaPv(block)) }
-    _ZdlPvRKSt9nothrow_t(block: *mut c_void, _tag: *const c_void) { derived!(delete(block), _ZdlPv(block)) }
-    _ZdaPvRKSt9nothrow_t(block: *mut c_void, _tag: *const c_void) { derived!(delete(block), _ZdaPv(block)) }
+    _ZdlPv(block: *mut c_void) { raw::free(block.cast()) }
+    _ZdlPvSt11align_val_t(block: *mut c_void, _align: usize) { raw::free(block.cast()) }
+}
 
-    _ZdlPvSt11align_val_t(block: *mut c_void, _align: usize) { delete(block) }
-    _ZdaPvSt11align_val_t(block: *mut c_void, align: usize) {
-        derived!(delete(block), _ZdlPvSt11align_val_t(block, align))
+/// Frees a block of `size` bytes.
+///
+/// # Safety
+/// `block` is null, or live and allocated with this size.
+unsafe extern "C" fn delete_sized(block: *mut c_void, size: usize) {
+    // SAFETY: as this function's own Safety section has it.
+    unsafe {
+        if size <= raw::CACHED_MAX {
+            raw::free_sized(block.cast(), size);
+        } else {
+            delete_larger(block);
+        }
     }
-    // Finding the class of an aligned block from size and alignment is a search: the slot's class
-    // byte is faster.
-    _ZdlPvmSt11align_val_t(block: *mut c_void, _size: usize, align: usize) {
-        derived!(delete(block), _ZdlPvSt11align_val_t(block, align))
-    }
-    _ZdaPvmSt11align_val_t(block: *mut c_void, _size: usize, align: usize) {
-        derived!(delete(block), _ZdaPvSt11align_val_t(block, align))
-    }
-    _ZdlPvSt11align_val_tRKSt9nothrow_t(block: *mut c_void, align: usize, _tag: *const c_void) {
-        derived!(delete(block), _ZdlPvSt11align_val_t(block, align))
-    }
-    _ZdaPvSt11align_val_tRKSt9nothrow_t(block: *mut c_void, align: usize, _tag: *const c_void) {
-        derived!(delete(block), _ZdaPvSt11align_val_t(block, align))
-    }
+}
+
+/// The rest of a sized `delete`, apart from it, so that that one is short.
+///
+/// # Safety
+/// `block` is null or live.
+#[inline(never)]
+unsafe extern "C" fn delete_larger(block: *mut c_void) {
+    // SAFETY: as this function's own Safety section has it.
+    unsafe { raw::free(block.cast()) };
 }
 
 /// Allocates a block; `None` if the heap has no memory, or if not all operators are this library's.
@@ -382,26 +460,4 @@ fn new_aligned(size: usize, align: usize) -> Option<*mut c_void> {
         null_mut()
     };
     (!block.is_null()).then_some(block.cast())
-}
-
-/// Frees a block.
-///
-/// # Safety
-/// `block` is null or live.
-#[inline(always)]
-unsafe fn delete(block: *mut c_void) {
-    // SAFETY: `block` is null or live, as the caller promises in `# Safety`.
-    unsafe { raw::free(block.cast()) };
-}
-
-/// Frees a block of `size` bytes.
-///
-/// # Safety
-/// `block` is null, or live and allocated with this size.
-#[inline(always)]
-unsafe fn delete_sized(block: *mut c_void, size: usize) {
-    if !block.is_null() {
-        // SAFETY: `block` is live and of this size, as the caller promises in `# Safety`.
-        unsafe { raw::free_sized(block.cast(), size) };
-    }
 }

@@ -1,11 +1,12 @@
-//! The instructions that malloc and free take, as callgrind counts them: a change that makes the
-//! paths longer fails here, on any machine and under any load.
+//! The instructions that malloc and free, new and delete take, as callgrind counts them: a change
+//! that makes the paths longer fails here, on any machine and under any load.
 #![allow(missing_docs)]
 
 mod library;
 
 use library::{compile, preloaded, succeed};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// Iterations by which two runs differ; the work that both do (starting, the first refill) cancels
 /// out.
@@ -31,18 +32,20 @@ fn per_turn(program: &Path, pattern: &str, allocator: &str) -> f64 {
     (collected(2 * TURNS) - collected(TURNS)) as f64 / TURNS as f64
 }
 
-/// Instructions that theap takes in a turn of the pattern.
-fn taken(pattern: &str) -> f64 {
-    let program = compile("paths.c", pattern, &["-O2", "-fcf-protection=none"]);
-    let count = per_turn(&program, pattern, "malloc") - per_turn(&program, pattern, "nothing");
-    println!("{pattern}: {count:.2} instructions more than nothing");
+/// Instructions that theap takes in a turn of the pattern, by these functions.
+fn taken(pattern: &str, functions: &str) -> f64 {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    let compiled = || compile("paths.c", "paths", &["-O2", "-fcf-protection=none"]);
+    let program = PROGRAM.get_or_init(compiled);
+    let count = per_turn(program, pattern, functions) - per_turn(program, pattern, "nothing");
+    println!("{pattern}, {functions}: {count:.2} instructions more than nothing");
     count
 }
 
 /// A malloc that hits has 17 instructions, a free that hits 20.
 #[test]
 fn a_pair_that_hits() {
-    let count = taken("hit") + NOTHING;
+    let count = taken("hit", "malloc") + NOTHING;
     assert!((30.0..=37.5).contains(&count), "{count} instructions");
 }
 
@@ -50,6 +53,18 @@ fn a_pair_that_hits() {
 /// drains shows here too.
 #[test]
 fn the_random_mix() {
-    let count = taken("mixed") + NOTHING / 2.0;
+    let count = taken("mixed", "malloc") + NOTHING / 2.0;
     assert!((15.0..=19.5).contains(&count), "{count} instructions");
+}
+
+/// C++'s operators take no more than malloc and free, and a sized delete takes less; the array forms
+/// are one jump from the others.
+#[test]
+fn a_pair_of_cpp() {
+    let c = taken("hit", "malloc");
+    let (cpp, array) = (taken("hit", "new"), taken("hit", "array"));
+    let sized = taken("sized", "new");
+    assert!(cpp <= c + 0.1, "{cpp}, malloc and free: {c}");
+    assert!(array <= c + 2.1, "{array}, malloc and free: {c}");
+    assert!(sized <= c - 2.9, "{sized}, malloc and free: {c}");
 }

@@ -24,6 +24,7 @@ use super::policy::Policy;
 use super::reclaim::Reclaim;
 use super::runs::{Entry, MOST_OUTSIDE};
 use super::spans::stash::Stash;
+use super::spans::stashed::Stashed;
 use super::spans::{NodeLists, Spans};
 use super::supers::Supers;
 use super::supers::avail::{Avail, Bitmap, LEVELS};
@@ -103,6 +104,11 @@ impl Shape {
         self.cpus.clamp(NURSERIES.0, NURSERIES.1)
     }
 
+    /// Words of the bits of stashes.
+    fn stashed(&self) -> usize {
+        CLASS_COUNT * Stashed::words(self.cpus)
+    }
+
     /// The board, if it begins at this address.
     fn board_at(&self, address: usize) -> Extent {
         Extent {
@@ -128,6 +134,7 @@ pub struct Layout {
     spans_at: usize,
     reclaim: usize,
     stashes: usize,
+    stashed: usize,
     learned: usize,
     outside: usize,
     heap_entries: usize,
@@ -161,6 +168,7 @@ impl Layout {
         let heaps_at = carver.values::<Heaps>(1);
         let spans_at = carver.values::<Spans>(1);
         let reclaim = carver.values::<Reclaim>(1);
+        let stashed = carver.values::<AtomicU64>(shape.stashed());
         let stashes = carver.values::<Stash>(shape.cpus * CLASS_COUNT);
         let learned = carver.take(shape.cpus, 64);
         let open = carver.values::<AtomicUsize>(nodes);
@@ -189,6 +197,7 @@ impl Layout {
             spans_at,
             reclaim,
             stashes,
+            stashed,
             learned,
             outside,
             heap_entries,
@@ -416,10 +425,13 @@ impl Places {
         self.meta + self.layout.outside
     }
 
-    /// The stashes of all CPUs.
-    pub fn stashes(&self) -> &'static [Stash] {
-        let count = self.layout.shape.cpus * CLASS_COUNT;
-        self.table(self.layout.stashes, count)
+    /// The stashes of all CPUs, and the bits that tell which of them have spans.
+    pub fn stashes(&self) -> (&'static [Stash], &'static [AtomicU64]) {
+        let (layout, shape) = (&self.layout, &self.layout.shape);
+        (
+            self.table(layout.stashes, shape.cpus * CLASS_COUNT),
+            self.table(layout.stashed, shape.stashed()),
+        )
     }
 
     /// The metadata of SuperSlabs: its address, and the states of its pieces.

@@ -6,6 +6,8 @@ use loom::sync::Arc;
 use loom::thread;
 use theap::geometry::SpanId;
 use theap::pool::spans::stash::Stash;
+use theap::pool::spans::stashed::Stashed as Bits;
+use theap::sync::AtomicU64;
 
 /// A stash, and a cell for each of its spans, which belongs to the thread that has the span.
 struct Stashed {
@@ -69,5 +71,27 @@ pub fn stash_has_one_taker_for_each_span() {
         let mine = this.take();
         let [one, two] = join(takers);
         this.check([mine, one, two]);
+    });
+}
+
+/// A bit that was set for nothing is cleared while a span is put: the span is found all the same,
+/// then or later.
+#[test]
+pub fn a_stash_with_a_span_is_noted() {
+    explore(|| {
+        let words: &'static [AtomicU64] = Box::leak(Box::new([AtomicU64::new(0)]));
+        let (bits, this) = (Bits::new(words), Stashed::new());
+        bits.note(0);
+        let putter = {
+            let this = this.clone();
+            thread::spawn(move || {
+                this.put(0);
+                bits.note(0);
+            })
+        };
+        let first = bits.find(|_| true, |_| this.take());
+        putter.join().unwrap();
+        let found = first.or_else(|| bits.find(|_| true, |_| this.take()));
+        assert_eq!(found, Some(0), "no bit tells of the span");
     });
 }

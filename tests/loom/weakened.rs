@@ -15,6 +15,7 @@ const AVAIL: &str = "src/pool/supers/avail.rs";
 const HEAP_LOCK: &str = "src/pool/heap_lock.rs";
 const INBOX: &str = "src/pool/spans/inbox.rs";
 const STASH: &str = "src/pool/spans/stash.rs";
+const STASHED: &str = "src/pool/spans/stashed.rs";
 const CLAIMS: &str = "src/pool/pages/claims.rs";
 const RING: &str = "src/stats/ring.rs";
 const BOARD: &str = "src/stats/board.rs";
@@ -40,6 +41,9 @@ const WEAKENED: &[Weakened] = &[
     (STASH, "put(", "compare_exchange(", Weakening::Torn, stash_loses_no_span),
     (STASH, "take(", "swap(0", Weakening::Relaxed, stash_loses_no_span),
     (STASH, "take(", "swap(0", Weakening::Torn, stash_has_one_taker_for_each_span),
+    (STASHED, "note(", "fence(", Weakening::Forgotten, a_stash_with_a_span_is_noted),
+    (STASHED, "note(", "fetch_or", Weakening::Forgotten, a_stash_with_a_span_is_noted),
+    (STASHED, "find<", "fence(", Weakening::Forgotten, a_stash_with_a_span_is_noted),
     (INBOX, "push(", "compare_exchange_weak", Weakening::Relaxed, inbox_loses_no_span),
     (INBOX, "push(", "compare_exchange_weak", Weakening::Torn, inbox_loses_no_span),
     (INBOX, "drain_all(", "swap(NIL", Weakening::Relaxed, inbox_loses_no_span),

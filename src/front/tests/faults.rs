@@ -100,6 +100,7 @@ impl Life<'_> {
         let node = &self.world.arena.nodes()[0];
         match self.dice.below(6) {
             0 => {
+                self.world.arena.demote_sparse();
                 node.purge();
                 self.world.arena.heaps().purge();
             }
@@ -399,6 +400,9 @@ fn hugetlb_pages_of_several_threads() {
     if pool.set(64) {
         let calls = [Call::Map, Call::Unmap].map(Some);
         fail("hugetlb", HEAP.pages(Pages::Hugetlb), &calls, None);
+        let calls = [Call::Demote, Call::Purge].map(Some);
+        let config = HEAP.pages(Pages::Hugetlb).demote(true);
+        fail("moved off hugetlb", config, &calls, None);
         assert!(pool.returns_to(64), "pages are lost");
     }
 }

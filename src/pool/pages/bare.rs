@@ -7,18 +7,23 @@
 #![allow(unsafe_code)] // Purges memory.
 
 use super::Pages;
-use crate::geometry::{NodeSuper, SLOTS};
+use crate::geometry::{NodeSuper, SLOTS, SUPER};
 use crate::pool::metadata::DESCRIBED;
-use crate::pool::supers::Purging;
 use crate::stats::events::EventKind;
 use theap_platform::{HUGE, PageMode};
 
-/// What is held of a SuperSlab without memory.
-enum Held {
-    /// The slots.
-    Slots(Purging),
-    /// The right to map it, and those after it.
-    Claim(NodeSuper, usize),
+/// A bit for each SuperSlab that a piece describes, from the first one on.
+type Few = u64;
+
+const _: () = assert!(DESCRIBED <= Few::BITS as usize);
+
+/// What is held of the SuperSlabs of a piece.
+struct Held {
+    first: NodeSuper,
+    /// All slots.
+    slots: Few,
+    /// The right to map it.
+    claims: Few,
 }
 
 impl Pages {
@@ -28,7 +33,11 @@ impl Pages {
     pub(super) fn drop_bare_metadata(&self, i: NodeSuper) {
         let on_small = self.mode(i) == Some(PageMode::Small);
         let warmed = self.supers.decay().warmed() > 0;
-        if warmed || on_small && !self.supers.nursed().is_reserved(i) {
+        if warmed
+            || on_small && !self.supers.nursed().is_reserved(i)
+            // A thread at the limit would not find what is held.
+            || self.is_short_of(DESCRIBED * SUPER)
+        {
             return;
         }
         for piece in self.ground.metadata.pieces_of(self.supers.id(i)) {
@@ -43,7 +52,11 @@ impl Pages {
     fn described(
         &self,
         piece: usize,
-    ) -> Option<(impl Iterator<Item = NodeSuper> + use<>, NodeSuper, usize)> {
+    ) -> Option<(
+        impl ExactSizeIterator<Item = NodeSuper> + use<>,
+        NodeSuper,
+        usize,
+    )> {
         let (first, end) = self.ground.metadata.described_by(piece)?;
         let base = self.supers.id(NodeSuper(0));
         if first < base || end.within(base).index() > self.ground.addresses.open_supers(self.node())
@@ -76,48 +89,61 @@ impl Pages {
         let Some(_growth) = self.growth.try_lock() else {
             return;
         };
-        let Some((supers, until, beyond)) = self.described(piece) else {
+        let Some((mut supers, until, beyond)) = self.described(piece) else {
             return;
         };
         if beyond > 0 && !self.claims.claim(until, beyond) {
             return;
         }
-        let mut held = [const { None }; DESCRIBED];
-        let all = held.iter_mut().zip(supers).all(|(held, i)| {
-            *held = self.hold(i);
-            held.is_some()
-        });
-        if all {
+        let mut held = Held {
+            first: until.back(supers.len()),
+            slots: 0,
+            claims: 0,
+        };
+        if supers.all(|i| self.hold(i, &mut held)) {
             let metadata = self.ground.metadata;
-            // SAFETY: `held` has all that the piece describes: no slot of it is in use, and none
-            // can be taken.
+            // SAFETY: all that the piece describes is held: no slot of it is in use, and none can
+            // be taken.
             let drop = || unsafe { metadata.purge_piece(piece) };
             (self.ground.figures).recorded(EventKind::Purge, 0, HUGE, drop);
         }
-        let beyond = (beyond > 0).then_some(Held::Claim(until, beyond));
-        let held = held.into_iter().chain([beyond]).flatten();
-        held.for_each(|held| self.let_go(held));
+        self.let_go(&held);
+        if beyond > 0 {
+            self.claims.give_up(until, beyond);
+        }
     }
 
-    /// Holds a SuperSlab without memory, so that nobody takes a slot of it or maps it.
-    fn hold(&self, i: NodeSuper) -> Option<Held> {
+    /// Holds a SuperSlab without memory, so that nobody takes a slot of it or maps it. Whether that
+    /// could be done.
+    fn hold(&self, i: NodeSuper, held: &mut Held) -> bool {
+        let bit = 1 << (i.index() - held.first.index());
         if self.mode(i).is_none() {
-            return self.claims.claim(i, 1).then_some(Held::Claim(i, 1));
+            let claimed = self.claims.claim(i, 1);
+            held.claims |= if claimed { bit } else { 0 };
+            return claimed;
         }
-        let purging = self.supers.begin_purge(i, true)?;
+        let Some(purging) = self.supers.begin_purge(i, true) else {
+            return false;
+        };
         if purging.empty_count() > 0 || self.is_populated(i) {
             // Somebody has used it just now.
             self.supers.not_purged(purging);
-            return None;
+            return false;
         }
-        Some(Held::Slots(purging))
+        self.supers.hold(purging);
+        held.slots |= bit;
+        true
     }
 
-    fn let_go(&self, held: Held) {
-        match held {
-            // SAFETY: all of its slots were FRESH, and the SuperSlab is mapped and untouched.
-            Held::Slots(purging) => unsafe { self.supers.purged(purging) },
-            Held::Claim(i, count) => self.claims.give_up(i, count),
+    fn let_go(&self, held: &Held) {
+        for at in 0..DESCRIBED {
+            let i = held.first.add(at);
+            if held.slots >> at & 1 == 1 {
+                // SAFETY: all of its slots were FRESH, and the SuperSlab is mapped and untouched.
+                unsafe { self.supers.untouched(i) };
+            } else if held.claims >> at & 1 == 1 {
+                self.claims.give_up(i, 1);
+            }
         }
     }
 }

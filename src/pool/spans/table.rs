@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // Leans on who owns a span.
 
 use super::stash::Stash;
+use super::stashed::Stashed;
 use super::{NodeLists, Stage};
 use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::geometry::{ClassId, Kind, NodeIndex, SLOT, SpanId};
@@ -9,7 +10,7 @@ use crate::pool::addresses::SlotRun;
 use crate::pool::ground::Ground;
 use crate::pool::metadata::Rest;
 use crate::pool::metadata::ownership::FREE;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use theap_platform::Cpu;
 
 /// The spans of a heap: the stashes of its CPUs, and the lists of its nodes.
@@ -17,18 +18,25 @@ pub struct Spans {
     ground: Ground,
     /// CLASS_COUNT stashes for each CPU.
     stashes: &'static [Stash],
+    /// For each class, which CPUs have spans in theirs.
+    stashed: &'static [AtomicU64],
     lists: &'static [NodeLists],
     /// Blocks have come home to spans of others.
     sent: AtomicBool,
 }
 
 impl Spans {
-    /// Empty stashes, `CLASS_COUNT` for each CPU, before the lists of all nodes.
-    pub fn new(ground: Ground, stashes: &'static [Stash], lists: &'static [NodeLists]) -> Self {
+    /// Empty stashes, `CLASS_COUNT` for each CPU, with their bits, before the lists of all nodes.
+    pub fn new(
+        ground: Ground,
+        (stashes, stashed): (&'static [Stash], &'static [AtomicU64]),
+        lists: &'static [NodeLists],
+    ) -> Self {
         debug_assert_eq!(stashes.len(), ground.affinity.cpus() * CLASS_COUNT);
         Self {
             ground,
             stashes,
+            stashed,
             lists,
             sent: AtomicBool::new(false),
         }
@@ -46,6 +54,21 @@ impl Spans {
         &self.stashes[cpu * CLASS_COUNT + class.index()]
     }
 
+    /// Which stashes of a class have spans.
+    fn stashed(&self, class: ClassId) -> Stashed<'static> {
+        let words = Stashed::words(self.ground.affinity.cpus());
+        Stashed::new(&self.stashed[class.index() * words..][..words])
+    }
+
+    /// Puts a span into the stash of a CPU. Returns false if every place is taken.
+    fn put_stashed(&self, cpu: usize, class: ClassId, span: SpanId) -> bool {
+        let put = self.stash(cpu, class).put(span);
+        if put {
+            self.stashed(class).note(cpu % self.ground.affinity.cpus());
+        }
+        put
+    }
+
     /// Keeps a span: in a stash of this CPU, else on the list of its node.
     ///
     /// # Safety
@@ -58,7 +81,7 @@ impl Spans {
         let node = self.ground.addresses.node_of(span.slot());
         // A stash serves threads of its CPU, and so of its CPU's node.
         if self.ground.affinity.node_of_cpu(cpu) != Some(node)
-            || !self.stash(cpu.0 as usize, class).put(span)
+            || !self.put_stashed(cpu.0 as usize, class, span)
         {
             // SAFETY: the pool's, as this function's Safety section has it, and in no stash.
             unsafe { self.lists[node.index()].push(class, span) };
@@ -90,12 +113,10 @@ impl Spans {
         } else if let Some(span) = self.lists[node.index()].pop(class) {
             (span, Stage::Partial)
         } else {
-            let span = (0..affinity.cpus())
-                .filter(|&other| {
-                    other != cpu && affinity.node_of_cpu(Cpu(other as u32)) == Some(node)
-                })
-                .find_map(|other| self.stash(other, class).take())
-                .filter(mine)?;
+            let wanted =
+                |other| other != cpu && affinity.node_of_cpu(Cpu(other as u32)) == Some(node);
+            let take = |other| self.stash(other, class).take();
+            let span = self.stashed(class).find(wanted, take).filter(mine)?;
             (span, Stage::Partial)
         };
         // SAFETY: a span lies in a mapped SuperSlab.
@@ -188,11 +209,10 @@ impl Spans {
 
     /// Moves the stashed spans of a class to the lists of their nodes.
     pub fn empty_stashes_of(&self, class: ClassId) {
-        for cpu in 0..self.ground.affinity.cpus() {
-            while let Some(span) = self.stash(cpu, class).take() {
-                // SAFETY: taken from a stash of the class.
-                unsafe { self.lists_of(span).push(class, span) };
-            }
+        let take = |cpu| self.stash(cpu, class).take();
+        while let Some(span) = self.stashed(class).find(|_| true, take) {
+            // SAFETY: taken from a stash of the class.
+            unsafe { self.lists_of(span).push(class, span) };
         }
     }
 
@@ -241,7 +261,13 @@ impl Spans {
     pub fn each_stashed(&self, mut each: impl FnMut(ClassId, SpanId)) {
         for (at, stash) in self.stashes.iter().enumerate() {
             let class = ClassId::new(at % CLASS_COUNT);
-            stash.spans().for_each(|span| each(class, span));
+            stash.spans().for_each(|span| {
+                assert!(
+                    self.stashed(class).has(at / CLASS_COUNT),
+                    "{span:?} is not noted"
+                );
+                each(class, span);
+            });
         }
     }
 }

@@ -251,6 +251,19 @@ impl Supers {
         self.end_purge(purging.i, 0, SLOTS, true);
     }
 
+    /// Puts the end of `begin_purge` off: nobody can take a slot until [`Supers::untouched`].
+    pub fn hold(&self, purging: Purging) {
+        debug_assert_eq!(purging.empty_count(), 0);
+    }
+
+    /// Ends what [`Supers::hold`] has put off: the slots become FRESH, as all of them were.
+    ///
+    /// # Safety
+    /// The SuperSlab is held by the caller, is mapped and reads zero.
+    pub unsafe fn untouched(&self, i: NodeSuper) {
+        self.end_purge(i, 0, SLOTS, true);
+    }
+
     /// Ends `begin_purge`: the memory is still there, and the slots become EMPTY.
     pub fn not_purged(&self, purging: Purging) {
         self.count_warm(SLOTS - purging.empty_count());
