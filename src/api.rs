@@ -409,12 +409,8 @@ pub mod raw {
         Some(done)
     }
 
-    /// The largest size that [`alloc_cached`] serves, and of which [`free_sized`] need not look for
-    /// the class: 1 KiB.
-    pub const CACHED_MAX: usize = theap_arch::TINY_MAX;
-
     /// Takes a block for `size` bytes, at a multiple of 16, from the thread's magazine if the size
-    /// is at most [`CACHED_MAX`] and the magazine has one. Else null: then call [`alloc`].
+    /// is at most 1 KiB and the magazine has one. Else null: then call [`alloc`].
     #[inline(always)]
     pub fn alloc_cached(size: usize) -> *mut u8 {
         front::alloc_cached(size)
@@ -463,16 +459,13 @@ pub mod raw {
     }
 
     /// Frees a block that was asked for with `size` and an alignment of at most 16, faster than
-    /// [`free`]. Null is ignored.
+    /// [`free`].
     ///
     /// # Safety
-    /// The conditions of [`free`], and `size` is the one that the block was asked for with.
+    /// The conditions of [`free`], and `block` is not null and `size` is the one that it was asked
+    /// for with.
     #[inline(always)]
     pub unsafe fn free_sized(block: *mut u8, size: usize) {
-        // With nodes the compare that finds blocks of other nodes finds null as well.
-        if !cfg!(feature = "numa") && block.is_null() {
-            return;
-        }
         // SAFETY: this function's own Safety section.
         unsafe { front::free_sized(block, size, &DEFAULT) };
     }

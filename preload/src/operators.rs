@@ -9,9 +9,9 @@
 //! A program may replace some operators, and C++ says which of the others call them: the sized,
 //! nothrow and array forms end in `new(size)`, `delete(block)`, or their aligned twins. The
 //! function to which a name is bound in this process stands in this library's global offset table,
-//! which is complete before anything of the program runs. The array forms jump through it. A sized
-//! `delete` trusts the size, as C++ lets it, while all operators are this library's: `at_load`
-//! compares once, and binds it. Until then, and otherwise, it jumps through that table, too.
+//! which is complete before anything of the program runs. All of these forms but the nothrow ones
+//! of `new` jump through it, so no size is trusted. Those allocate directly while all operators are
+//! this library's, for which `at_load` looks once.
 #![allow(unsafe_code)] // C++ interfaces: exported names, assembly, functions by their names.
 
 use crate::image::is_ours;
@@ -20,7 +20,7 @@ use core::arch::{asm, naked_asm};
 use core::ffi::{CStr, c_void};
 use core::mem::transmute;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use theap::raw;
 
 /// Whether this library has every operator of this process that may make a block, or in which
@@ -41,10 +41,6 @@ macro_rules! bound {
         function
     }};
 }
-
-/// Where the two sized forms of `delete` for types that are not over-aligned jump to.
-static DELETE_SIZED: AtomicPtr<c_void> = AtomicPtr::new(delete_unsized as *mut c_void);
-static DELETE_SIZED_ARRAY: AtomicPtr<c_void> = AtomicPtr::new(delete_unsized_array as *mut c_void);
 
 #[inline(always)]
 fn all_ours() -> bool {
@@ -72,11 +68,6 @@ pub fn at_load() {
     };
     let ours = operators.into_iter().all(is_ours);
     ALL_OURS.store(ours, Relaxed);
-    if ours {
-        for place in [&DELETE_SIZED, &DELETE_SIZED_ARRAY] {
-            place.store(delete_sized as *mut c_void, Relaxed);
-        }
-    }
 }
 
 /// Libraries that may hold a C++ runtime's operators.
@@ -267,6 +258,9 @@ jumps! {
     _ZnamSt11align_val_t(size: usize, align: usize) -> *mut c_void
         => _ZnwmSt11align_val_t;
     _ZdaPv(block: *mut c_void) => _ZdlPv;
+    // To find the class from the size takes longer than to read the slot's class byte.
+    _ZdlPvm(block: *mut c_void, size: usize) => _ZdlPv;
+    _ZdaPvm(block: *mut c_void, size: usize) => _ZdaPv;
     _ZdlPvRKSt9nothrow_t(block: *mut c_void, tag: *const c_void) => _ZdlPv;
     _ZdaPvRKSt9nothrow_t(block: *mut c_void, tag: *const c_void) => _ZdaPv;
     _ZdaPvSt11align_val_t(block: *mut c_void, align: usize) => _ZdlPvSt11align_val_t;
@@ -274,44 +268,10 @@ jumps! {
         => _ZdlPvSt11align_val_t;
     _ZdaPvSt11align_val_tRKSt9nothrow_t(block: *mut c_void, align: usize, tag: *const c_void)
         => _ZdaPvSt11align_val_t;
-    // Finding the class of an aligned block from size and alignment is a search: the slot's class
-    // byte is faster.
     _ZdlPvmSt11align_val_t(block: *mut c_void, size: usize, align: usize)
         => "mov rsi, rdx" _ZdlPvSt11align_val_t;
     _ZdaPvmSt11align_val_t(block: *mut c_void, size: usize, align: usize)
         => "mov rsi, rdx" _ZdaPvSt11align_val_t;
-}
-
-/// The sized forms of `delete`, which jump to where [`at_load`] has bound them.
-macro_rules! sized {
-    ($($name:ident => $place:ident, else $derived:ident => $basic:ident;)+) => {$(
-        /// A `delete` that is told the block's size.
-        ///
-        /// # Safety
-        /// `block` is null, or live and of this size.
-        #[unsafe(no_mangle)]
-        #[unsafe(naked)]
-        #[allow(non_snake_case, reason = "a mangled name")]
-        pub unsafe extern "C" fn $name(block: *mut c_void, size: usize) {
-            naked_asm!(".cfi_startproc", "jmp [rip + {place}]", ".cfi_endproc", place = sym $place)
-        }
-
-        /// The form that calls the one without a size.
-        #[unsafe(naked)]
-        unsafe extern "C" fn $derived(block: *mut c_void, size: usize) {
-            naked_asm!(
-                ".cfi_startproc",
-                "jmp [rip + {basic}@GOTPCREL]",
-                ".cfi_endproc",
-                basic = sym $basic,
-            )
-        }
-    )+};
-}
-
-sized! {
-    _ZdlPvm => DELETE_SIZED, else delete_unsized => _ZdlPv;
-    _ZdaPvm => DELETE_SIZED_ARRAY, else delete_unsized_array => _ZdaPv;
 }
 
 /// Allocates by the runtime's nothrow operator, which calls the throwing one and catches. Without a
@@ -413,31 +373,6 @@ operators! {
 
     _ZdlPv(block: *mut c_void) { raw::free(block.cast()) }
     _ZdlPvSt11align_val_t(block: *mut c_void, _align: usize) { raw::free(block.cast()) }
-}
-
-/// Frees a block of `size` bytes.
-///
-/// # Safety
-/// `block` is null, or live and allocated with this size.
-unsafe extern "C" fn delete_sized(block: *mut c_void, size: usize) {
-    // SAFETY: as this function's own Safety section has it.
-    unsafe {
-        if size <= raw::CACHED_MAX {
-            raw::free_sized(block.cast(), size);
-        } else {
-            delete_larger(block);
-        }
-    }
-}
-
-/// The rest of a sized `delete`, apart from it, so that that one is short.
-///
-/// # Safety
-/// `block` is null or live.
-#[inline(never)]
-unsafe extern "C" fn delete_larger(block: *mut c_void) {
-    // SAFETY: as this function's own Safety section has it.
-    unsafe { raw::free(block.cast()) };
 }
 
 /// Allocates a block; `None` if the heap has no memory, or if not all operators are this library's.

@@ -57,8 +57,8 @@ fn the_random_mix() {
     assert!((15.0..=19.5).contains(&count), "{count} instructions");
 }
 
-/// C++'s operators take no more than malloc and free, and a sized delete takes less; the array forms
-/// are one jump from the others.
+/// C++'s operators take no more than malloc and free; the array forms, and a sized delete, are one
+/// jump from the others.
 #[test]
 fn a_pair_of_cpp() {
     let c = taken("hit", "malloc");
@@ -66,5 +66,5 @@ fn a_pair_of_cpp() {
     let sized = taken("sized", "new");
     assert!(cpp <= c + 0.1, "{cpp}, malloc and free: {c}");
     assert!(array <= c + 2.1, "{array}, malloc and free: {c}");
-    assert!(sized <= c - 2.9, "{sized}, malloc and free: {c}");
+    assert!(sized <= c + 1.1, "{sized}, malloc and free: {c}");
 }
