@@ -27,7 +27,7 @@ use crate::{Cpu, NodeId};
 pub const MAX_NODES: usize = 64;
 const MAX_CPUS: usize = 4096;
 /// Bytes of a file of the kernel's that are read.
-const TEXT: usize = 4096;
+const TEXT: usize = 3 << 10;
 /// Stands for a home that is not known.
 const UNKNOWN: u8 = u8::MAX;
 

@@ -1,5 +1,5 @@
-//! Linker arguments of `libtheap.so`: its exports, and how the loader loads it; and whether it is an
-//! optimised build.
+//! Linker arguments of `libtheap.so`: its exports, and how the loader loads it; and whether the
+//! build is an optimised one.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

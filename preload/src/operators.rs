@@ -2,9 +2,9 @@
 //!
 //! A failing `new` must run the program's new-handler and throw, which only the C++ runtime can do.
 //! So this file calls the runtime's own operator, which calls `malloc` or `aligned_alloc` (of this
-//! library) and the handler, and throws or, in the nothrow form, catches. An exception must not pass
-//! through Rust frames, so the throwing forms are assembly where they may fail: they call Rust for
-//! the block, and in the cold case jump, so that the runtime's operator returns to the program.
+//! library) and the handler, and throws or, in the nothrow form, catches. An exception must not
+//! pass through Rust frames, so the throwing forms are assembly where they may fail: they call Rust
+//! for the block, and in the cold case jump, so that the runtime's operator returns to the program.
 //!
 //! A program may replace some operators, and C++ says which of the others call them: the sized,
 //! nothrow and array forms end in `new(size)`, `delete(block)`, or their aligned twins. The
@@ -166,9 +166,9 @@ cfg_if::cfg_if! {
     if #[cfg(optimised)] {
         throwing_new! { new_slow }
 
-        /// `new`. It jumps to [`new_slow`] for what the magazine does not have, so that the hit path
-        /// needs no stack, and an exception does not pass through this function. That is why other
-        /// builds than optimised ones do without it.
+        /// `new`. It jumps to [`new_slow`] for what the magazine does not have, so that the hit
+        /// path needs no stack, and an exception does not pass through this function. That is why
+        /// other builds than optimised ones do without it.
         ///
         /// # Safety
         /// Any size.

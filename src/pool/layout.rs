@@ -61,6 +61,12 @@ impl Carver {
             bytes,
         })
     }
+
+    /// The stashes of all CPUs, and their bits before them.
+    fn stashes(&mut self, shape: Shape) -> [usize; 2] {
+        let bits = self.values::<AtomicU64>(shape.stashed());
+        [bits, self.values::<Stash>(shape.cpus * CLASS_COUNT)]
+    }
 }
 
 /// The quantities that determine a layout.
@@ -168,8 +174,7 @@ impl Layout {
         let heaps_at = carver.values::<Heaps>(1);
         let spans_at = carver.values::<Spans>(1);
         let reclaim = carver.values::<Reclaim>(1);
-        let stashed = carver.values::<AtomicU64>(shape.stashed());
-        let stashes = carver.values::<Stash>(shape.cpus * CLASS_COUNT);
+        let [stashed, stashes] = carver.stashes(shape);
         let learned = carver.take(shape.cpus, 64);
         let open = carver.values::<AtomicUsize>(nodes);
         let nurseries = carver.values::<Nursery>(shape.nurseries());

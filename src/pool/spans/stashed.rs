@@ -1,5 +1,5 @@
 //! Which CPUs have spans in their stashes: a bit for each CPU, so that a thread that looks into the
-//! stashes of others looks at 64 of them in a step, and mostly finds what it looks for in the first.
+//! stashes of others looks at 64 of them in a step.
 //!
 //! A bit is set after a span was put. Who takes from a stash leaves the bit, and who finds a stash
 //! empty clears it, and looks once more: either the one that puts sees the bit cleared, or the one
