@@ -173,8 +173,9 @@ fn late_destructors() {
         });
         assert_eq!(one.join().unwrap(), 0);
     }
-    // This thread's, the one of those past their last destructor, and one left on each CPU.
-    let most = 2 + thread::available_parallelism().unwrap().get() as u64;
+    // This thread's, the one of those past their last destructor, and what a CPU may be left: four
+    // at most, as a thread may end on another CPU than it has begun on.
+    let most = 2 + 4 * thread::available_parallelism().unwrap().get() as u64;
     let heaps = theap::stats().heaps;
     assert!(heaps <= most, "{heaps} heaps");
 }

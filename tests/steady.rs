@@ -255,31 +255,30 @@ fn steady(beside: Beside) {
         let ([given_back, taken], before) = (done_beside(), faults());
         go.store(1, Ordering::Release);
         sleep_until(done);
-        let after = faults();
+        // The two threads go on until the thread in the background has had its turn.
+        let end = Instant::now() + Duration::from_secs(30);
+        let beside_done = || {
+            let now = done_beside();
+            [now[0] - given_back, now[1] - taken]
+        };
+        let is_done = || match (beside, beside_done()) {
+            (Beside::Nothing | Beside::Sealed, _) => true,
+            (Beside::GivingBack, [given_back, _]) => given_back >= 32 << 20,
+            (Beside::Reclaiming, [_, taken]) => taken >= 100,
+        };
+        while !is_done() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let (after, is_done, [given_back, taken]) = (faults(), is_done(), beside_done());
         println!(
             "operations {OPERATIONS} faults {} refusals {}",
             after - before,
             theap::stats().refusals
         );
-        // The two threads go on until the thread in the background has had its turn.
-        let end = Instant::now() + Duration::from_secs(30);
-        let is_done = loop {
-            let now = done_beside();
-            let (given_back, taken) = (now[0] - given_back, now[1] - taken);
-            let is_done = match beside {
-                Beside::Nothing | Beside::Sealed => true,
-                Beside::GivingBack => given_back >= 32 << 20,
-                Beside::Reclaiming => taken >= 100,
-            };
-            if is_done || Instant::now() > end {
-                println!(
-                    "beside: {} MiB given back, {taken} spans taken",
-                    given_back >> 20
-                );
-                break is_done;
-            }
-            thread::sleep(Duration::from_millis(10));
-        };
+        println!(
+            "beside: {} MiB given back, {taken} spans taken",
+            given_back >> 20
+        );
         // A panic would wait for the two threads.
         std::process::exit(i32::from(!is_done));
     });

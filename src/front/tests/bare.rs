@@ -39,7 +39,7 @@ fn purge(world: &mut World, cache: Handle, but: &[usize]) {
     world.arena.purge();
 }
 
-/// Whether the metadata of these SuperSlabs has something of the spans that they had.
+/// Tells of each of these SuperSlabs whether its metadata has something of the spans that it had.
 fn remembers(world: &World) -> [bool; 2] {
     AMONG.map(|id| {
         // SAFETY: the SuperSlab was mapped.

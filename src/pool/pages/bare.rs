@@ -17,7 +17,7 @@ type Few = u64;
 
 const _: () = assert!(DESCRIBED <= Few::BITS as usize);
 
-/// What is held of the SuperSlabs of a piece.
+/// The SuperSlabs of a piece that this thread holds.
 struct Held {
     first: NodeSuper,
     /// All slots.
@@ -69,7 +69,7 @@ impl Pages {
         Some(((first.0..until.0).map(NodeSuper), until, beyond))
     }
 
-    /// Whether no SuperSlab that a piece describes has memory, or a slot that is in use.
+    /// Tells whether no SuperSlab that a piece describes has memory, or a slot that is in use.
     fn is_bare(&self, piece: usize) -> bool {
         let bare = |i| match self.mode(i) {
             Some(_) => self.is_untouched(i),

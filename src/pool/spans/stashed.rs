@@ -65,7 +65,7 @@ impl<'a> Stashed<'a> {
         None
     }
 
-    /// Whether a CPU is noted.
+    /// Tells whether a CPU is noted.
     #[cfg(all(any(test, debug_assertions), not(loom)))]
     pub fn has(&self, cpu: usize) -> bool {
         self.0[cpu / 64].load(Ordering::Relaxed) >> (cpu % 64) & 1 == 1
