@@ -1,9 +1,10 @@
 //! Generates the size-class table (`classes.rs` in OUT_DIR) and asserts every property that the
 //! allocator relies on.
 //!
-//! Classes go in 16-byte steps to 128 bytes, then four per doubling up to 256 KiB. A span of a
-//! class has the smallest number of 64 KiB slots that holds `min_blocks` blocks, wastes at most 5 %
-//! and fills seven eighths of a SuperSlab that has spans of this class alone.
+//! Classes go in 16-byte steps to 128 bytes, then four per doubling up to 2 MiB. A span of a class
+//! up to 256 KiB has the smallest number of 64 KiB slots that holds `min_blocks` blocks, wastes at
+//! most 5 % and fills seven eighths of a SuperSlab that has spans of this class alone. Above that a
+//! span is one block, which wastes nothing of it.
 
 use std::fmt::Write as _;
 use std::{env, fs, path::Path};
@@ -13,12 +14,14 @@ use std::{env, fs, path::Path};
 const SLOT: usize = 64 << 10;
 const SLOTS: usize = 32;
 /// Bytes of a block of the largest class.
-const MAX: usize = 256 << 10;
+const MAX: usize = SLOTS * SLOT;
+/// Bytes of a block of the largest class whose spans have several blocks.
+const SHARED_MAX: usize = 256 << 10;
 /// Free bits of a slot: one for every 16 bytes.
 const BITS_PER_SLOT: usize = 4096;
-/// Offsets within a span are below 2^21, sizes at most 2^18: with a shift of 40 the reciprocal is
+/// Offsets within a span are below 2^21, sizes at most 2^21: with a shift of 42 the reciprocal is
 /// exact.
-const RECIPROCAL_SHIFT: u32 = 40;
+const RECIPROCAL_SHIFT: u32 = 42;
 /// Most bytes of blocks that a magazine holds before it learns.
 const MAGAZINE_BYTES: usize = 64 << 10;
 /// Most blocks that a magazine holds before it learns: the bits of eight words of free bits.
@@ -60,7 +63,7 @@ fn main() {
         let reciprocal = reciprocal(size);
         check_reciprocal(size, reciprocal, slots * SLOT);
         let least = least_capacity(size);
-        let magazine = (MAGAZINE_BYTES / size).clamp(least, MAGAZINE_CAP);
+        let magazine = (MAGAZINE_BYTES / size).clamp(least.max(1), MAGAZINE_CAP);
         writeln!(
             out,
             "    Class {{ size: {size}, blocks: {blocks}, slots: {slots}, reciprocal: {reciprocal}, least: {least}, magazine: {magazine} }},"
@@ -79,7 +82,7 @@ fn sizes() -> Vec<usize> {
         sizes.extend((1..=4).map(|q| base + q * base / 4));
         base *= 2;
     }
-    assert_eq!(sizes.len(), 52);
+    assert_eq!(sizes.len(), 64);
     assert_eq!(sizes.last(), Some(&MAX));
     assert!(sizes.is_sorted() && sizes.iter().all(|s| s % 16 == 0));
     let worst = sizes
@@ -92,7 +95,13 @@ fn sizes() -> Vec<usize> {
 }
 
 fn min_blocks(size: usize) -> usize {
-    if size <= SLOT { 8 } else { 4 }
+    if size <= SLOT {
+        8
+    } else if size <= SHARED_MAX {
+        4
+    } else {
+        1
+    }
 }
 
 fn slots_for(size: usize) -> usize {
@@ -104,7 +113,7 @@ fn slots_for(size: usize) -> usize {
     let packs =
         |slots: usize| (SLOTS / slots) * (slots * SLOT / size) * size * 8 >= SLOTS * SLOT * 7;
     (1..=SLOTS)
-        .find(|&slots| fits(slots) && packs(slots))
+        .find(|&slots| fits(slots) && (size > SHARED_MAX || packs(slots)))
         .expect("a class fits a SuperSlab")
 }
 
@@ -127,11 +136,12 @@ fn check_reciprocal(size: usize, reciprocal: u64, span: usize) {
 }
 
 /// The least capacity of a magazine in blocks: few of the large ones, since each may keep memory
-/// from other threads.
+/// from other threads. A magazine holds a block that is a whole span only if it has learned to.
 fn least_capacity(size: usize) -> usize {
     match size {
         0..=8192 => 16,
         8193..=32768 => 8,
-        _ => 4,
+        32769..=SHARED_MAX => 4,
+        _ => 0,
     }
 }

@@ -115,7 +115,7 @@ pub fn warm_up(bytes: usize) -> Result<(), Error> {
 /// Prepares the calling thread so that it can allocate `count` blocks of `size` bytes without a
 /// page fault or a system call, whatever other threads take meanwhile: the thread's heap maps and
 /// touches spans, and keeps them. The promise lasts until the blocks have been used and freed
-/// (their memory then stays warm in the pool), or until [`collect`]. Sizes above 256 KiB have no
+/// (their memory then stays warm in the pool), or until [`collect`]. Sizes above 2 MiB have no
 /// class: their memory is prepared as by [`warm_up`], for the whole node.
 ///
 /// # Errors

@@ -26,7 +26,28 @@ const _: () = assert!(
     "build.rs, the geometry and the machine layer agree"
 );
 
+/// The number of classes whose blocks are spans: the largest ones.
+pub const WHOLE_CLASSES: usize = {
+    let mut count = 0;
+    while CLASSES[CLASS_COUNT - 1 - count].is_whole() {
+        count += 1;
+    }
+    count
+};
+
+/// The number of a class among those whose blocks are spans; `None` for another.
+#[inline]
+pub fn whole_class(class: ClassId) -> Option<usize> {
+    class.index().checked_sub(CLASS_COUNT - WHOLE_CLASSES)
+}
+
 impl Class {
+    /// Answers true if a span is one block.
+    #[inline]
+    pub const fn is_whole(&self) -> bool {
+        self.blocks == 1
+    }
+
     /// Bytes of a span, the unused rest at its end included.
     #[inline]
     pub fn span_bytes(&self) -> usize {
@@ -98,13 +119,25 @@ mod tests {
     fn class_for_keeps_alignment() {
         for shift in 0..=16 {
             let align = 1usize << shift;
-            for size in [1, 15, 17, 100, 129, 1000, 5000, 70_000, 200_000, 262_144] {
+            for size in [
+                1,
+                15,
+                17,
+                100,
+                129,
+                1000,
+                5000,
+                70_000,
+                200_000,
+                300_000,
+                2 << 20,
+            ] {
                 let class = class_for(size, align).expect("fits a class");
                 let class = CLASSES[class.index()];
                 assert!(class.size as usize >= size && (class.size as usize).is_multiple_of(align));
             }
         }
-        assert_eq!(class_for(262_145, 1), None);
+        assert_eq!(class_for((2 << 20) + 1, 1), None);
         assert_eq!(class_for(1, 131_072), None);
     }
 }

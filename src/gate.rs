@@ -1,13 +1,13 @@
 //! The gate: which front serves which size class, set by the options `front` and `classes` and
 //! changed while the program runs, so that two fronts can be compared in one process.
 //!
-//! One word of the arena holds the answer; any thread may change it at any time. A heap compares it
-//! with its own state on its slow paths and switches its own magazines there. Nothing else is
+//! Two words of the arena hold the answer; any thread may change them at any time. A heap compares
+//! them with its own state on its slow paths and switches its own magazines there. Nothing else is
 //! shared, so relaxed accesses do.
 
 use crate::choices::choices;
 use crate::classes::CLASS_COUNT;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 choices! {
     /// The front of the heap: the kind of cache of free blocks, one in each thread, that serves
@@ -30,7 +30,7 @@ impl Classes {
     /// Number of classes.
     pub const COUNT: usize = CLASS_COUNT;
     /// Every class.
-    pub const ALL: Self = Self((1 << CLASS_COUNT) - 1);
+    pub const ALL: Self = Self(u64::MAX >> (u64::BITS as usize - CLASS_COUNT));
     /// No class.
     pub const NONE: Self = Self(0);
 
@@ -56,7 +56,7 @@ impl Classes {
                 let last = ends.next().unwrap_or(Some(first))?;
                 (first..=last)
                     .try_fold(set.0, |bits, class| {
-                        (class < CLASS_COUNT).then_some(bits | 1 << class)
+                        (class < CLASS_COUNT).then(|| bits | 1 << class)
                     })
                     .filter(|_| first <= last)
                     .map(Self)
@@ -75,57 +75,52 @@ fn number(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// Set while the classic front serves all classes; the bits below are the classes of the magazines
-/// otherwise.
-const CLASSIC: u64 = 1 << 63;
-
-/// The word that says which classes magazines serve.
+/// The words that say which classes magazines serve.
 #[derive(Debug)]
-pub struct Gate(AtomicU64);
+pub struct Gate {
+    /// The classic front serves all classes.
+    classic: AtomicBool,
+    /// The classes that magazines serve otherwise.
+    classes: AtomicU64,
+}
 
 impl Gate {
     /// A gate that says what the options say.
     pub const fn new(front: Front, classes: Classes) -> Self {
-        let classic = matches!(front, Front::Classic);
-        Self(AtomicU64::new(
-            classes.0 | if classic { CLASSIC } else { 0 },
-        ))
+        Self {
+            classic: AtomicBool::new(matches!(front, Front::Classic)),
+            classes: AtomicU64::new(classes.0),
+        }
     }
 
     /// The classes that magazines serve now, a bit each; none while the classic front serves all.
     #[inline]
     #[cfg(any(feature = "magazines", test))]
     pub fn served(&self) -> u64 {
-        let word = self.0.load(Ordering::Relaxed);
-        if word & CLASSIC == 0 { word } else { 0 }
+        match self.get() {
+            (Front::Classic, _) => 0,
+            (Front::Theap, classes) => classes.0,
+        }
     }
 
     /// The front and the classes that are set.
+    #[inline]
     pub fn get(&self) -> (Front, Classes) {
-        let word = self.0.load(Ordering::Relaxed);
-        let front = if word & CLASSIC == 0 {
-            Front::Theap
-        } else {
-            Front::Classic
+        let front = match self.classic.load(Relaxed) {
+            true => Front::Classic,
+            false => Front::Theap,
         };
-        (front, Classes(word & !CLASSIC))
+        (front, Classes(self.classes.load(Relaxed)))
     }
 
     /// Sets the front; the set of classes that magazines serve stays.
     pub fn set_front(&self, front: Front) {
-        match front {
-            Front::Theap => self.0.fetch_and(!CLASSIC, Ordering::Relaxed),
-            Front::Classic => self.0.fetch_or(CLASSIC, Ordering::Relaxed),
-        };
+        self.classic.store(front == Front::Classic, Relaxed);
     }
 
     /// Sets the classes that magazines serve; the front stays.
     pub fn set_classes(&self, classes: Classes) {
-        let _ = self
-            .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
-                Some(word & CLASSIC | classes.0)
-            });
+        self.classes.store(classes.0, Relaxed);
     }
 }
 
@@ -136,13 +131,13 @@ mod tests {
     #[test]
     fn lists_of_classes() {
         let parse = |text: &str| Classes::parse(text.as_bytes()).map(Classes::bits);
-        assert_eq!(parse("all"), Some((1 << 52) - 1));
-        assert_eq!(parse("0-51"), parse("all"));
+        assert_eq!(parse("all"), Some(u64::MAX));
+        assert_eq!(parse("0-63"), parse("all"));
         assert_eq!(parse("0-3,7"), Some(0b1000_1111));
         assert_eq!(parse("7,0-3,2"), Some(0b1000_1111));
         assert_eq!(parse("12"), Some(1 << 12));
         for wrong in [
-            "", ",", "1,", "3-1", "52", "0-52", "-1", "1-", "1-2-3", "x", " 1", "01", "100",
+            "", ",", "1,", "3-1", "64", "0-64", "-1", "1-", "1-2-3", "x", " 1", "01", "100",
         ] {
             assert_eq!(parse(wrong), None, "{wrong}");
         }

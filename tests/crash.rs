@@ -137,7 +137,7 @@ const CRASHES: &[Scenario] = &[
         libc::SIGSEGV,
         &["slot ACTIVE; a run at", " + 100000"],
         || {
-            let run = allocate(MIB);
+            let run = allocate(3 * MIB);
             touch_closed(run + 98304, 100_000 - 98304);
         },
     ),

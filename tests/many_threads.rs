@@ -65,11 +65,12 @@ fn start(body: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
         .unwrap()
 }
 
-/// Allocates a block of each class and a run, and writes to both ends of each.
+/// Allocates a block of each class up to 256 KiB and a larger one, and writes to both ends of each.
 fn one_of_each() -> Vec<Box<[u8]>> {
     let classes = theap::stats().classes;
     let sizes = classes.iter().map(|class| class.size as usize);
     sizes
+        .filter(|&size| size <= 256 << 10)
         .chain([300 << 10])
         .map(|size| {
             let mut block = Vec::with_capacity(size);

@@ -28,9 +28,12 @@ const END: &str =
 const MISTAKES: &[(&str, &str, fn())] = &[
     ("a tiny block twice", DOUBLE, || twice(1)),
     ("a small block twice", DOUBLE, || twice(100)),
-    ("a block of the largest class twice", DOUBLE, || {
-        twice(256 << 10)
-    }),
+    (
+        "a block of the largest class with several a span, twice",
+        DOUBLE,
+        || twice(256 << 10),
+    ),
+    ("a block that is a span twice", NO_BLOCK, || twice(2 * MIB)),
     ("a block twice, others in between", DOUBLE, || {
         let blocks: Vec<usize> = (0..500).map(|_| raw::alloc(64) as usize).collect();
         blocks.iter().for_each(|&block| free(block));
@@ -54,10 +57,19 @@ const MISTAKES: &[(&str, &str, fn())] = &[
     ("inside a block at an odd address", NO_BLOCK, || {
         wrong_free(raw::alloc(100) as usize + 1)
     }),
-    ("a run twice", NO_BLOCK, || twice(MIB)),
+    (
+        "a block that is a span, here and in another thread",
+        NO_BLOCK,
+        || {
+            let block = raw::alloc(MIB) as usize;
+            free(block);
+            thread::spawn(move || wrong_free(block)).join().unwrap();
+        },
+    ),
+    ("a run twice", NO_BLOCK, || twice(3 * MIB)),
     ("a huge run twice", NO_BLOCK, || twice(9 * MIB)),
     ("a run that was purged", NO_BLOCK, || {
-        let run = raw::alloc(MIB) as usize;
+        let run = raw::alloc(3 * MIB) as usize;
         free(run);
         theap::purge();
         wrong_free(run);

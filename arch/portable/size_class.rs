@@ -1,16 +1,16 @@
 //! Size to class in plain Rust.
 //!
 //! Classes 0 to 7 are 16 to 128 bytes in steps of 16, then each doubling has four classes, up to
-//! 256 KiB (class 51). With `s = size - 1` and `e` the number of the highest bit of `s`, but at
+//! 2 MiB (class 63). With `s = size - 1` and `e` the number of the highest bit of `s`, but at
 //! least 6, the class is `(e - 6) * 4 + (s >> (e - 2))`: the two bits below the highest one count
 //! the four classes of a doubling, and `e = 6` makes the linear part fall out of the same formula.
 
 /// Largest size that [`class_of_tiny`] takes, in bytes.
 pub const TINY_MAX: usize = 1024;
 /// Largest size that has a class, in bytes.
-pub const CLASSED_MAX: usize = 256 << 10;
+pub const CLASSED_MAX: usize = 2 << 20;
 /// Number of classes.
-pub const CLASSES: usize = 52;
+pub const CLASSES: usize = 64;
 
 /// The class of `16 * index` bytes.
 static TINY: [u8; TINY_MAX / 16 + 1] = {

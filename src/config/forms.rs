@@ -59,7 +59,7 @@ pub const FOREIGN: Form<Foreign> = Form::new(unit!(FOREIGN), Foreign::NAMES, For
 pub const FRONT: Form<Front> = Form::new(unit!(FRONT), Front::NAMES, Front::parse);
 pub const CLASSES: Form<Classes> = Form::new(
     unit!(CLASSES),
-    "all, or numbers from 0 to 51 and ranges: 0-3,7",
+    "all, or numbers from 0 to 63 and ranges: 0-3,7",
     Classes::parse,
 );
 pub const CPUS: Form<Option<Cpus>> = Form::new(
@@ -69,7 +69,7 @@ pub const CPUS: Form<Option<Cpus>> = Form::new(
 );
 
 const _: () = assert!(
-    Classes::COUNT == 52,
+    Classes::COUNT == 64,
     "the values of CLASSES name the last class"
 );
 

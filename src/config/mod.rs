@@ -305,7 +305,7 @@ options! {
     front(front: Front) = Front::Theap, "theap", "THEAP_FRONT", FRONT;
 
     /// Size classes that magazines serve, by number; the classic front serves the others. Class 0
-    /// is 16 bytes, 7 is 128, then there are four for each doubling: 51 is 256 KiB.
+    /// is 16 bytes, 7 is 128, then there are four for each doubling: 63 is 2 MiB.
     classes(classes: Classes) = Classes::ALL, "all", "THEAP_CLASSES", CLASSES;
 
     /// The NUMA node that memory comes from: the one that the thread runs on (local), all nodes in

@@ -116,10 +116,16 @@ impl ThreadCache {
     }
 
     /// Blocks by which the allowance has room to raise the class now; without learning if it is
-    /// short.
+    /// short. Blocks that are spans leave the room for what no class had to learn: one of them
+    /// would take all of a small allowance.
     pub fn room(&self, class: ClassId) -> usize {
         let allowance = &self.magazines.allowance;
         let mut room = self.allowance().saturating_sub(allowance.taken);
+        if CLASSES[class.index()].is_whole() {
+            let learned = allowance.taken - allowance.unlearned;
+            let most = self.allowance().saturating_sub(UNLEARNED);
+            room = room.min(most.saturating_sub(learned));
+        }
         if self.is_short(class) {
             let most = allowance.most_unlearned();
             room = room.min(most.saturating_sub(allowance.unlearned));

@@ -122,9 +122,10 @@ fn all_of(arena: &Arena, class: ClassId, blocks: &[*mut u8]) -> bool {
 }
 
 impl ThreadCache {
-    /// Places of the class's FastCache: half of what the class may hold goes to the list at least.
+    /// Places of the class's FastCache: half of what the class may hold goes to the list at least,
+    /// but for a class whose blocks are spans, of which the FastCache holds one.
     pub fn fast_places(&self, class: ClassId) -> usize {
-        FAST.min(usize::from(self.capacities[class.index()]) / 2)
+        (usize::from(self.capacities[class.index()]) / 2).clamp(1, FAST)
     }
 
     /// A block for an empty FastCache. Null if there is no memory.
@@ -166,21 +167,22 @@ impl ThreadCache {
         let base = self.bases[class.index()];
         let places = self.places_in_use(class);
         let half = places.div_ceil(2);
-        let room = usize::from(self.capacities[class.index()]) - places;
+        let room = usize::from(self.capacities[class.index()]).saturating_sub(places);
         let arena = self.heap.arena();
         // SAFETY: the FastCache is full (this function's own Safety section), its pointers lie from
         // its base on, outside of the struct, and this thread alone uses them.
         unsafe {
             let old = core::slice::from_raw_parts(base, half);
+            // The list takes blocks of its class alone.
             let mixed = arena.policy().has_outsized() && !all_of(arena, class, old);
-            if mixed {
-                // The list takes blocks of its class alone.
+            let passes = mixed || half > room;
+            if passes {
                 self.heap.give(old);
             } else if self.lists[class.index()].len() + half > room {
                 self.make_room_in_list(class, room, old);
             }
             let list = &mut self.lists[class.index()];
-            if !mixed && list.len() + half <= room {
+            if !passes && list.len() + half <= room {
                 check_blocks(arena, class, old);
                 for &block in old {
                     list.link(arena, block);

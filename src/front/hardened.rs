@@ -13,7 +13,7 @@
 //!   Blocks leave spans in random order.
 //! - A size that a caller tells to free must be of the block's class.
 //!
-//! Runs (above 256 KiB) have a canary and are known to be live as in every build; they are neither
+//! Runs (above 2 MiB) have a canary and are known to be live as in every build; they are neither
 //! filled nor kept.
 #![allow(unsafe_code)] // Reads and writes the contents of free blocks, and their ends.
 

@@ -8,7 +8,8 @@
 //! budget was used up last, give half of their part back. A class that has not turned for the time
 //! of the option `decay` shrinks by half too, at one of the thread's next misses: what a former
 //! workload needed is forgotten. A class that only refills or only drains (in a producer or a
-//! consumer) never grows: a larger magazine would save it nothing.
+//! consumer) never grows: a larger magazine would save it nothing. Nor does one whose blocks are
+//! spans (above 256 KiB) unless it turns within 10 ms.
 //!
 //! Refills and drains of magazines ask the learner; nothing else does. A capacity beyond the places
 //! that the cache's own memory has for a class moves the magazine's pointers into a block of the
@@ -18,7 +19,7 @@
 
 use super::cache::ThreadCache;
 use super::magazines::{batch, places};
-use crate::classes::{CLASS_COUNT, CLASSES, class_for};
+use crate::classes::{CLASS_COUNT, CLASSES, WHOLE_CLASSES, class_for, whole_class};
 use crate::geometry::ClassId;
 use core::ptr;
 
@@ -26,6 +27,9 @@ use core::ptr;
 const TURNS: u8 = 4;
 /// Misses, of all classes of the thread, between two readings of the clock.
 const CLOCK_TURN: u32 = 256;
+/// Nanoseconds in which a class whose blocks are spans has to turn so often to be worth a magazine:
+/// whoever takes a large buffer now and then would keep it, and save next to nothing.
+const LIVELY: u64 = 10_000_000;
 /// Largest capacity there is.
 const MOST: usize = 16384;
 
@@ -49,6 +53,8 @@ pub struct Learner {
     spent: usize,
     /// Blocks of each class that are arrays of the cache's magazines.
     arrays: [u8; CLASS_COUNT],
+    /// The time, in nanoseconds, of the first of the turns of each class whose blocks are spans.
+    begun: [u64; WHOLE_CLASSES],
     /// Misses of all classes since the last reading of the clock.
     misses: u32,
     /// The time, in nanoseconds, when the learner last forgot something.
@@ -114,7 +120,13 @@ impl ThreadCache {
                 streak.min(*shortest)
             };
             *turns += 1;
+            if *turns == 1
+                && let Some(whole) = whole_class(class)
+            {
+                self.magazines.learner.begun[whole] = self.arena().os().recently();
+            }
         }
+        let learner = &self.magazines.learner;
         if learner.misses < CLOCK_TURN && learner.turns[class.index()] < TURNS {
             return false;
         }
@@ -137,7 +149,15 @@ impl ThreadCache {
             return false;
         }
         self.magazines.learner.turns[class.index()] = 0;
-        self.grow(class)
+        self.is_lively(class) && self.grow(class)
+    }
+
+    /// Answers true unless the blocks of the class are spans and come and go rarely.
+    fn is_lively(&self, class: ClassId) -> bool {
+        whole_class(class).is_none_or(|whole| {
+            let begun = self.magazines.learner.begun[whole];
+            self.arena().os().recently().saturating_sub(begun) < LIVELY
+        })
     }
 
     /// Forgets what has not turned for `decay`.
@@ -242,6 +262,7 @@ impl ThreadCache {
             grown: 0,
             spent: 0,
             arrays: [0; CLASS_COUNT],
+            begun: [0; WHOLE_CLASSES],
             misses: 0,
             since: 0,
         };

@@ -92,12 +92,15 @@ impl ThreadCache {
         self.heap.take_fresh(class)
     }
 
-    /// Tells whether the `batch`-th batch of a class comes from the nursery. Never with the feature
-    /// `valgrind`: helgrind knows nothing of the nursery's lock.
+    /// Tells whether the `batch`-th batch of a class comes from the nursery. A block that is a span
+    /// does not: there is nothing to share. Never with the feature `valgrind`: helgrind knows
+    /// nothing of the nursery's lock.
     fn is_nursed(&self, class: ClassId, batch: u8) -> bool {
-        let is_small = (CLASSES[class.index()].size as usize) < LARGE;
+        let info = &CLASSES[class.index()];
+        let is_small = (info.size as usize) < LARGE;
         let policy = self.arena().policy();
         batch < BATCHES[usize::from(is_small)]
+            && !info.is_whole()
             && self.index != SHARED
             && policy.config().nursery
             && !policy.is_prepared()

@@ -47,6 +47,14 @@ mod nursery;
     not(any(feature = "hardened", feature = "valgrind"))
 ))]
 mod reclaim;
+#[cfg(all(
+    feature = "magazines",
+    feature = "drain",
+    feature = "shared-pool",
+    feature = "stats",
+    not(any(feature = "hardened", feature = "valgrind"))
+))]
+mod whole;
 
 use super::cache::ThreadCache;
 use super::handle::Handle;
@@ -278,9 +286,10 @@ fn what_was_given_back_too_early_is_kept_until_it_decays() {
     let mut world = World::new(OWN.soft_limit(64 * MIB), |_| {}).expect("an arena");
     world.fake.set_now(1);
     let cache = world.cache().expect("a cache");
+    // More than the alignment of any class, so that no thread keeps them.
     let burst = |world: &mut World| {
         let blocks: Vec<_> = (0..20)
-            .map(|_| world.alloc(cache, 2 * MIB, 1).expect("memory"))
+            .map(|_| world.alloc(cache, 2 * MIB, MIB).expect("memory"))
             .collect();
         blocks
             .into_iter()
@@ -403,7 +412,7 @@ fn broken_heaps_are_not_valid() {
     let mut world = World::new(SMALL, |_| {}).expect("an arena");
     let cache = world.cache().expect("a cache");
     // Two of a class, so that one free block more than there are does not make a span wholly free.
-    for size in [100, 100, 3000, 3000, 300_000] {
+    for size in [100, 100, 3000, 3000, 3 << 20] {
         world.alloc(cache, size, 1).expect("memory");
     }
     cache.flush();

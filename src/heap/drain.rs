@@ -133,7 +133,10 @@ impl Heap {
                 (class, count) = (home.part.class, 0);
             }
             let before = rest.len();
-            if self.meta(home.part.span).shake.owner() == self.id {
+            if home.class.is_whole() {
+                self.take_back(home.part.span, block as usize);
+                rest = &rest[1..];
+            } else if self.meta(home.part.span).shake.owner() == self.id {
                 self.take_home(home, &mut rest);
             } else {
                 let parcel = home.next_parcel(self.arena, &mut rest);

@@ -6,8 +6,9 @@
 //! class ([`keeping`]). TBACKEND is [`Heap::acquire_span`] and [`Heap::release`].
 //!
 //! `refill` takes blocks out of spans, `drain` brings them home, `spans` is the life of a heap's
-//! spans, `idle` what others may take. Who has its lock uses a heap: its thread, or a reclaimer
-//! while that thread rests. Nothing here allocates or waits but where the pool does.
+//! spans, `whole` has those that are one block, `idle` is what others may take. Who has its lock
+//! uses a heap: its thread, or a reclaimer while that thread rests. Nothing here allocates or waits
+//! but where the pool does.
 
 mod drain;
 mod idle;
@@ -16,6 +17,7 @@ mod refill;
 mod spans;
 #[cfg(any(test, debug_assertions))]
 mod validity;
+mod whole;
 
 cfg_if::cfg_if! {
     if #[cfg(feature = "hardened")] {

@@ -16,15 +16,14 @@ impl Heap {
     pub unsafe fn take(&mut self, class: ClassId, end: *mut *mut u8, want: usize) -> usize {
         let begin = self.tracer.begin();
         self.note_batch();
-        let mut got = 0;
-        while got < want {
-            let Some(span) = self.span_with_blocks(class, got > 0) else {
-                break;
-            };
-            // SAFETY: `want - got` places are left below `end - got`, of those that this function's
-            // Safety section asks for.
-            got += unsafe { self.take_from(span, end.sub(got), want - got) };
-        }
+        // SAFETY: this function's own Safety section.
+        let got = unsafe {
+            if CLASSES[class.index()].is_whole() {
+                self.take_whole(class, end, want)
+            } else {
+                self.take_of_several(class, end, want)
+            }
+        };
         self.counters.refills.add(1);
         self.counters.refilled_blocks.add(got as u64);
         let counters = &self.class_counters[class.index()];
@@ -32,6 +31,22 @@ impl Heap {
         let class = class.index() as u8;
         self.tracer
             .note(begin, EventKind::Refill, class, 0, got as u64);
+        got
+    }
+
+    /// Does what `take` does, for a class whose spans have several blocks.
+    ///
+    /// # Safety
+    /// The `want` places below `end` are the caller's.
+    unsafe fn take_of_several(&mut self, class: ClassId, end: *mut *mut u8, want: usize) -> usize {
+        let mut got = 0;
+        while got < want
+            && let Some(span) = self.span_with_blocks(class, got > 0)
+        {
+            // SAFETY: `want - got` places are left below `end - got`, of those that this function's
+            // Safety section asks for.
+            got += unsafe { self.take_from(span, end.sub(got), want - got) };
+        }
         got
     }
 
@@ -73,12 +88,29 @@ impl Heap {
         got
     }
 
-    /// Takes a block that reads zero, if the class's current span has one.
+    /// Takes a block that reads zero, if the span that would serve next has one.
     #[cfg_attr(
         any(feature = "hardened", feature = "valgrind"),
         allow(dead_code, reason = "every block is cleared there")
     )]
     pub fn take_fresh(&mut self, class: ClassId) -> Option<*mut u8> {
+        let block = if CLASSES[class.index()].is_whole() {
+            self.take_whole_fresh(class)
+        } else {
+            self.take_fresh_of_several(class)
+        };
+        if block.is_some() {
+            self.counters.refilled_blocks.add(1);
+            self.class_counters[class.index()].refilled_blocks.add(1);
+        }
+        block
+    }
+
+    #[cfg_attr(
+        any(feature = "hardened", feature = "valgrind"),
+        allow(dead_code, reason = "every block is cleared there")
+    )]
+    fn take_fresh_of_several(&mut self, class: ClassId) -> Option<*mut u8> {
         let span = self.span_with_blocks(class, false)?;
         let ((metas, slot), meta) = (self.super_meta(span), self.meta(span));
         let (at, info) = (meta.fresh_from.get(), &CLASSES[class.index()]);
@@ -97,8 +129,6 @@ impl Heap {
         }
         self.set_free_count(meta, meta.free.get() - 1);
         meta.fresh_from.set(at + 1);
-        self.counters.refilled_blocks.add(1);
-        self.class_counters[class.index()].refilled_blocks.add(1);
         let base = self.arena.addresses().address_of(span.slot());
         Some((base + at as usize * info.size as usize) as *mut u8)
     }

@@ -290,7 +290,7 @@ impl Heap {
     /// TBACKEND: takes a span of the class from the pool; the span may turn out to be full. Where
     /// there is no memory, the heap gives the wholly free spans of all its classes back and tries
     /// once more.
-    fn acquire_span(&mut self, class: ClassId) -> Option<SpanId> {
+    pub(super) fn acquire_span(&mut self, class: ClassId) -> Option<SpanId> {
         let policy = self.arena.policy();
         if policy.learns() {
             self.keeping.took(class, policy.budget());
@@ -471,7 +471,7 @@ impl Heap {
         self.meta(span).free.get() == u32::from(blocks)
     }
 
-    fn release(&mut self, span: SpanId) {
+    pub(super) fn release(&mut self, span: SpanId) {
         self.counters.spans_released.add(1);
         let begin = self.tracer.begin();
         let class = self.meta(span).class.get();

@@ -231,6 +231,33 @@ pub fn last_owner_takes_its_span_back_or_the_pool_gets_it() {
     });
 }
 
+/// The block of a span that has no other is freed twice: one of both gets the span, as its last
+/// owner has left it.
+#[test]
+pub fn a_block_that_is_a_span_has_one_heir() {
+    explore(|| {
+        let world = World::full();
+        let take_back = |world: &World, me| {
+            let mine = world.shake.retake(me);
+            if mine {
+                world.free.with_mut(|f| unsafe { *f += 1 });
+            }
+            mine
+        };
+        let other = {
+            let world = world.clone();
+            thread::spawn(move || take_back(&world, OTHER))
+        };
+        world.free.with_mut(|f| unsafe { *f = 0 });
+        world.shake.hand_out();
+        let mine = take_back(&world, ME);
+        let theirs = other.join().unwrap();
+        assert!(mine != theirs, "one of them frees the block");
+        assert_eq!(world.shake.owner(), if mine { ME } else { OTHER });
+        assert_eq!(world.bits(), 1);
+    });
+}
+
 #[test]
 pub fn partial_list_has_one_taker_for_each_span() {
     explore(|| {

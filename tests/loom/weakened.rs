@@ -28,6 +28,8 @@ const WEAKENED: &[Weakened] = &[
     (OWNERSHIP, "free_remote", "word.fetch_or", Weakening::Torn, threads_of_a_nursery_take_and_free),
     (OWNERSHIP, "free_remote", "pending.fetch_or", Weakening::Forgotten, one_remote_free_against_disowning),
     (OWNERSHIP, "retake", "compare_exchange(", Weakening::Torn, last_owner_takes_its_span_back_or_the_pool_gets_it),
+    (OWNERSHIP, "retake", "compare_exchange(", Weakening::Torn, a_block_that_is_a_span_has_one_heir),
+    (OWNERSHIP, "hand_out", "store(", Weakening::Relaxed, a_block_that_is_a_span_has_one_heir),
     (OWNERSHIP, "free_remote", "compare_exchange(", Weakening::Torn, last_owner_takes_its_span_back_or_the_pool_gets_it),
     (SLOT_WORD, "release", "fetch_or(bits", Weakening::Relaxed, slots_have_one_taker),
     (SLOT_WORD, "take(", "compare_exchange_weak", Weakening::Torn, slots_have_one_taker),

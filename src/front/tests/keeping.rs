@@ -75,7 +75,7 @@ fn what_is_set_to_be_retained_bounds_all_that_is_warm() {
 #[test]
 fn what_is_retained_by_default_may_grow_by_learning() {
     // The default is a sixteenth of the soft limit, which nobody heeds here.
-    let config = OWN.budget(1 << 30).soft_limit(64 * MIB);
+    let config = OWN.budget(1 << 30).soft_limit(64 * MIB).thread_cache(0);
     let mut world = World::new(config, |_| {}).expect("an arena");
     let cache = world.cache().expect("a cache");
     let retain = world.arena.policy().retain();

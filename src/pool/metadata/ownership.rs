@@ -111,7 +111,14 @@ impl Handshake {
         debug_assert_eq!(was, POOL, "the pool owned the listed span");
     }
 
-    /// Takes a full span back if its owner word is NOBODY. Only the last owner may call this.
+    /// Owner only: leaves a span to nobody whose only block is handed out. There is no other block
+    /// that could come home meanwhile: whoever frees this one takes the span by `retake`.
+    pub fn hand_out(&self) {
+        self.owner.store(NOBODY, Ordering::Release);
+    }
+
+    /// Takes a full span back if its owner word is NOBODY. Only the last owner may call this, or
+    /// who frees the only block of a span.
     #[inline]
     pub fn retake(&self, me: u64) -> bool {
         self.owner.load(Ordering::Relaxed) == NOBODY
