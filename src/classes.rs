@@ -27,6 +27,7 @@ const _: () = assert!(
 );
 
 /// The number of classes whose blocks are spans: the largest ones.
+#[cfg(all(feature = "magazines", feature = "drain"))]
 pub const WHOLE_CLASSES: usize = {
     let mut count = 0;
     while CLASSES[CLASS_COUNT - 1 - count].is_whole() {
@@ -36,6 +37,7 @@ pub const WHOLE_CLASSES: usize = {
 };
 
 /// The number of a class among those whose blocks are spans; `None` for another.
+#[cfg(all(feature = "magazines", feature = "drain"))]
 #[inline]
 pub fn whole_class(class: ClassId) -> Option<usize> {
     class.index().checked_sub(CLASS_COUNT - WHOLE_CLASSES)

@@ -21,7 +21,7 @@
 #![allow(unsafe_code)] // Moves the ends of arrays.
 
 use super::cache::ThreadCache;
-use super::magazines::{NEST, places};
+use super::magazines::{NEST, nest_places, places};
 use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::geometry::ClassId;
 use core::ptr;
@@ -167,9 +167,10 @@ impl ThreadCache {
         let room = self.room(class).div_ceil(2);
         let capacity = most.min(now.saturating_add(room));
         // Without memory for the class's own place, the nest's has to do.
+        let nest = nest_places(class);
         capacity > now
             && (self.set_capacity(class, capacity)
-                || now < NEST && NEST < capacity && self.set_capacity(class, NEST))
+                || now < nest && nest < capacity && self.set_capacity(class, nest))
     }
 
     /// Lets other classes give capacity back, so that the class can be raised.

@@ -17,7 +17,7 @@
 use super::classic::List;
 use super::head::{FIRST, Head};
 use super::kept::Kept;
-use super::magazines::{MagazineState, NEST, places};
+use super::magazines::{MagazineState, NEST, nest_places, places};
 use super::quarantine::Quarantine;
 use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::geometry::{ClassId, NodeIndex};
@@ -74,18 +74,35 @@ const fn array_places_before(end: usize) -> usize {
     sum
 }
 
+/// Places of the nest below this class, with their sentinels.
+const fn nest_places_before(end: usize) -> usize {
+    let (mut sum, mut class) = (0, 0);
+    while class < end && NEST > 0 {
+        sum += nest_places(ClassId::new(class)) + 1;
+        class += 1;
+    }
+    sum
+}
+
 /// Places of the nest, with their sentinels.
-const NEST_PLACES: usize = if NEST == 0 {
-    0
-} else {
-    (NEST + 1) * CLASS_COUNT
+const NEST_PLACES: usize = nest_places_before(CLASS_COUNT);
+
+/// Where in the nest each class's array begins, above its sentinel.
+#[cfg(feature = "magazines")]
+const NESTS_AT: [u16; CLASS_COUNT] = {
+    let (mut at, mut class) = ([0; CLASS_COUNT], 0);
+    while class < CLASS_COUNT {
+        at[class] = nest_places_before(class) as u16 + 1;
+        class += 1;
+    }
+    at
 };
 
 /// Where in the arrays' memory each class's array begins, above its sentinel.
-const ARRAYS: [usize; CLASS_COUNT] = {
+const ARRAYS: [u16; CLASS_COUNT] = {
     let (mut arrays, mut class) = ([0; CLASS_COUNT], 0);
     while class < CLASS_COUNT {
-        arrays[class] = NEST_PLACES + array_places_before(class) + 1;
+        arrays[class] = (NEST_PLACES + array_places_before(class) + 1) as u16;
         class += 1;
     }
     arrays
@@ -133,14 +150,14 @@ impl ThreadCache {
     pub fn own_array(&self, class: ClassId) -> *mut *mut u8 {
         // SAFETY: `arrays` points to the memory behind the struct, which `CACHE_BYTES` makes large
         // enough for the arrays of all classes.
-        unsafe { self.arrays.add(ARRAYS[class.index()]) }
+        unsafe { self.arrays.add(usize::from(ARRAYS[class.index()])) }
     }
 
     /// The array that the class has in the nest.
     #[cfg(feature = "magazines")]
     pub fn nest(&self, class: ClassId) -> *mut *mut u8 {
         // SAFETY: the nest lies at the beginning of the memory behind the struct.
-        unsafe { self.arrays.add(class.index() * (NEST + 1) + 1) }
+        unsafe { self.arrays.add(usize::from(NESTS_AT[class.index()])) }
     }
 
     /// The header of the class's array.

@@ -26,7 +26,7 @@ const TINY: u32 = 128;
 /// The refills that come out of a magazine in its nest. If they doubled too, a thread would have
 /// half of its blocks in magazines, in pages that it has touched.
 const FIRST: u8 = 4;
-/// Places of a class's array in the nest.
+/// Most places of a class's array in the nest.
 pub const NEST: usize = FEW_TINY;
 /// Most bytes of blocks that a thread leaves to the next one.
 const LEFT: usize = 32 << 10;
@@ -78,6 +78,18 @@ pub const fn places(class: ClassId) -> usize {
     CLASSES[class.index()].magazine as usize
 }
 
+/// Places of a class's array in the nest: those of its first refills at least.
+pub const fn nest_places(class: ClassId) -> usize {
+    let (nest, most) = (nest_capacity(class), places(class));
+    if nest >= FEW {
+        nest
+    } else if most < FEW {
+        most
+    } else {
+        FEW
+    }
+}
+
 /// Blocks that a miss of a magazine of this capacity moves.
 pub fn batch(capacity: usize) -> usize {
     (capacity / 2).clamp(1, BATCH)
@@ -106,7 +118,7 @@ impl ThreadCache {
         if self.has_magazine(class) {
             usize::from(self.capacities[class.index()])
         } else if self.magazines.nested & class.bit() != 0 {
-            self.fast_places(class).min(NEST)
+            self.fast_places(class).min(nest_places(class))
         } else {
             self.fast_places(class)
         }
@@ -115,7 +127,7 @@ impl ThreadCache {
     /// The class's array in the cache's own memory, where it may have so many places. `None` if
     /// there is no memory for that.
     pub fn own_array_for(&mut self, class: ClassId, capacity: usize) -> Option<*mut *mut u8> {
-        let fits = capacity <= NEST && self.magazines.nested & class.bit() != 0;
+        let fits = capacity <= nest_places(class) && self.magazines.nested & class.bit() != 0;
         if fits {
             return Some(self.nest(class));
         }
@@ -126,7 +138,7 @@ impl ThreadCache {
     #[cfg(feature = "valgrind")]
     pub fn array_places(&self, class: ClassId) -> usize {
         if self.magazines.nested & class.bit() != 0 {
-            NEST
+            nest_places(class)
         } else {
             places(class)
         }
@@ -135,11 +147,9 @@ impl ThreadCache {
     /// Moves the class's FastCache out of the nest if it may then have more places. False if it
     /// stays where it is.
     fn outgrow_nest(&mut self, class: ClassId) -> bool {
-        let before = self.places_in_use(class);
         self.magazines.nested & class.bit() != 0
-            && before == NEST
+            && self.fast_places(class) > nest_places(class)
             && self.leave_nest(class)
-            && self.places_in_use(class) > before
     }
 
     /// Moves the class's array to its own place, if it is in the nest. False if there is no memory

@@ -25,6 +25,11 @@ impl MagazineState {
 /// There is no nest: a FastCache is small.
 pub const NEST: usize = 0;
 
+/// There is no nest.
+pub const fn nest_places(_class: ClassId) -> usize {
+    0
+}
+
 /// Places of a class's array: those of a FastCache.
 pub const fn places(class: ClassId) -> usize {
     let most = CLASSES[class.index()].magazine as usize;

@@ -31,7 +31,7 @@
 
 use super::events::{Event, EventKind};
 use super::ring::Ring;
-use super::{COUNTERS, Count, Counters};
+use super::{COUNTERS, Count, Counters, Level};
 use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::geometry::ClassId;
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
@@ -129,14 +129,14 @@ pub struct ClassCounters {
     /// Blocks moved from magazines to spans.
     pub drained_blocks: Count,
     /// Blocks that the magazine may hold now beyond its fixed capacity.
-    pub learned_blocks: Count,
+    pub learned_blocks: Level,
     /// Blocks that the thread's cache held when its last batch of the class moved.
-    pub cached_blocks: Count,
+    pub cached_blocks: Level,
 }
 
-/// The numbers of a heap. The alignment makes sixteen of them take whole pages.
+/// The numbers of a heap. The alignment makes eight of them take whole pages.
 #[derive(Debug)]
-#[repr(C, align(256))]
+#[repr(C, align(512))]
 pub struct HeapBoard {
     /// The counters of the heap, which its thread alone writes.
     pub counters: Counters,

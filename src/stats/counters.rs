@@ -3,7 +3,7 @@
 //! heaps; its sum may be behind by what is under way.
 
 use super::figures::Metric;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// A number that one thread writes and any thread reads.
 #[derive(Debug, Default)]
@@ -40,6 +40,26 @@ impl Count {
     /// The number now.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A level below 2^32 that one thread writes and any thread reads.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+pub struct Level(AtomicU32);
+
+impl Level {
+    /// Replaces the number. Only the one writer calls this.
+    #[inline]
+    pub fn set(&self, n: u64) {
+        if cfg!(feature = "stats") {
+            self.0.store(n as u32, Ordering::Relaxed);
+        }
+    }
+
+    /// The number now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed).into()
     }
 }
 

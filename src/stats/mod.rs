@@ -29,7 +29,7 @@ use board::Board;
 use core::ops::Deref;
 use theap_platform::PageMode;
 
-pub use counters::{COUNTERS, Count, Counters, Totals};
+pub use counters::{COUNTERS, Count, Counters, Level, Totals};
 pub use figures::{ClassStats, NodeStats, Stats};
 pub use heaps::{HeapStats, ThreadName};
 pub use residence::Resident;
