@@ -1,13 +1,16 @@
-//! Linker arguments of `libtheap.so`: its exports, and how the loader loads it; and whether the
-//! build is an optimised one.
+//! Linker arguments of `libtheap.so`: its exports, and how the loader loads it; and whether malloc
+//! and free are the tuned ones, which check nothing.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=exports.map");
-    // Calls at the end of a function are jumps then.
-    println!("cargo::rustc-check-cfg=cfg(optimised)");
-    if std::env::var("OPT_LEVEL").is_ok_and(|level| level != "0") {
-        println!("cargo::rustc-cfg=optimised");
+    println!("cargo::rustc-check-cfg=cfg(tuned)");
+    let is_optimised = std::env::var("OPT_LEVEL").is_ok_and(|level| level != "0");
+    let checks = ["HARDENED", "VALGRIND"]
+        .iter()
+        .any(|feature| std::env::var_os(format!("CARGO_FEATURE_{feature}")).is_some());
+    if is_optimised && !checks {
+        println!("cargo::rustc-cfg=tuned");
     }
     let dir = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
     for argument in [

@@ -45,6 +45,8 @@ cfg_if::cfg_if! {
             Theap, class_size, collect, gates, heaps, on_soft_limit, owns, placement, purge, raw, resident, seal, serve_soft_limit, set_classes, set_front, set_learning, stats, unseal,
             usable_size, warm_up, warm_up_class,
         };
+        #[doc(hidden)]
+        pub use front::HEAD_FIELDS;
         pub use crash::report_crashes;
         pub use config::{Calls, Config, Foreign, Numa, OPTIONS, OptionRow, Pages, Prefault};
         pub use gate::{Classes, Front};

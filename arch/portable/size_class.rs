@@ -5,6 +5,8 @@
 //! least 6, the class is `(e - 6) * 4 + (s >> (e - 2))`: the two bits below the highest one count
 //! the four classes of a doubling, and `e = 6` makes the linear part fall out of the same formula.
 
+use super::magazine::Magazine;
+
 /// Largest size that [`class_of_tiny`] takes, in bytes.
 pub const TINY_MAX: usize = 1024;
 /// Largest size that has a class, in bytes.
@@ -18,6 +20,18 @@ static TINY: [u8; TINY_MAX / 16 + 1] = {
     let mut index = 0;
     while index < table.len() {
         table[index] = class_of(16 * index) as u8;
+        index += 1;
+    }
+    table
+};
+
+/// The distance from a head to the magazine of the class of `16 * index` bytes: before the one of
+/// class 0 there is one that no class has.
+pub static TINY_PLACES: [u16; TINY_MAX / 16 + 1] = {
+    let mut table = [0; TINY_MAX / 16 + 1];
+    let mut index = 0;
+    while index < table.len() {
+        table[index] = (class_of(16 * index) as u16 + 1) * size_of::<Magazine>() as u16;
         index += 1;
     }
     table

@@ -30,14 +30,53 @@ pub fn or_no_memory(block: *mut u8) -> *mut c_void {
     block.cast()
 }
 
-/// Allocates at least `size` bytes at a multiple of 16. For 0 bytes it allocates a block too.
-#[unsafe(no_mangle)]
-pub extern "C" fn malloc(size: usize) -> *mut c_void {
-    let block = raw::alloc_cached(size);
-    if block.is_null() {
-        return malloc_slow(size);
+cfg_if::cfg_if! {
+    if #[cfg(tuned)] {
+        theap_arch::x86_64_malloc! {
+            /// Allocates at least `size` bytes at a multiple of 16. For 0 bytes it allocates a
+            /// block too.
+            ///
+            /// # Safety
+            /// Any size.
+            #[unsafe(no_mangle)]
+            malloc, slot, malloc_slow
+        }
+
+        theap_arch::x86_64_free! {
+            /// Frees a block; does nothing for null.
+            ///
+            /// # Safety
+            /// `block` is null or a live block of this library, or of the C library
+            /// ([`crate::foreign`]).
+            #[unsafe(no_mangle)]
+            free, slot, theap::HEAD_FIELDS, free_slow
+        }
+    } else {
+        /// Allocates at least `size` bytes at a multiple of 16. For 0 bytes it allocates a block
+        /// too.
+        ///
+        /// # Safety
+        /// Any size.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn malloc(size: usize) -> *mut c_void {
+            let block = raw::alloc_cached(size);
+            if block.is_null() {
+                return malloc_slow(size);
+            }
+            block.cast()
+        }
+
+        /// Frees a block; does nothing for null.
+        ///
+        /// # Safety
+        /// `block` is null or a live block of this library, or of the C library
+        /// ([`crate::foreign`]).
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn free(block: *mut c_void) {
+            // SAFETY: `block` is null or live, as the caller promises in `# Safety`.
+            unsafe { free_slow(block) };
+        }
     }
-    block.cast()
 }
 
 /// The rest of `malloc`, which jumps to it at its end: so the hit path needs no stack.
@@ -46,12 +85,12 @@ extern "C" fn malloc_slow(size: usize) -> *mut c_void {
     or_no_memory(raw::alloc(size))
 }
 
-/// Frees a block; does nothing for null.
+/// The rest of `free`.
 ///
 /// # Safety
-/// `block` is null or a live block of this library, or of the C library ([`crate::foreign`]).
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn free(block: *mut c_void) {
+/// The conditions of [`free`].
+#[inline(never)]
+pub unsafe extern "C" fn free_slow(block: *mut c_void) {
     // SAFETY: `block` is null or live, as the caller promises in `# Safety`.
     unsafe { raw::free(block.cast()) };
 }

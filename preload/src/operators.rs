@@ -15,6 +15,8 @@
 #![allow(unsafe_code)] // C++ interfaces: exported names, assembly, functions by their names.
 
 use crate::image::is_ours;
+#[cfg(tuned)]
+use crate::malloc::free_slow;
 use crate::text;
 use core::arch::{asm, naked_asm};
 use core::ffi::{CStr, c_void};
@@ -162,31 +164,56 @@ macro_rules! throwing_new {
     };
 }
 
-cfg_if::cfg_if! {
-    if #[cfg(optimised)] {
-        throwing_new! { new_slow }
-
-        /// `new`. It jumps to [`new_slow`] for what the magazine does not have, so that the hit
-        /// path needs no stack, and an exception does not pass through this function. That is why
-        /// other builds than optimised ones do without it.
+macro_rules! operators {
+    ($($name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? { $body:expr })+) => {$(
+        /// An operator that does not throw.
         ///
         /// # Safety
-        /// Any size.
+        /// For `new`, `align` is a power of two. For `delete`, `block` is null, or live and of this
+        /// size and alignment where they are given.
         #[unsafe(no_mangle)]
         #[allow(non_snake_case, reason = "a mangled name")]
-        pub unsafe extern "C" fn _Znwm(size: usize) -> *mut c_void {
-            let block = raw::alloc_cached(size);
-            if block.is_null() {
-                // SAFETY: any size.
-                return unsafe { new_slow(size) };
-            }
-            block.cast()
+        pub unsafe extern "C" fn $name($($argument: $type),*) $(-> $result)? {
+            // SAFETY: the caller vouches for the block, its size and its alignment (`# Safety`). A
+            // name in a body is that of a function of the type that the body gives it.
+            unsafe { $body }
+        }
+    )+};
+}
+
+cfg_if::cfg_if! {
+    if #[cfg(tuned)] {
+        throwing_new! { new_slow }
+
+        theap_arch::x86_64_malloc! {
+            /// `new`. It jumps to [`new_slow`] for what the magazine does not have, so that an
+            /// exception does not pass through this function.
+            ///
+            /// # Safety
+            /// Any size.
+            #[unsafe(no_mangle)]
+            #[allow(non_snake_case, reason = "a mangled name")]
+            _Znwm, slot, new_slow
+        }
+
+        theap_arch::x86_64_free! {
+            /// `delete`.
+            ///
+            /// # Safety
+            /// The conditions of [`free`](crate::malloc::free).
+            #[unsafe(no_mangle)]
+            #[allow(non_snake_case, reason = "a mangled name")]
+            _ZdlPv, slot, theap::HEAD_FIELDS, free_slow
         }
     } else {
         throwing_new! {
             #[unsafe(no_mangle)]
             #[allow(non_snake_case, reason = "a mangled name")]
             _Znwm
+        }
+
+        operators! {
+            _ZdlPv(block: *mut c_void) { raw::free(block.cast()) }
         }
     }
 }
@@ -334,23 +361,6 @@ unsafe fn nothrow_aligned_new(
     }
 }
 
-macro_rules! operators {
-    ($($name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? { $body:expr })+) => {$(
-        /// An operator that does not throw.
-        ///
-        /// # Safety
-        /// For `new`, `align` is a power of two. For `delete`, `block` is null, or live and of this
-        /// size and alignment where they are given.
-        #[unsafe(no_mangle)]
-        #[allow(non_snake_case, reason = "a mangled name")]
-        pub unsafe extern "C" fn $name($($argument: $type),*) $(-> $result)? {
-            // SAFETY: the caller vouches for the block, its size and its alignment (`# Safety`). A
-            // name in a body is that of a function of the type that the body gives it.
-            unsafe { $body }
-        }
-    )+};
-}
-
 operators! {
     _ZnwmRKSt9nothrow_t(size: usize, tag: *const c_void) -> *mut c_void {
         new(size).unwrap_or_else(|| nothrow_new(c"_ZnwmRKSt9nothrow_t", bound!(_Znwm), size, tag))
@@ -371,7 +381,6 @@ operators! {
         })
     }
 
-    _ZdlPv(block: *mut c_void) { raw::free(block.cast()) }
     _ZdlPvSt11align_val_t(block: *mut c_void, _align: usize) { raw::free(block.cast()) }
 }
 

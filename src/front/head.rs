@@ -6,7 +6,8 @@
 //! as well.
 #![allow(unsafe_code)] // Shares two heads that nobody writes, and reaches magazines by pointers.
 
-use crate::geometry::{ClassId, Kind};
+use crate::geometry::{ClassId, Kind, SLOT};
+use core::mem::offset_of;
 use core::sync::atomic::AtomicU8;
 use theap_arch::Magazine;
 
@@ -26,6 +27,19 @@ pub struct Head {
     /// Class bytes of the slots of the home part.
     pub kinds: *const AtomicU8,
 }
+
+/// The distances of a head's fields, for hit paths that are written in assembly: the first address
+/// of the home part, its bytes, and the class bytes.
+pub const HEAD_FIELDS: [usize; 3] = [
+    offset_of!(Head, home_part),
+    offset_of!(Head, home_bytes),
+    offset_of!(Head, kinds),
+];
+
+const _: () = assert!(
+    offset_of!(Head, magazines) == 0 && FIRST == 1 && SLOT == 1 << 16,
+    "assembly has these numbers"
+);
 
 /// A head that nobody writes.
 #[repr(transparent)]

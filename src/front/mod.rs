@@ -122,6 +122,7 @@ pub use entries::{
 };
 pub use foreign::{Elsewhere, resize_foreign, stands_in, usable_size_foreign};
 pub use free::{collect, discard};
+pub use head::HEAD_FIELDS;
 pub use life::{claimed, note_cached, note_thread};
 pub use limits::{forget_others, on_soft_limit, serve as serve_soft_limit};
 pub use quarantine::is_held_back;
