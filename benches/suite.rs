@@ -95,7 +95,8 @@ impl Options {
         let peers = peers.map(|&(name, role, program)| side(name, role, program.into()));
         let variants = self.variant.iter();
         let variants = variants.map(|(name, program)| side(name, Role::Variant, program.clone()));
-        let rows = chosen(&self.rows, self.quick);
+        let mut rows = chosen(&self.rows, self.quick);
+        rows.retain(|row| Mode::InProcess.has(row));
         if rows.is_empty() {
             let parts = self.rows.join(" or ");
             return Err(Error::Setup(format!("no row's name contains {parts}")));

@@ -12,11 +12,14 @@
 //! collections need the contender to be the process's global allocator, which is proved, too.
 
 mod collections;
+mod growth;
 mod handed;
+mod large;
 mod memory;
 mod rest;
 mod rows;
 mod single;
+mod tasks;
 mod threads;
 
 use std::time::{Duration, Instant};
@@ -38,6 +41,15 @@ pub const PEAK: &str = crate::measure::PEAK;
 /// Metric: the memory that the process has when its work is done, in bytes.
 pub const RESIDENT: &str = crate::measure::RESIDENT;
 
+/// Metric: the time that one of 100,000 allocations, each with its first touch, exceeds.
+pub const TAIL: &str = "alloc_touch_p99.999";
+
+/// Metric: the hugetlb pages of the process when its heap has grown, in bytes.
+pub(crate) const HUGETLB: &str = "hugetlb_at_end";
+
+/// Bytes to which the heap grows in the rows of [`Category::Growth`].
+pub(crate) const GROWN: usize = growth::GROWN;
+
 /// The time that rows of memory that is left wait: longer than any contender's own delay, which is
 /// 10 s for theap and jemalloc.
 const WAIT: Duration = Duration::from_secs(13);
@@ -54,10 +66,14 @@ pub enum Category {
     HitPath,
     /// One thread, with other work.
     Single,
+    /// One thread with blocks beyond 256 KiB.
+    Large,
     /// Threads that share memory, or come and go.
     Threads,
     /// Threads that share nothing.
     Scaling,
+    /// Times, not operations: the longest of a heap that grows.
+    Growth,
     /// Bytes, not operations: the most at once.
     Memory,
     /// Bytes, not operations: what is left when the work is done.
@@ -66,11 +82,13 @@ pub enum Category {
 
 impl Category {
     /// Every category, in the order of a report.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::HitPath,
         Self::Single,
+        Self::Large,
         Self::Threads,
         Self::Scaling,
+        Self::Growth,
         Self::Memory,
         Self::Resident,
     ];
@@ -80,8 +98,10 @@ impl Category {
         match self {
             Self::HitPath => "one thread, hit path",
             Self::Single => "one thread, other work",
+            Self::Large => "one thread, large blocks",
             Self::Threads => "threads that share",
             Self::Scaling => "threads that share nothing",
+            Self::Growth => "a heap that grows",
             Self::Memory => "memory",
             Self::Resident => "memory that is left",
         }
@@ -92,8 +112,10 @@ impl Category {
         match self {
             Self::HitPath => "hit-path",
             Self::Single => "single",
+            Self::Large => "large",
             Self::Threads => "threads",
             Self::Scaling => "scaling",
+            Self::Growth => "growth",
             Self::Memory => "memory",
             Self::Resident => "resident",
         }
@@ -104,9 +126,22 @@ impl Category {
         matches!(self, Self::Memory | Self::Resident)
     }
 
+    /// Tells whether the rows' figures are operations a second, of which more is better.
+    pub const fn is_speed(self) -> bool {
+        !self.is_memory() && !matches!(self, Self::Growth)
+    }
+
+    /// Tells whether the rows work in one thread, for as long as they are told to.
+    pub const fn has_one_thread(self) -> bool {
+        matches!(self, Self::HitPath | Self::Single | Self::Large)
+    }
+
     /// A sentence with the unit of the rows' figures.
     pub const fn unit(self) -> &'static str {
         match self {
+            Self::Growth => {
+                "The time in ns that one of 100,000 allocations with its first touch exceeds, less is better."
+            }
             Self::Memory => "Peak memory in MiB, less is better.",
             Self::Resident => {
                 "Resident memory in MiB when the work is done and the threads rest, less is better."

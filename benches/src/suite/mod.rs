@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::measure::Metric;
 use crate::rounds::{Record, Series, interleave};
-use crate::row::{Budget, Category, Row};
+use crate::row::{Budget, Category, GROWN, HUGETLB, Row};
 
 pub use child::{answer, run};
 pub use goals::{Goal, Miss};
@@ -38,10 +38,14 @@ pub use summary::{Summary, Verdict};
 pub enum Role {
     /// The allocator that is compared.
     Subject,
-    /// The subject on small pages; only on rows about memory, where it stands for the subject.
+    /// The subject on small pages; only on rows about memory, where it stands for the subject, and
+    /// on those of a heap that grows.
     SmallPages,
-    /// The subject on transparent hugepages; only on rows of memory that is left.
+    /// The subject on transparent hugepages; only on rows of memory that is left and of a heap that
+    /// grows.
     Transparent,
+    /// The subject on hugetlb pages; only on rows of a heap that grows, where the pool has enough.
+    Hugetlb,
     /// The subject on small pages with the thread that gives memory back; only on rows of memory
     /// that is left.
     SmallBackground,
@@ -57,10 +61,11 @@ pub enum Role {
 
 impl Role {
     /// The purposes of the subject itself, in the order of a report, with the names of its sides.
-    pub const SUBJECTS: [(Self, &'static str); 5] = [
+    pub const SUBJECTS: [(Self, &'static str); 6] = [
         (Self::Subject, "theap"),
         (Self::SmallPages, "theap-small"),
         (Self::Transparent, "theap-thp"),
+        (Self::Hugetlb, "theap-hugetlb"),
         (Self::SmallBackground, "theap-small-bg"),
         (Self::TransparentBackground, "theap-thp-bg"),
     ];
@@ -75,6 +80,7 @@ impl Role {
         let pages = match self {
             Self::SmallPages | Self::SmallBackground => Some("small"),
             Self::Transparent | Self::TransparentBackground => Some("thp"),
+            Self::Hugetlb => Some("hugetlb"),
             _ => None,
         };
         let background = match self {
@@ -137,12 +143,18 @@ pub struct Suite {
     pub budget: Budget,
 }
 
+/// Free bytes of the hugetlb pool from which the subject runs on it: what the heap grows to, and an
+/// eighth more for a step that is not used up.
+const POOL: u64 = (GROWN + GROWN / 8) as u64;
+
 impl Side {
     fn runs(&self, row: &Row) -> bool {
         match self.entrant.role {
             Role::Subject | Role::Variant | Role::Peer => true,
-            Role::SmallPages => row.category.is_memory(),
-            Role::Transparent | Role::SmallBackground | Role::TransparentBackground => {
+            Role::SmallPages => row.category.is_memory() || row.category == Category::Growth,
+            Role::Transparent => matches!(row.category, Category::Resident | Category::Growth),
+            Role::Hugetlb => row.category == Category::Growth && host::has_hugepages(POOL),
+            Role::SmallBackground | Role::TransparentBackground => {
                 row.category == Category::Resident
             }
             Role::Limit => row.category == Category::HitPath,
@@ -159,6 +171,7 @@ impl Side {
             .args(&self.arguments)
             .args([row.name, &budget.0.as_millis().to_string()])
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .envs(row.setting())
             .output()
             .map_err(|error| {
                 Error::Setup(format!("cannot start {}: {error}", program.display()))
@@ -168,10 +181,17 @@ impl Side {
             let (status, said) = (output.status, said.trim());
             return Err(Error::Setup(format!("{name}: {status}: {said}")));
         }
-        serde_json::from_slice(&output.stdout).map_err(|error| {
+        let metrics: Vec<Metric> = serde_json::from_slice(&output.stdout).map_err(|error| {
             let program = program.display();
             Error::Setup(format!("{name}: {program} printed no metrics: {error}"))
-        })
+        })?;
+        let on_pool = |metric: &Metric| metric.metric == HUGETLB && metric.value >= GROWN as f64;
+        if self.entrant.role == Role::Hugetlb && !metrics.iter().any(on_pool) {
+            return Err(Error::Setup(format!(
+                "{name}: its heap is not on hugetlb pages"
+            )));
+        }
+        Ok(metrics)
     }
 }
 
@@ -225,6 +245,11 @@ impl Suite {
         mut save: impl FnMut(&Report) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let (mut done, total) = (0, self.runs());
+        let grows = (self.rows.iter()).any(|row| row.category == Category::Growth);
+        if grows && !host::has_hugepages(POOL) {
+            let mib = POOL >> 20;
+            eprintln!("note: no heap grows on hugetlb pages: {mib} MiB of the pool must be free");
+        }
         for row in &self.rows {
             let (records, failures) = self.measure(row, |row, side| {
                 progress(Progress {

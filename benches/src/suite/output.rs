@@ -162,7 +162,7 @@ fn page(report: &Report, path: &Path) -> Result<(), Error> {
 
 /// The caption of a chart.
 const AXIS: &str = "A dot is a median, the line through it goes from the smallest to the largest round; the scale is \
-                    logarithmic. Right is better, on rows about memory left.";
+                    logarithmic. Right is better, on rows about memory or a heap that grows left.";
 
 /// The chart of a category's figures as multiples of the best peer's; `None` if no peer has any.
 fn chart(summary: &Summary, category: Category) -> Result<Option<String>, Error> {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{Entrant, Goal, Summary, Verdict};
 use crate::error::{Error, cannot};
 use crate::rounds::Record;
+use crate::row::Row;
 
 /// The way in which the allocators get into the programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,15 @@ impl Mode {
         match self {
             Self::InProcess => "in-process",
             Self::Preloaded => "preloaded",
+        }
+    }
+
+    /// Tells whether allocators run the row in this mode: no call of a Rust program goes to C++'s
+    /// operators.
+    pub fn has(self, row: &Row) -> bool {
+        match self {
+            Self::InProcess => !row.is_of(&["new-delete"]),
+            Self::Preloaded => true,
         }
     }
 

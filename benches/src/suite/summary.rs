@@ -62,15 +62,18 @@ impl<'a> Summary<'a> {
     /// The subject's record. On rows about memory it is the record on small pages, if there is one.
     pub(super) fn subject(&self, row: &Row) -> Option<&'a Record> {
         let small = self.of_role(row, Role::SmallPages);
-        small.chain(self.of_role(row, Role::Subject)).next()
+        let mut small = small.filter(|_| row.category.is_memory());
+        small
+            .next()
+            .or_else(|| self.of_role(row, Role::Subject).next())
     }
 
     pub(super) fn best(&self, row: &Row) -> Option<&'a Record> {
         let peers = self.of_role(row, Role::Peer);
         let medians = |a: &&Record, b: &&Record| a.median.total_cmp(&b.median);
         match row.category {
-            category if category.is_memory() => peers.min_by(medians),
-            _ => peers.max_by(medians),
+            category if category.is_speed() => peers.max_by(medians),
+            _ => peers.min_by(medians),
         }
     }
 
