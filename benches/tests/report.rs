@@ -324,6 +324,50 @@ fn growth_is_compared_in_each_page_mode() {
     assert_eq!(goal(&all, "warmer, hugetlb").met, Some(false));
 }
 
+/// Where instructions are counted, fewer are better on every row, and rows of several threads have
+/// neither figures nor goals.
+#[test]
+fn counted_runs_compare_instructions() {
+    let counted = |allocator: &str, metric: &str, median: f64| {
+        let rows = ROWS.iter().filter(|row| Mode::Counted.has(row));
+        let one = rows.map(|row| Record {
+            metric: metric.to_owned().into(),
+            ..record(row.name, allocator, median)
+        });
+        one.collect::<Vec<_>>()
+    };
+    let records = [
+        counted("theap", "instructions", 36.0),
+        counted("mimalloc", "instructions", 50.0),
+        counted("other", "instructions", 40.0),
+        counted("theap", "read_modify_writes", 2.0),
+    ];
+    let mut all = report(Mode::Counted, records.concat());
+    let summary = Summary::new(&all);
+    let verdicts = summary.verdicts();
+    assert!(
+        verdicts
+            .iter()
+            .all(|verdict| verdict.best.as_deref() == Some("other"))
+    );
+    assert!(verdicts.iter().all(|verdict| verdict.to_best == Some(0.9)));
+    assert_eq!(summary.goals().len(), 2);
+    let writes = summary.metric_lines("read_modify_writes");
+    assert_eq!(writes.len(), 1 + verdicts.len());
+    assert_eq!(
+        (&*writes[0].join(" "), &*writes[1].join(" ")),
+        ("row theap", "mixed/256 2 [1–4]")
+    );
+    let mean = goal(&all, "geometric mean at most 0.9");
+    let rows = ROWS.iter().filter(|row| row.category.has_one_thread());
+    let rows = rows.filter(|row| !row.is_of(&["new-delete"])).count();
+    assert_eq!((mean.met, mean.rows), (Some(true), (rows, rows)));
+    assert_eq!(goal(&all, "400,000").met, Some(true));
+    set(&mut all, "large/400000", "theap", 61.0);
+    assert_eq!(goal(&all, "400,000").met, Some(false));
+    assert_eq!(goal(&all, "geometric mean at most 0.9").met, Some(false));
+}
+
 #[test]
 fn preloaded_libraries_have_goals_of_their_own() {
     let mut all = everywhere(Mode::Preloaded, 46.5, 40.0);

@@ -12,7 +12,7 @@ use theap_bench::row::{Budget, Category, PEAK, RESIDENT, ROWS, chosen, row};
 use theap_bench::suite::{Entrant, Role, Side};
 use theap_bench::{Contender, Error, Null, forward_global_alloc};
 
-const BRIEF: Budget = Budget(Duration::from_millis(1));
+const BRIEF: Budget = Budget::Time(Duration::from_millis(1));
 
 /// glibc's count of bytes in use is the whole process's, so tests take turns.
 static TURN: Mutex<()> = Mutex::new(());
@@ -156,7 +156,7 @@ fn foreign_frees(name: &str) -> f64 {
     FREES
         .iter()
         .for_each(|count| count.store(0, Ordering::Relaxed));
-    let budget = Budget(Duration::from_millis(100));
+    let budget = Budget::Time(Duration::from_millis(100));
     row(name).unwrap().run(&Marking(System), budget).unwrap();
     let [all, foreign] = [0, 1].map(|nth: usize| FREES[nth].load(Ordering::Relaxed) as f64);
     foreign / all

@@ -51,8 +51,8 @@ enum Of {
     Glibc,
     /// 1 MiB: the row's figure itself.
     Mib,
-    /// A million operations a second: the row's figure itself.
-    Million,
+    /// 1: the row's figure itself, in millions of operations a second or in instructions.
+    One,
     /// The smallest peak of the peers of [`LEAN`]. The row's figure is its peak, too.
     LeanestPeak,
 }
@@ -195,6 +195,22 @@ const PRELOADED: [Aim; 3] = [
     ),
 ];
 
+/// The goals of a run that is counted.
+const COUNTED: [Aim; 2] = [
+    aim(
+        "instructions of every row of one thread: geometric mean at most 0.9 of the best peer's",
+        Of::Best,
+        MeanAtMost(0.9),
+        is_speed,
+    ),
+    aim(
+        "pair of 400,000 bytes: 120 instructions at most, 60 an operation, with the harness's",
+        Of::One,
+        EachAtMost(60.0),
+        |row| row.name == "large/400000",
+    ),
+];
+
 /// The goals about large blocks and a heap that grows, in process and preloaded alike.
 const LARGE: [Aim; 4] = [
     aim(
@@ -205,7 +221,7 @@ const LARGE: [Aim; 4] = [
     ),
     aim(
         "pair of 3 MiB in a sparse heap: 1 µs at most, 2 million operations a second at least",
-        Of::Million,
+        Of::One,
         EachAtLeast(2.0),
         |row| row.is_of(&["sparse"]),
     ),
@@ -331,11 +347,12 @@ impl Bound {
 impl Summary<'_> {
     /// The goals of the report's mode.
     pub fn goals(&self) -> Vec<Goal> {
-        let aims: &[Aim] = match self.report.mode {
-            Mode::InProcess => &IN_PROCESS,
-            Mode::Preloaded => &PRELOADED,
+        let (aims, both): (&[Aim], &[&[Aim]]) = match self.report.mode {
+            Mode::InProcess => (&IN_PROCESS, &[&LARGE, &AT_REST]),
+            Mode::Preloaded => (&PRELOADED, &[&LARGE, &AT_REST]),
+            Mode::Counted => (&COUNTED, &[]),
         };
-        let aims = aims.iter().chain(&LARGE).chain(&AT_REST);
+        let aims = aims.iter().chain(both.iter().copied().flatten());
         aims.map(|aim| self.goal(aim)).collect()
     }
 
@@ -396,10 +413,10 @@ impl Summary<'_> {
         let other = match aim.of {
             Of::Best => self.best(row)?.median,
             Of::Limit => self.of_role(row, Role::Limit).next()?.median,
-            Of::Mimalloc => self.of_name(row, "mimalloc", row.metric())?,
-            Of::Glibc => self.of_name(row, "system", row.metric())?,
+            Of::Mimalloc => self.of_name(row, "mimalloc", self.compared(row))?,
+            Of::Glibc => self.of_name(row, "system", self.compared(row))?,
             Of::Mib => MIB,
-            Of::Million => 1.0,
+            Of::One => 1.0,
             Of::LeanestPeak => {
                 let peaks = LEAN.iter().filter_map(|name| self.of_name(row, name, PEAK));
                 peaks.min_by(f64::total_cmp)?

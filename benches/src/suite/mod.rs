@@ -1,10 +1,12 @@
 //! The suite: rows on several allocators, every run in a child process of its own, in interleaved
 //! rounds.
 //!
-//! Protocol: a child is started with `ROW MILLISECONDS` after the arguments of its side and prints
-//! the row's metrics as JSON ([`answer`]).
+//! Protocol: a child is started with `ROW MILLISECONDS` after the arguments of its side, or with
+//! `ROW TURNSx` where callgrind counts what it does (`counts.rs`), and prints the row's metrics as
+//! JSON ([`answer`]).
 
 mod child;
+mod counts;
 mod goals;
 mod host;
 #[cfg(feature = "report")]
@@ -12,9 +14,10 @@ mod output;
 mod report;
 mod summary;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{self, Command};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -139,7 +142,7 @@ pub struct Suite {
     pub rows: Vec<&'static Row>,
     /// Rounds of each row; a row that waits has a fifth of them.
     pub rounds: usize,
-    /// The time that each run measures.
+    /// The time that each run measures, or the turns that it counts.
     pub budget: Budget,
 }
 
@@ -166,32 +169,51 @@ impl Side {
     /// # Errors
     /// Fails if the child cannot start or fails; the error carries what it said.
     pub fn measure(&self, row: &Row, budget: Budget) -> Result<Vec<Metric>, Error> {
-        let (name, program) = (&self.entrant.name, &self.program);
-        let output = Command::new(program)
-            .args(&self.arguments)
-            .args([row.name, &budget.0.as_millis().to_string()])
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .envs(row.setting())
-            .output()
-            .map_err(|error| {
-                Error::Setup(format!("cannot start {}: {error}", program.display()))
-            })?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            let (status, said) = (output.status, said.trim());
-            return Err(Error::Setup(format!("{name}: {status}: {said}")));
+        if let Budget::Turns(turns) = budget {
+            return counts::count(self, row, turns);
         }
-        let metrics: Vec<Metric> = serde_json::from_slice(&output.stdout).map_err(|error| {
-            let program = program.display();
-            Error::Setup(format!("{name}: {program} printed no metrics: {error}"))
-        })?;
+        let metrics = self.metrics(self.command(&[], row, budget).output())?;
         let on_pool = |metric: &Metric| metric.metric == HUGETLB && metric.value >= GROWN as f64;
         if self.entrant.role == Role::Hugetlb && !metrics.iter().any(on_pool) {
+            let name = &self.entrant.name;
             return Err(Error::Setup(format!(
                 "{name}: its heap is not on hugetlb pages"
             )));
         }
         Ok(metrics)
+    }
+
+    /// The command that runs the row, by way of the command `under` if that is not empty.
+    fn command(&self, under: &[&str], row: &Row, budget: Budget) -> Command {
+        let mut words = under
+            .iter()
+            .map(OsStr::new)
+            .chain([self.program.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command
+            .args(words)
+            .args(&self.arguments)
+            .args([row.name, &budget.to_string()])
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .envs(row.setting());
+        command
+    }
+
+    /// Reads the metrics that the command has printed; it may have failed or not have started.
+    fn metrics(&self, output: io::Result<process::Output>) -> Result<Vec<Metric>, Error> {
+        let (name, program) = (&self.entrant.name, self.program.display());
+        let output =
+            output.map_err(|error| Error::Setup(format!("cannot run {program}: {error}")))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            // Lines that begin so are valgrind's own, and empty ones stand between.
+            let own = |line: &&str| !(line.starts_with("==") || line.starts_with("--"));
+            let lines = said.lines().filter(own).filter(|line| !line.is_empty());
+            let (status, said) = (output.status, lines.collect::<Vec<_>>().join(" "));
+            return Err(Error::Setup(format!("{name}: {status}: {said}")));
+        }
+        serde_json::from_slice(&output.stdout)
+            .map_err(|error| Error::Setup(format!("{name}: {program} printed no metrics: {error}")))
     }
 }
 
@@ -213,6 +235,25 @@ impl Suite {
         }
     }
 
+    /// Leaves out the sides that cannot run under the tool that counts, if this is to be counted, and
+    /// says which.
+    ///
+    /// # Errors
+    /// Fails if the tool is not there.
+    pub fn countable(mut self) -> Result<Self, Error> {
+        if let Budget::Turns(_) = self.budget {
+            counts::check()?;
+            self.sides.retain(|side| match counts::trial(side) {
+                Ok(_) => true,
+                Err(error) => {
+                    eprintln!("note: without {}: {error}", side.entrant.name);
+                    false
+                }
+            });
+        }
+        Ok(self)
+    }
+
     /// A report on this host that has no figures yet.
     pub fn report(&self, host: Vec<(String, String)>) -> Report {
         let date = humantime::format_rfc3339_seconds(SystemTime::now());
@@ -224,7 +265,10 @@ impl Suite {
                 date: date.to_string(),
                 load: host::load(),
                 rounds: self.rounds,
-                millis: self.budget.0.as_millis() as u64,
+                millis: match self.budget {
+                    Budget::Time(time) => time.as_millis() as u64,
+                    Budget::Turns(_) => 0,
+                },
             }],
             entrants: self.sides.iter().map(|side| side.entrant.clone()).collect(),
             records: Vec::new(),

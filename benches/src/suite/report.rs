@@ -23,6 +23,9 @@ pub enum Mode {
     InProcess,
     /// The allocators are preloaded libraries.
     Preloaded,
+    /// The allocators are global allocators of Rust programs, and callgrind counts what they do:
+    /// figures are not times but instructions, and rows have one thread.
+    Counted,
 }
 
 impl Mode {
@@ -31,6 +34,7 @@ impl Mode {
         match self {
             Self::InProcess => "in-process",
             Self::Preloaded => "preloaded",
+            Self::Counted => "counted",
         }
     }
 
@@ -40,6 +44,7 @@ impl Mode {
         match self {
             Self::InProcess => !row.is_of(&["new-delete"]),
             Self::Preloaded => true,
+            Self::Counted => row.category.has_one_thread() && Self::InProcess.has(row),
         }
     }
 
@@ -48,6 +53,7 @@ impl Mode {
         match self {
             Self::InProcess => "Global allocators of Rust programs",
             Self::Preloaded => "Preloaded libraries",
+            Self::Counted => "Global allocators of Rust programs, counted",
         }
     }
 }
@@ -72,7 +78,7 @@ pub struct Run {
     pub load: String,
     /// Rounds of each row.
     pub rounds: usize,
-    /// Milliseconds that each child measured.
+    /// Milliseconds that each child measured; 0 if it was counted.
     pub millis: u64,
 }
 

@@ -102,7 +102,7 @@ impl Bench {
             sides: sides::all(self.library.as_deref(), &self.with)?,
             rows,
             rounds: self.rounds.unwrap_or(rounds).into(),
-            budget: Budget(Duration::from_millis(millis)),
+            budget: Budget::Time(Duration::from_millis(millis)),
         })
     }
 }
