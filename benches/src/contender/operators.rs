@@ -1,7 +1,7 @@
 //! C++'s operators new and delete, as the dynamic linker binds them in this process: the preloaded
-//! library's own if it has any, or else the C++ runtime's, which call its malloc and free. A program
-//! in C++ would call the same ones, by way of its global offset table as the harness does by way of
-//! a pointer.
+//! library's own if it has any, or else the C++ runtime's, which call its malloc and free. A
+//! program in C++ would call the same ones, by way of its global offset table as the harness does
+//! by way of a pointer.
 //!
 //! The operators are a contender, so that patterns run on them as on malloc and free; the heap
 //! behind them proves the blocks.
@@ -25,8 +25,8 @@ const RUNTIME: &CStr = c"libstdc++.so.6";
 const OBJECT: [&CStr; 3] = [c"_Znwm", c"_ZdlPv", c"_ZdlPvm"];
 const ARRAY: [&CStr; 3] = [c"_Znam", c"_ZdaPv", c"_ZdaPvm"];
 
-/// The operators of one kind with the heap behind them. With `SIZED` a block goes back to the delete
-/// that is told its size.
+/// The operators of one kind with the heap behind them. With `SIZED` a block goes back to the
+/// delete that is told its size.
 pub(crate) struct Operators<'a, A, const SIZED: bool> {
     heap: &'a A,
     new: New,
@@ -57,8 +57,8 @@ impl<'a, A: Contender, const SIZED: bool> Operators<'a, A, SIZED> {
     }
 
     fn named(heap: &'a A, names: [&CStr; 3]) -> Result<Self, Error> {
-        // SAFETY: the name ends in NUL. The handle is not given back, so the runtime stays. It joins
-        // the libraries that names are looked up in, behind those of the program's start.
+        // SAFETY: the name ends in NUL. The handle is not given back, so the runtime stays. It
+        // joins the libraries that names are looked up in, behind those of the program's start.
         if unsafe { libc::dlopen(RUNTIME.as_ptr(), RTLD_NOW | RTLD_GLOBAL) }.is_null() {
             return Err(Error::Setup(format!("there is no {RUNTIME:?}; install it")));
         }

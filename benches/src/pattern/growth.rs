@@ -27,9 +27,9 @@ pub(crate) fn grow<A: Contender>(
     Ok(())
 }
 
-/// Does the work of [`grow`] at a steady pace of `rate` bytes a second, or as fast as it goes if the
-/// rate is 0. `idler` waits where the growth is ahead of the pace; a thread that is behind goes on
-/// without a pause until it has caught up.
+/// Does the work of [`grow`] at a steady pace of `rate` bytes a second, or as fast as it goes if
+/// the rate is 0. `idler` waits where the growth is ahead of the pace; a thread that is behind goes
+/// on without a pause until it has caught up.
 pub(crate) fn grow_at_pace<A: Contender>(
     a: &A,
     sizes: &[u32],

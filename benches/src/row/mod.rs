@@ -3,9 +3,9 @@
 //!
 //! A row is measured for a time, not for a number of operations: the work of an operation is the
 //! same for every contender, and one that is fifty times slower than another does not hold up the
-//! run. (Rows of one thread can take a number of turns, for a run that is counted.) An operation is one call of the allocator; `collections.rs` says what it is there. Before
-//! the measured part the row makes everything that it needs itself, and runs for a quarter of the
-//! time.
+//! run. (Rows of one thread can take a number of turns, for a run that is counted.) An operation is
+//! one call of the allocator; `collections.rs` says what it is there. Before the measured part the
+//! row makes everything that it needs itself, and runs for a quarter of the time.
 //!
 //! The contender must prove that the memory is its own: by probes before and after the row
 //! (`block/probe.rs`), and of the blocks that a row leaves. Rows that work through Rust's

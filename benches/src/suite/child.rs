@@ -11,8 +11,8 @@ use crate::row::{Budget, row};
 /// Seconds after which the kernel ends a child that still runs.
 const PATIENCE: u32 = 120;
 
-/// Runs the row that the program's arguments name, `ROW MILLISECONDS` or `ROW TURNSx`, and prints its metrics as
-/// JSON on standard output, or says on standard error why not.
+/// Runs the row that the program's arguments name, `ROW MILLISECONDS` or `ROW TURNSx`, and prints
+/// its metrics as JSON on standard output, or says on standard error why not.
 pub fn answer<A: Contender>(a: &A) -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match run(a, &arguments) {

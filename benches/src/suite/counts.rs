@@ -1,5 +1,6 @@
-//! Counts instead of times: a row of one thread under callgrind, which counts instructions, simulates
-//! caches and sees every read-modify-write. Other work on the machine does not show in them.
+//! Counts instead of times: a row of one thread under callgrind, which counts instructions,
+//! simulates caches and sees every read-modify-write. Other work on the machine does not show in
+//! them.
 //!
 //! Each figure is a difference: the row runs twice, once with twice as many turns, and what the
 //! second run has more is divided by the operations that it has more. So starting, preparation and

@@ -235,8 +235,8 @@ impl Suite {
         }
     }
 
-    /// Leaves out the sides that cannot run under the tool that counts, if this is to be counted, and
-    /// says which.
+    /// Leaves out the sides that cannot run under the tool that counts, if this is to be counted,
+    /// and says which.
     ///
     /// # Errors
     /// Fails if the tool is not there.
