@@ -24,7 +24,7 @@ const SPARSE: (usize, usize) = (2 << 20, 3 << 20);
 /// that takes more would soon take all of the machine's.
 const UNWRITTEN: u64 = 4 << 30;
 
-/// Blocks of [`sparse`] after which its memory is looked at.
+/// Pairs of blocks of [`sparse`] after which its memory is looked at.
 const LOOK: usize = 256;
 
 /// Allocates `count` blocks of `size` bytes, and frees them in the same order.
@@ -93,17 +93,26 @@ pub(super) fn sparse<A: Contender>(
     for nth in 0..blocks / 2 {
         stay.push(Unwritten::take(a, hole)?);
         holes.push(Unwritten::take(a, hole)?);
-        if nth % LOOK == 0 && present_memory()? > UNWRITTEN {
-            let (name, count, gib) = (A::NAME, 2 * nth, UNWRITTEN >> 30);
-            return Err(Error::Setup(format!(
-                "{name} takes more than {gib} GiB of memory for {count} blocks that nobody writes to"
-            )));
-        }
+        look::<A>(nth)?;
     }
-    holes.into_iter().for_each(|block| block.give(a));
+    for (nth, block) in holes.into_iter().enumerate() {
+        block.give(a);
+        look::<A>(nth)?;
+    }
     let metrics = burst(a, budget, 1, size)?;
     stay.iter().try_for_each(|block| block.prove(a))?;
     stay.into_iter().for_each(|block| block.give(a));
     drop(small);
     Ok(metrics)
+}
+
+/// Fails if the blocks of a sparse heap take memory: `nth` tells when to look.
+fn look<A: Contender>(nth: usize) -> Result<(), Error> {
+    if !nth.is_multiple_of(LOOK) || present_memory()? <= UNWRITTEN {
+        return Ok(());
+    }
+    let (name, gib) = (A::NAME, UNWRITTEN >> 30);
+    Err(Error::Setup(format!(
+        "{name} takes more than {gib} GiB of memory for blocks that nobody writes to"
+    )))
 }
