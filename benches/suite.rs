@@ -25,6 +25,10 @@ struct Options {
     /// Measure each run for this many milliseconds.
     #[arg(long)]
     millis: Option<u64>,
+    /// Count instructions, read-modify-writes and misses of simulated caches by valgrind, in place
+    /// of time: rows of one thread, in one round unless --rounds says otherwise.
+    #[arg(long, conflicts_with = "millis")]
+    counts: bool,
     /// Run only these contenders besides theap.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -42,6 +46,9 @@ struct Options {
     #[arg(long, hide = true)]
     bench: bool,
 }
+
+/// Turns of a row that is counted, and then again with twice as many.
+const TURNS: u64 = 16;
 
 /// Every peer's name, its purpose in the report, and its program.
 const PEERS: [(&str, Role, &str); 8] = [
@@ -80,11 +87,25 @@ const PEERS: [(&str, Role, &str); 8] = [
 ];
 
 impl Options {
+    fn mode(&self) -> Mode {
+        if self.counts {
+            Mode::Counted
+        } else {
+            Mode::InProcess
+        }
+    }
+
     fn suite(&self) -> Result<Suite, Error> {
         let (rounds, millis) = match (self.bench, self.quick) {
             (false, _) => (1, 1),
             (true, true) => (2, 50),
             (true, false) => (5, 200),
+        };
+        let (rounds, budget) = if self.counts {
+            (1, Budget::Turns(TURNS))
+        } else {
+            let millis = self.millis.unwrap_or(millis);
+            (rounds, Budget::Time(Duration::from_millis(millis)))
         };
         let wanted = |name: &str| self.only.is_empty() || self.only.iter().any(|only| only == name);
         let program = env!("CARGO_BIN_EXE_contender-theap");
@@ -95,17 +116,21 @@ impl Options {
         let peers = peers.map(|&(name, role, program)| side(name, role, program.into()));
         let variants = self.variant.iter();
         let variants = variants.map(|(name, program)| side(name, Role::Variant, program.clone()));
-        let rows = chosen(&self.rows, self.quick);
+        let mut rows = chosen(&self.rows, self.quick);
+        rows.retain(|row| self.mode().has(row));
         if rows.is_empty() {
             let parts = self.rows.join(" or ");
-            return Err(Error::Setup(format!("no row's name contains {parts}")));
+            let title = self.mode().title();
+            return Err(Error::Setup(format!(
+                "{title}: no row's name contains {parts}"
+            )));
         }
         Ok(Suite {
-            mode: Mode::InProcess,
+            mode: self.mode(),
             sides: subjects.chain(peers).chain(variants).collect(),
             rows,
             rounds: self.rounds.unwrap_or(rounds),
-            budget: Budget(Duration::from_millis(self.millis.unwrap_or(millis))),
+            budget,
         })
     }
 }
@@ -171,7 +196,7 @@ fn run(options: &Options) -> Result<ExitCode, Error> {
     let mut last = "";
     let output = &options.output;
     let report = output.report(
-        Mode::InProcess,
+        options.mode(),
         || options.suite(),
         host(),
         |run| {

@@ -258,10 +258,120 @@ fn peaks_are_compared_with_the_leanest_peers() {
     assert!(mean < 1.1, "glibc is no measure: {mean}");
 }
 
+/// Rust programs have no operators to measure, so their goals do not wait for them.
+#[test]
+fn a_mode_without_cpp_has_neither_its_rows_nor_its_goals() {
+    let all = everywhere(Mode::InProcess, 80.0, 40.0);
+    let rows = ROWS.iter().filter(|row| row.category.is_speed());
+    let speed = rows.filter(|row| !row.is_of(&["new-delete"])).count();
+    assert_eq!(goal(&all, "not below the best peer").rows, (speed, speed));
+    let goals = Summary::new(&all).goals();
+    assert!(
+        goals
+            .iter()
+            .all(|goal| !goal.goal.contains("new and delete"))
+    );
+    let preloaded = everywhere(Mode::Preloaded, 44.0, 40.0);
+    let operators = goal(&preloaded, "new and delete");
+    assert_eq!((operators.met, operators.rows), (Some(true), (3, 3)));
+}
+
+/// Large blocks have goals in both modes, the one of a sparse heap in operations a second.
+#[test]
+fn large_blocks_have_goals_in_both_modes() {
+    for mode in [Mode::InProcess, Mode::Preloaded] {
+        let mut all = everywhere(mode, 2.5, 2.0);
+        assert_eq!(goal(&all, "sparse heap").met, Some(true));
+        assert_eq!(goal(&all, "mixes of large").rows, (5, 5));
+        set(&mut all, "sparse/3m-16000", "theap", 1.9);
+        assert_eq!(goal(&all, "sparse heap").at, Some("sparse/3m-16000"));
+        set(&mut all, "large/burst-300k", "mimalloc", 2.6);
+        let missed = goal(&all, "mixes of large").misses;
+        assert_eq!(missed[0].row, "large/burst-300k");
+    }
+}
+
+/// The times of a heap that grows are better the less they are, on the pages that theap chooses,
+/// and have a bound in each page mode.
+#[test]
+fn growth_is_compared_in_each_page_mode() {
+    let row = "growth/512m-ahead";
+    let mut all = everywhere(Mode::InProcess, 90.0, 100.0);
+    for (name, role) in [
+        ("theap-thp", Role::Transparent),
+        ("theap-hugetlb", Role::Hugetlb),
+        ("system", Role::Peer),
+    ] {
+        all.entrants.push(entrant(name, role));
+    }
+    add(&mut all, row, "system", 80.0);
+    add(&mut all, row, "theap-small", 70.0);
+    let verdicts = Summary::new(&all).verdicts();
+    let verdict = verdicts.iter().find(|verdict| verdict.row == row).unwrap();
+    assert_eq!(verdict.best.as_deref(), Some("system"));
+    assert_eq!(verdict.to_best, Some(90.0 / 80.0));
+    assert_eq!(goal(&all, "without a pool").met, None, "a mode is missing");
+    add(&mut all, row, "theap-thp", 60.0);
+    let missed = goal(&all, "without a pool");
+    assert_eq!(
+        (missed.met, missed.measured),
+        (Some(false), Some(90.0 / 80.0))
+    );
+    set(&mut all, row, "theap", 80.0);
+    assert_eq!(goal(&all, "without a pool").met, Some(true));
+    assert_eq!(goal(&all, "warmer, hugetlb").met, None);
+    add(&mut all, row, "theap-hugetlb", 81.0);
+    assert_eq!(goal(&all, "warmer, hugetlb").met, Some(false));
+}
+
+/// Where instructions are counted, fewer are better on every row, and rows of several threads have
+/// neither figures nor goals.
+#[test]
+fn counted_runs_compare_instructions() {
+    let counted = |allocator: &str, metric: &str, median: f64| {
+        let rows = ROWS.iter().filter(|row| Mode::Counted.has(row));
+        let one = rows.map(|row| Record {
+            metric: metric.to_owned().into(),
+            ..record(row.name, allocator, median)
+        });
+        one.collect::<Vec<_>>()
+    };
+    let records = [
+        counted("theap", "instructions", 36.0),
+        counted("mimalloc", "instructions", 50.0),
+        counted("other", "instructions", 40.0),
+        counted("theap", "read_modify_writes", 2.0),
+    ];
+    let mut all = report(Mode::Counted, records.concat());
+    let summary = Summary::new(&all);
+    let verdicts = summary.verdicts();
+    assert!(
+        verdicts
+            .iter()
+            .all(|verdict| verdict.best.as_deref() == Some("other"))
+    );
+    assert!(verdicts.iter().all(|verdict| verdict.to_best == Some(0.9)));
+    assert_eq!(summary.goals().len(), 2);
+    let writes = summary.metric_lines("read_modify_writes");
+    assert_eq!(writes.len(), 1 + verdicts.len());
+    assert_eq!(
+        (&*writes[0].join(" "), &*writes[1].join(" ")),
+        ("row theap", "mixed/256 2 [1–4]")
+    );
+    let mean = goal(&all, "geometric mean at most 0.9");
+    let rows = ROWS.iter().filter(|row| row.category.has_one_thread());
+    let rows = rows.filter(|row| !row.is_of(&["new-delete"])).count();
+    assert_eq!((mean.met, mean.rows), (Some(true), (rows, rows)));
+    assert_eq!(goal(&all, "400,000").met, Some(true));
+    set(&mut all, "large/400000", "theap", 61.0);
+    assert_eq!(goal(&all, "400,000").met, Some(false));
+    assert_eq!(goal(&all, "geometric mean at most 0.9").met, Some(false));
+}
+
 #[test]
 fn preloaded_libraries_have_goals_of_their_own() {
     let mut all = everywhere(Mode::Preloaded, 46.5, 40.0);
-    assert_eq!(Summary::new(&all).goals().len(), 2 + 11);
+    assert_eq!(Summary::new(&all).goals().len(), 3 + 4 + 11);
     assert_eq!(goal(&all, "1.15 of mimalloc").met, Some(true));
     set(&mut all, "server", "theap", 37.9);
     assert_eq!(goal(&all, "0.95").misses[0].row, "server");

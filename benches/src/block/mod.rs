@@ -4,13 +4,14 @@
 //! `A`, allocated with the alignment `ALIGN` (contenders have no state of their own: all values of
 //! the type are the same heap). Dropping a block leaks it; `give` frees it.
 //!
-//! `slots.rs` has sets of blocks, `shelf.rs` those that no contender sees, `probe.rs` the proof
-//! that every run must pass.
+//! `slots.rs` has sets of blocks, `shelf.rs` those that no contender sees, `unwritten.rs` blocks
+//! that nobody writes to, `probe.rs` the proof that every run must pass.
 #![allow(unsafe_code)] // calls `GlobalAlloc` and writes through what it returned
 
 mod probe;
 mod shelf;
 mod slots;
+mod unwritten;
 
 use std::alloc::Layout;
 use std::hint::black_box;
@@ -23,6 +24,7 @@ use crate::error::Error;
 pub(crate) use probe::{prove, prove_global};
 pub(crate) use shelf::Shelf;
 pub(crate) use slots::{Slot, empty_slots, free_proved, prove_all};
+pub(crate) use unwritten::Unwritten;
 
 /// Bytes between two writes of [`Block::touch_pages`]: the smallest page of x86_64.
 const PAGE: usize = 4096;

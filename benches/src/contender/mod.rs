@@ -7,6 +7,7 @@
 //!   large enough, and glibc's count of bytes in use (`mallinfo2`) rises by what a probe allocates.
 //! - `peers.rs`: mimalloc and jemalloc in one process with theap and System (feature `peers`).
 //! - `preloaded.rs`: the library that was preloaded into this process.
+//! - `operators.rs`: C++'s new and delete before such a library, for the rows about them.
 //! - `null.rs`: the limit of the harness, an allocator that does nothing.
 //!
 //! The programs of the suite, each with one more peer, stand in `contenders/` beside `src/`.
@@ -20,6 +21,7 @@ mod glibc;
 #[cfg(feature = "peers")]
 mod jemalloc;
 mod null;
+mod operators;
 #[cfg(feature = "peers")]
 mod peers;
 mod preloaded;
@@ -33,12 +35,13 @@ use std::ptr::NonNull;
 use crate::error::Error;
 
 pub use null::Null;
+pub(crate) use operators::Operators;
 pub use preloaded::Preloaded;
 pub use unrecorded::is_of_neither;
 
 /// An allocator that the benchmarks can run on. All values of the type are the same heap, and any
 /// thread may free what another allocated.
-pub trait Contender: GlobalAlloc + Sync + 'static {
+pub trait Contender: GlobalAlloc + Sync {
     /// The name on the command line and in reports.
     const NAME: &'static str;
 

@@ -2,8 +2,35 @@
 //! resident size, so they are added: a reading without them would call them free.
 
 use procfs::process::{Process, Status};
+use rustix::thread::disable_transparent_huge_pages;
 
 use crate::error::Error;
+
+/// As long as this value lives, the kernel backs what the process touches by no transparent
+/// hugepage, whatever an allocator asks for.
+pub(crate) struct SmallPages(());
+
+impl SmallPages {
+    /// Tells the kernel so.
+    ///
+    /// # Errors
+    /// Fails if the kernel refuses.
+    pub(crate) fn of_process() -> Result<Self, Error> {
+        match disable_transparent_huge_pages(true) {
+            Ok(()) => Ok(Self(())),
+            Err(error) => Err(Error::Setup(format!(
+                "cannot go without hugepages: {error}"
+            ))),
+        }
+    }
+}
+
+impl Drop for SmallPages {
+    fn drop(&mut self) {
+        // The same call has succeeded before.
+        let _ = disable_transparent_huge_pages(false);
+    }
+}
 
 /// The most memory of the process so far, in bytes. Its hugetlb pages are counted at this moment.
 pub(crate) fn peak_memory() -> Result<u64, Error> {
@@ -29,7 +56,12 @@ pub(crate) fn resident_memory() -> Result<u64, Error> {
     let small: Option<u64> = maps.map(|map| map.extension.map.get("Rss").copied()).sum();
     let small = small.filter(|&bytes| bytes > 0);
     let small = small.ok_or_else(|| Error::Setup("/proc/self/smaps_rollup has no Rss".into()))?;
-    Ok(small + status()?.hugetlbpages.unwrap_or(0) * 1024)
+    Ok(small + hugetlb_memory()?)
+}
+
+/// The hugetlb pages of the process at this moment, in bytes.
+pub(crate) fn hugetlb_memory() -> Result<u64, Error> {
+    Ok(status()?.hugetlbpages.unwrap_or(0) * 1024)
 }
 
 fn status() -> Result<Status, Error> {

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 pub struct Metric {
     /// The name of the quantity, for example `wall_time`.
     pub metric: Cow<'static, str>,
-    /// Unit of the value: `ms`, `ns`, `us/MiB`, `faults`, `switches`, `calls`, `bytes`
-    /// or `Mop/s`.
+    /// Unit of the value: `ms`, `ns`, `us/MiB`, `faults`, `switches`, `calls`, `bytes`,
+    /// `ops`, `/op` or `Mop/s`.
     pub unit: Cow<'static, str>,
     /// The figure.
     pub value: f64,
@@ -19,6 +19,9 @@ pub struct Metric {
 
 /// Metric: operations a second, in millions.
 pub(crate) const THROUGHPUT: &str = "throughput";
+
+/// Metric: instructions of an operation.
+pub(crate) const INSTRUCTIONS: &str = "instructions";
 
 /// Metric: the most memory that the process had at once, in bytes.
 pub(crate) const PEAK: &str = "peak_rss";

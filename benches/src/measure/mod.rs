@@ -8,10 +8,10 @@ mod stopwatch;
 mod tsc;
 
 pub use latency::{Latency, QUANTILES};
-pub(crate) use memory::{peak_memory, present_memory, resident_memory};
+pub(crate) use memory::{SmallPages, hugetlb_memory, peak_memory, present_memory, resident_memory};
 pub(crate) use meter::{Meter, Reading, ThreadUsage};
 pub use metric::Metric;
-pub(crate) use metric::{PEAK, RESIDENT, THROUGHPUT, bytes, throughput};
+pub(crate) use metric::{INSTRUCTIONS, PEAK, RESIDENT, THROUGHPUT, bytes, throughput};
 pub use stopwatch::clock_resolution;
 pub(crate) use stopwatch::{Idler, Stopwatch};
 pub(crate) use tsc::Tsc;

@@ -2,13 +2,14 @@
 //! and threads, and says what it reports.
 //!
 //! - `turnover.rs`: random slots whose blocks are freed or replaced. For the workloads random-mixed
-//!   and larson, and the rows mixed, aligned/64, server, apart and larson.
+//!   and larson, and the rows mixed, large/mix, aligned/64, server, apart, larson and pool.
 //! - `burst.rs`: allocate many, free all in the same order. For the workload burst, the rows burst,
-//!   zeroed and aligned/4k, and the first chunks of both larsons.
+//!   large, sparse, new-delete, zeroed and aligned/4k, and the first chunks of both larsons.
 //! - `growth.rs`: allocate, write every page, free nothing. For the workloads first-touch and
-//!   growth.
+//!   growth, and the
+//!   rows growth.
 //! - `ring.rs`: one thread allocates, another frees. For the workload producer-consumer, and the
-//!   rows pairs and ring.
+//!   rows pairs, ring and fan-in.
 //! - `steal.rs`: queues of blocks from which other threads steal. For the row steal.
 //!
 //! Where a workload and a row have loops of their own for the same idea, the file says what

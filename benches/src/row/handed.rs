@@ -75,6 +75,54 @@ pub(super) fn ring<A: Contender>(
     pass_on(a, budget, links.collect())
 }
 
+/// A thread of [`fan_in()`].
+enum Member<'a, A> {
+    Producer(Link<'a, A>),
+    /// The one that frees what all the others allocate.
+    Consumer(Vec<Consumer<Block<A>>>),
+}
+
+/// Many threads allocate, and one frees: requests of many connections that one thread logs. There
+/// are more threads than CPUs on most hosts, so a thread without work yields its CPU at once.
+pub(super) fn fan_in<A: Contender>(
+    a: &A,
+    budget: Budget,
+    producers: usize,
+    sizes: Sizes,
+) -> Result<Vec<Metric>, Error> {
+    let steps = for_row(1, sizes);
+    let (nexts, rings): (Vec<_>, Vec<_>) = (0..producers).map(|_| RingBuffer::new(RING)).unzip();
+    let mut members = vec![Member::Consumer(rings)];
+    let links = nexts.into_iter().enumerate();
+    members.extend(links.map(|(nth, next)| {
+        Member::Producer(Link::new(Some(next), None, Circle::of_thread(&steps, nth)))
+    }));
+    let turn = |member: &mut Member<A>| match member {
+        Member::Producer(link) => link.turn(a),
+        Member::Consumer(rings) => {
+            let ops = rings.iter_mut().map(|ring| consume_batch(a, ring)).sum();
+            if ops == 0 {
+                thread::yield_now();
+            }
+            Ok(ops)
+        }
+    };
+    let end = |member| match member {
+        Member::Producer(_) => Ok(()),
+        Member::Consumer(rings) => rings.into_iter().try_for_each(|ring| free_rest(a, ring)),
+    };
+    budget.crew(members, Ok, turn, end)
+}
+
+/// Frees the blocks that are left in the ring after `a` has proved them.
+fn free_rest<A: Contender>(a: &A, mut ring: Consumer<Block<A>>) -> Result<(), Error> {
+    while let Ok(block) = ring.pop() {
+        block.prove(a)?;
+        block.give(a);
+    }
+    Ok(())
+}
+
 fn pass_on<A: Contender>(
     a: &A,
     budget: Budget,
@@ -84,14 +132,7 @@ fn pass_on<A: Contender>(
     if links.len() <= cpus {
         links.iter_mut().for_each(|link| link.patience = SPINS);
     }
-    let end = |link: Link<A>| {
-        let mut previous = link.previous;
-        while let Some(block) = previous.as_mut().and_then(|previous| previous.pop().ok()) {
-            block.prove(a)?;
-            block.give(a);
-        }
-        Ok(())
-    };
+    let end = |link: Link<A>| link.previous.map_or(Ok(()), |ring| free_rest(a, ring));
     budget.crew(links, Ok, |link| link.turn(a), end)
 }
 

@@ -361,7 +361,7 @@ impl Rest {
     /// thread serves a request in each [`PACE`]: it allocates small blocks and a buffer, and frees
     /// them.
     fn wait<A: Contender>(a: &A, budget: Budget) -> Result<Vec<Metric>, Error> {
-        let until = Instant::now() + budget.wait();
+        let until = Instant::now() + budget.wait()?;
         let mut random = Random::new(SEED);
         let mut shelf = Shelf::with_room(REQUEST.0 + 1)?;
         while Instant::now() < until {

@@ -1,10 +1,10 @@
 //! The table of rows: the name, the category and the work of each.
 
-use super::Category::{HitPath, Memory, Resident, Scaling, Single, Threads};
-use super::{Budget, Category, PEAK, RESIDENT, THROUGHPUT};
-use super::{collections, handed, memory, rest, single, threads};
+use super::Category::{Growth, HitPath, Large, Memory, Resident, Scaling, Single, Threads};
+use super::{Budget, Category, PEAK, RESIDENT, TAIL, THROUGHPUT};
+use super::{collections, growth, handed, large, memory, rest, single, tasks, threads};
 use crate::block::{Aligned, Block, prove, prove_global};
-use crate::contender::Contender;
+use crate::contender::{Contender, Operators};
 use crate::error::Error;
 use crate::measure::{Metric, bytes, peak_memory};
 use crate::steps::{Sizes, server_blocks, server_mean};
@@ -20,27 +20,79 @@ pub struct Row {
 
 /// The work of a [`Row`].
 pub(super) enum Work {
-    Mixed { slots: usize, sizes: Sizes },
-    Burst { count: usize, size: usize },
+    Mixed {
+        slots: usize,
+        sizes: Sizes,
+    },
+    Burst {
+        count: usize,
+        size: usize,
+    },
     Server,
-    Zeroed { count: usize, size: usize },
+    Zeroed {
+        count: usize,
+        size: usize,
+    },
     AlignedLines,
     AlignedPages,
     Collections(fn(Budget) -> Result<Vec<Metric>, Error>),
-    Larson { threads: usize },
-    Pairs { pairs: usize, sizes: Sizes },
-    Ring { threads: usize },
-    Steal { threads: usize },
-    Phases { threads: usize },
-    FalseSharing { passive: bool },
-    Spawn { threads: usize },
-    Apart { threads: usize },
+    LargeBurst {
+        count: usize,
+        size: usize,
+    },
+    LargeMix {
+        slots: usize,
+        sizes: Sizes,
+        written: bool,
+    },
+    SparseLarge {
+        blocks: usize,
+    },
+    NewDelete,
+    NewDeleteArray,
+    NewDeleteSized,
+    Larson {
+        threads: usize,
+    },
+    Pairs {
+        pairs: usize,
+        sizes: Sizes,
+    },
+    Ring {
+        threads: usize,
+    },
+    FanIn {
+        producers: usize,
+    },
+    Tasks {
+        threads: usize,
+    },
+    Steal {
+        threads: usize,
+    },
+    Phases {
+        threads: usize,
+    },
+    FalseSharing {
+        passive: bool,
+    },
+    Spawn {
+        threads: usize,
+    },
+    Apart {
+        threads: usize,
+    },
+    Growth {
+        ahead: bool,
+    },
     Fragments,
     Floor,
     Idle,
     Few,
     Bursts,
-    Pool { trim: bool },
+    Pool {
+        trim: bool,
+    },
     Handed,
     Sparse,
     Freed,
@@ -54,6 +106,15 @@ const SMALL: Sizes = Sizes::constant(16, 1024);
 
 /// Sizes of a mix that reaches beyond small blocks.
 const WIDE: Sizes = Sizes::constant(16, 32 << 10);
+
+/// Sizes of a mix of large blocks.
+const LARGE: Sizes = Sizes::constant(300 << 10, 2 << 20);
+
+/// Sizes of a mix of blocks that take several hugepages.
+const HUGE: Sizes = Sizes::constant(5 << 20, 25 << 20);
+
+/// Bytes of an object of C++.
+const OBJECT: usize = 64;
 
 /// Slots of a thread whose throughput is compared with that of many threads.
 const APART: usize = 256;
@@ -76,6 +137,19 @@ const fn zeroed(count: usize, size: usize) -> Work {
     Work::Zeroed { count, size }
 }
 
+const fn large_burst(count: usize, size: usize) -> Work {
+    Work::LargeBurst { count, size }
+}
+
+const fn huge_mix(written: bool) -> Work {
+    let (slots, sizes) = (16, HUGE);
+    Work::LargeMix {
+        slots,
+        sizes,
+        written,
+    }
+}
+
 const fn pairs(pairs: usize, sizes: Sizes) -> Work {
     Work::Pairs { pairs, sizes }
 }
@@ -92,14 +166,27 @@ impl Work {
             Self::AlignedLines => single::mixed::<A, 64>(a, budget, 1024, SMALL),
             Self::AlignedPages => single::burst(a, budget, 100, 4096, Aligned::<A, 4096>::take),
             Self::Collections(run) => run(budget),
+            Self::LargeBurst { count, size } => large::burst(a, budget, count, size),
+            Self::LargeMix {
+                slots,
+                sizes,
+                written,
+            } => large::mixed(a, budget, slots, sizes, written),
+            Self::SparseLarge { blocks } => large::sparse(a, budget, blocks),
+            Self::NewDelete => pair(&Operators::<A, false>::of_objects(a)?, budget),
+            Self::NewDeleteArray => pair(&Operators::<A, false>::of_arrays(a)?, budget),
+            Self::NewDeleteSized => pair(&Operators::<A, true>::of_objects(a)?, budget),
             Self::Larson { threads } => threads::larson(a, budget, threads),
             Self::Pairs { pairs, sizes } => handed::pairs(a, budget, pairs, sizes),
             Self::Ring { threads } => handed::ring(a, budget, threads, SMALL),
+            Self::FanIn { producers } => handed::fan_in(a, budget, producers, SMALL),
+            Self::Tasks { threads } => tasks::pool(a, budget, threads, SMALL),
             Self::Steal { threads } => handed::steal(a, budget, threads, SMALL),
             Self::Phases { threads } => threads::phases(a, budget, threads, SMALL),
             Self::FalseSharing { passive } => threads::false_sharing(a, budget, 2, passive),
             Self::Spawn { threads } => threads::spawn(a, budget, threads),
             Self::Apart { threads } => threads::apart(a, budget, threads, APART, SMALL),
+            Self::Growth { .. } => growth::growth(a),
             Self::Fragments => memory::fragments(a),
             Self::Floor => memory::floor(a),
             Self::Idle => memory::idle(a),
@@ -132,11 +219,17 @@ impl Work {
     }
 }
 
+/// Pairs of new and delete of an object.
+fn pair<A: Contender>(operators: &A, budget: Budget) -> Result<Vec<Metric>, Error> {
+    single::burst(operators, budget, 1, OBJECT, Block::<A>::take)
+}
+
 impl Row {
-    /// The metric that a reader compares: [`THROUGHPUT`], where more is better, or [`PEAK`] or
-    /// [`RESIDENT`], where less is better.
+    /// The metric that a reader compares: [`THROUGHPUT`], where more is better, or [`TAIL`],
+    /// [`PEAK`] or [`RESIDENT`], where less is better.
     pub fn metric(&self) -> &'static str {
         match self.category {
+            Category::Growth => TAIL,
             Category::Memory => PEAK,
             Category::Resident => RESIDENT,
             _ => THROUGHPUT,
@@ -173,6 +266,16 @@ impl Row {
     pub fn waits(&self) -> bool {
         use Work::{Bursts, Freed, FreedMiddle, Handed};
         matches!(self.work, Bursts | Handed | Freed | FreedMiddle)
+    }
+
+    /// The option of theap that the row needs, as a variable of the environment and its value. It
+    /// must be set when the process starts; other allocators do not know it.
+    pub fn setting(&self) -> Option<(&'static str, &'static str)> {
+        match self.work {
+            Work::Growth { ahead: true } => Some(("THEAP_PREFAULT", "ahead")),
+            Work::SparseLarge { .. } => Some(("THEAP_PAGES", "small")),
+            _ => None,
+        }
     }
 
     /// Whether the row is about speed, and a random mix or bursts of blocks up to 1 KiB.
@@ -244,6 +347,17 @@ pub const ROWS: &[Row] = rows! {
     "hash-strings" Single Work::Collections(collections::strings);
     "vectors" Single Work::Collections(collections::vectors);
     "lists" Single Work::Collections(collections::lists);
+    "new-delete/object" Single Work::NewDelete;
+    "new-delete/array" Single Work::NewDeleteArray;
+    "new-delete/sized" Single Work::NewDeleteSized;
+    "large/400000" Large large_burst(1, 400_000);
+    "large/burst-300k" Large large_burst(200, 300 << 10);
+    "large/burst-300k-1000" Large large_burst(1000, 300 << 10);
+    "large/mix-300k-2m" Large Work::LargeMix { slots: 64, sizes: LARGE, written: false };
+    "large/mix-5m-25m" Large huge_mix(false);
+    "large/mix-5m-25m-written" Large huge_mix(true);
+    "sparse/3m-1000" Large Work::SparseLarge { blocks: 1000 };
+    "sparse/3m-16000" Large Work::SparseLarge { blocks: 16_000 };
     "larson/2" Threads Work::Larson { threads: 2 };
     "larson/8" Threads Work::Larson { threads: 8 };
     "larson/32" Threads Work::Larson { threads: 32 };
@@ -253,6 +367,9 @@ pub const ROWS: &[Row] = rows! {
     "pairs/4" Threads pairs(4, SMALL);
     "ring/2" Threads Work::Ring { threads: 2 };
     "ring/8" Threads Work::Ring { threads: 8 };
+    "fan-in/16" Threads Work::FanIn { producers: 16 };
+    "pool/2" Threads Work::Tasks { threads: 2 };
+    "pool/8" Threads Work::Tasks { threads: 8 };
     "steal/2" Threads Work::Steal { threads: 2 };
     "steal/8" Threads Work::Steal { threads: 8 };
     "phases/2" Threads Work::Phases { threads: 2 };
@@ -266,6 +383,8 @@ pub const ROWS: &[Row] = rows! {
     "apart/8" Scaling Work::Apart { threads: 8 };
     "apart/32" Scaling Work::Apart { threads: 32 };
     "apart/128" Scaling Work::Apart { threads: 128 };
+    "growth/512m" Growth Work::Growth { ahead: false };
+    "growth/512m-ahead" Growth Work::Growth { ahead: true };
     "rss/fragments" Memory Work::Fragments;
     "rss/floor" Memory Work::Floor;
     "rss/100-idle" Memory Work::Idle;

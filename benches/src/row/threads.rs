@@ -125,7 +125,7 @@ pub(super) fn phases<A: Contender>(
     let phases = Phases {
         a,
         steps: &for_row(1, sizes),
-        limit: budget.0,
+        limit: budget.time()?,
         gate: Barrier::new(threads),
         over: AtomicBool::new(false),
         begun: OnceLock::new(),

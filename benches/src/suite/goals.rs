@@ -51,6 +51,8 @@ enum Of {
     Glibc,
     /// 1 MiB: the row's figure itself.
     Mib,
+    /// 1: the row's figure itself, in millions of operations a second or in instructions.
+    One,
     /// The smallest peak of the peers of [`LEAN`]. The row's figure is its peak, too.
     LeanestPeak,
 }
@@ -108,7 +110,7 @@ const fn left(
 }
 
 fn is_speed(row: &Row) -> bool {
-    !row.category.is_memory()
+    row.category.is_speed()
 }
 
 /// Bytes of a MiB.
@@ -172,7 +174,7 @@ const IN_PROCESS: [Aim; 8] = [
     ),
 ];
 
-const PRELOADED: [Aim; 2] = [
+const PRELOADED: [Aim; 3] = [
     aim(
         "all rows of speed: geometric mean 1.15 of mimalloc's",
         Of::Mimalloc,
@@ -185,6 +187,62 @@ const PRELOADED: [Aim; 2] = [
         EachAtLeast(0.95),
         is_speed,
     ),
+    aim(
+        "new and delete: 1.1 times the best peer",
+        Of::Best,
+        EachAtLeast(1.1),
+        |row| row.is_of(&["new-delete"]),
+    ),
+];
+
+/// The goals of a run that is counted.
+const COUNTED: [Aim; 2] = [
+    aim(
+        "instructions of every row of one thread: geometric mean at most 0.9 of the best peer's",
+        Of::Best,
+        MeanAtMost(0.9),
+        is_speed,
+    ),
+    aim(
+        "pair of 400,000 bytes: 120 instructions at most, 60 an operation, with the harness's",
+        Of::One,
+        EachAtMost(60.0),
+        |row| row.name == "large/400000",
+    ),
+];
+
+/// The goals about large blocks and a heap that grows, in process and preloaded alike.
+const LARGE: [Aim; 4] = [
+    aim(
+        "bursts and mixes of large blocks: not below the best peer",
+        Of::Best,
+        EachAtLeast(1.0),
+        |row| row.name.starts_with("large/burst") || row.name.starts_with("large/mix"),
+    ),
+    aim(
+        "pair of 3 MiB in a sparse heap: 1 µs at most, 2 million operations a second at least",
+        Of::One,
+        EachAtLeast(2.0),
+        |row| row.is_of(&["sparse"]),
+    ),
+    Aim {
+        sides: &[Role::Subject, Role::SmallPages, Role::Transparent],
+        ..aim(
+            "growth with the warmer, each page mode without a pool: p99.999 at most glibc's",
+            Of::Glibc,
+            EachAtMost(1.0),
+            |row| row.name == "growth/512m-ahead",
+        )
+    },
+    Aim {
+        sides: &[Role::Hugetlb],
+        ..aim(
+            "growth with the warmer, hugetlb pages: p99.999 at most glibc's",
+            Of::Glibc,
+            EachAtMost(1.0),
+            |row| row.name == "growth/512m-ahead",
+        )
+    },
 ];
 
 const SMALL: &[Role] = &[Role::SmallPages];
@@ -289,18 +347,20 @@ impl Bound {
 impl Summary<'_> {
     /// The goals of the report's mode.
     pub fn goals(&self) -> Vec<Goal> {
-        let aims: &[Aim] = match self.report.mode {
-            Mode::InProcess => &IN_PROCESS,
-            Mode::Preloaded => &PRELOADED,
+        let (aims, both): (&[Aim], &[&[Aim]]) = match self.report.mode {
+            Mode::InProcess => (&IN_PROCESS, &[&LARGE, &AT_REST]),
+            Mode::Preloaded => (&PRELOADED, &[&LARGE, &AT_REST]),
+            Mode::Counted => (&COUNTED, &[]),
         };
-        let aims = aims.iter().chain(&AT_REST);
+        let aims = aims.iter().chain(both.iter().copied().flatten());
         aims.map(|aim| self.goal(aim)).collect()
     }
 
     fn goal(&self, aim: &Aim) -> Goal {
         let mut of = 0;
         let mut figures: Vec<Miss> = Vec::new();
-        for row in ROWS.iter().filter(|row| (aim.about)(row)) {
+        let rows = ROWS.iter().filter(|row| self.report.mode.has(row));
+        for row in rows.filter(|row| (aim.about)(row)) {
             let Some((measured, larger)) = self.figure(row, aim) else {
                 of += 1;
                 continue;
@@ -353,9 +413,10 @@ impl Summary<'_> {
         let other = match aim.of {
             Of::Best => self.best(row)?.median,
             Of::Limit => self.of_role(row, Role::Limit).next()?.median,
-            Of::Mimalloc => self.of_name(row, "mimalloc", row.metric())?,
-            Of::Glibc => self.of_name(row, "system", row.metric())?,
+            Of::Mimalloc => self.of_name(row, "mimalloc", self.compared(row))?,
+            Of::Glibc => self.of_name(row, "system", self.compared(row))?,
             Of::Mib => MIB,
+            Of::One => 1.0,
             Of::LeanestPeak => {
                 let peaks = LEAN.iter().filter_map(|name| self.of_name(row, name, PEAK));
                 peaks.min_by(f64::total_cmp)?

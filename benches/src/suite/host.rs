@@ -48,6 +48,13 @@ pub fn host() -> Vec<(String, String)> {
     facts.map(|(name, found)| (name.to_owned(), found)).to_vec()
 }
 
+/// Tells whether the hugetlb pool has so many bytes free.
+pub(super) fn has_hugepages(bytes: u64) -> bool {
+    let memory = Meminfo::current().ok();
+    let free = memory.and_then(|memory| Some(memory.hugepages_free? * memory.hugepagesize?));
+    free.is_some_and(|free| free >= bytes)
+}
+
 /// The number of CPUs that this process may use.
 pub(super) fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)

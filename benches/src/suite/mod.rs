@@ -1,10 +1,12 @@
 //! The suite: rows on several allocators, every run in a child process of its own, in interleaved
 //! rounds.
 //!
-//! Protocol: a child is started with `ROW MILLISECONDS` after the arguments of its side and prints
-//! the row's metrics as JSON ([`answer`]).
+//! Protocol: a child is started with `ROW MILLISECONDS` after the arguments of its side, or with
+//! `ROW TURNSx` where callgrind counts what it does (`counts.rs`), and prints the row's metrics as
+//! JSON ([`answer`]).
 
 mod child;
+mod counts;
 mod goals;
 mod host;
 #[cfg(feature = "report")]
@@ -12,9 +14,10 @@ mod output;
 mod report;
 mod summary;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{self, Command};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -22,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::measure::Metric;
 use crate::rounds::{Record, Series, interleave};
-use crate::row::{Budget, Category, Row};
+use crate::row::{Budget, Category, GROWN, HUGETLB, Row};
 
 pub use child::{answer, run};
 pub use goals::{Goal, Miss};
@@ -38,10 +41,14 @@ pub use summary::{Summary, Verdict};
 pub enum Role {
     /// The allocator that is compared.
     Subject,
-    /// The subject on small pages; only on rows about memory, where it stands for the subject.
+    /// The subject on small pages; only on rows about memory, where it stands for the subject, and
+    /// on those of a heap that grows.
     SmallPages,
-    /// The subject on transparent hugepages; only on rows of memory that is left.
+    /// The subject on transparent hugepages; only on rows of memory that is left and of a heap that
+    /// grows.
     Transparent,
+    /// The subject on hugetlb pages; only on rows of a heap that grows, where the pool has enough.
+    Hugetlb,
     /// The subject on small pages with the thread that gives memory back; only on rows of memory
     /// that is left.
     SmallBackground,
@@ -57,10 +64,11 @@ pub enum Role {
 
 impl Role {
     /// The purposes of the subject itself, in the order of a report, with the names of its sides.
-    pub const SUBJECTS: [(Self, &'static str); 5] = [
+    pub const SUBJECTS: [(Self, &'static str); 6] = [
         (Self::Subject, "theap"),
         (Self::SmallPages, "theap-small"),
         (Self::Transparent, "theap-thp"),
+        (Self::Hugetlb, "theap-hugetlb"),
         (Self::SmallBackground, "theap-small-bg"),
         (Self::TransparentBackground, "theap-thp-bg"),
     ];
@@ -75,6 +83,7 @@ impl Role {
         let pages = match self {
             Self::SmallPages | Self::SmallBackground => Some("small"),
             Self::Transparent | Self::TransparentBackground => Some("thp"),
+            Self::Hugetlb => Some("hugetlb"),
             _ => None,
         };
         let background = match self {
@@ -133,16 +142,22 @@ pub struct Suite {
     pub rows: Vec<&'static Row>,
     /// Rounds of each row; a row that waits has a fifth of them.
     pub rounds: usize,
-    /// The time that each run measures.
+    /// The time that each run measures, or the turns that it counts.
     pub budget: Budget,
 }
+
+/// Free bytes of the hugetlb pool from which the subject runs on it: what the heap grows to, and an
+/// eighth more for a step that is not used up.
+const POOL: u64 = (GROWN + GROWN / 8) as u64;
 
 impl Side {
     fn runs(&self, row: &Row) -> bool {
         match self.entrant.role {
             Role::Subject | Role::Variant | Role::Peer => true,
-            Role::SmallPages => row.category.is_memory(),
-            Role::Transparent | Role::SmallBackground | Role::TransparentBackground => {
+            Role::SmallPages => row.category.is_memory() || row.category == Category::Growth,
+            Role::Transparent => matches!(row.category, Category::Resident | Category::Growth),
+            Role::Hugetlb => row.category == Category::Growth && host::has_hugepages(POOL),
+            Role::SmallBackground | Role::TransparentBackground => {
                 row.category == Category::Resident
             }
             Role::Limit => row.category == Category::HitPath,
@@ -154,24 +169,51 @@ impl Side {
     /// # Errors
     /// Fails if the child cannot start or fails; the error carries what it said.
     pub fn measure(&self, row: &Row, budget: Budget) -> Result<Vec<Metric>, Error> {
-        let (name, program) = (&self.entrant.name, &self.program);
-        let output = Command::new(program)
+        if let Budget::Turns(turns) = budget {
+            return counts::count(self, row, turns);
+        }
+        let metrics = self.metrics(self.command(&[], row, budget).output())?;
+        let on_pool = |metric: &Metric| metric.metric == HUGETLB && metric.value >= GROWN as f64;
+        if self.entrant.role == Role::Hugetlb && !metrics.iter().any(on_pool) {
+            let name = &self.entrant.name;
+            return Err(Error::Setup(format!(
+                "{name}: its heap is not on hugetlb pages"
+            )));
+        }
+        Ok(metrics)
+    }
+
+    /// The command that runs the row, by way of the command `under` if that is not empty.
+    fn command(&self, under: &[&str], row: &Row, budget: Budget) -> Command {
+        let mut words = under
+            .iter()
+            .map(OsStr::new)
+            .chain([self.program.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command
+            .args(words)
             .args(&self.arguments)
-            .args([row.name, &budget.0.as_millis().to_string()])
+            .args([row.name, &budget.to_string()])
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .output()
-            .map_err(|error| {
-                Error::Setup(format!("cannot start {}: {error}", program.display()))
-            })?;
+            .envs(row.setting());
+        command
+    }
+
+    /// Reads the metrics that the command has printed; it may have failed or not have started.
+    fn metrics(&self, output: io::Result<process::Output>) -> Result<Vec<Metric>, Error> {
+        let (name, program) = (&self.entrant.name, self.program.display());
+        let output =
+            output.map_err(|error| Error::Setup(format!("cannot run {program}: {error}")))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
-            let (status, said) = (output.status, said.trim());
+            // Lines that begin so are valgrind's own, and empty ones stand between.
+            let own = |line: &&str| !(line.starts_with("==") || line.starts_with("--"));
+            let lines = said.lines().filter(own).filter(|line| !line.is_empty());
+            let (status, said) = (output.status, lines.collect::<Vec<_>>().join(" "));
             return Err(Error::Setup(format!("{name}: {status}: {said}")));
         }
-        serde_json::from_slice(&output.stdout).map_err(|error| {
-            let program = program.display();
-            Error::Setup(format!("{name}: {program} printed no metrics: {error}"))
-        })
+        serde_json::from_slice(&output.stdout)
+            .map_err(|error| Error::Setup(format!("{name}: {program} printed no metrics: {error}")))
     }
 }
 
@@ -193,6 +235,25 @@ impl Suite {
         }
     }
 
+    /// Leaves out the sides that cannot run under the tool that counts, if this is to be counted,
+    /// and says which.
+    ///
+    /// # Errors
+    /// Fails if the tool is not there.
+    pub fn countable(mut self) -> Result<Self, Error> {
+        if let Budget::Turns(_) = self.budget {
+            counts::check()?;
+            self.sides.retain(|side| match counts::trial(side) {
+                Ok(_) => true,
+                Err(error) => {
+                    eprintln!("note: without {}: {error}", side.entrant.name);
+                    false
+                }
+            });
+        }
+        Ok(self)
+    }
+
     /// A report on this host that has no figures yet.
     pub fn report(&self, host: Vec<(String, String)>) -> Report {
         let date = humantime::format_rfc3339_seconds(SystemTime::now());
@@ -204,7 +265,10 @@ impl Suite {
                 date: date.to_string(),
                 load: host::load(),
                 rounds: self.rounds,
-                millis: self.budget.0.as_millis() as u64,
+                millis: match self.budget {
+                    Budget::Time(time) => time.as_millis() as u64,
+                    Budget::Turns(_) => 0,
+                },
             }],
             entrants: self.sides.iter().map(|side| side.entrant.clone()).collect(),
             records: Vec::new(),
@@ -225,6 +289,11 @@ impl Suite {
         mut save: impl FnMut(&Report) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let (mut done, total) = (0, self.runs());
+        let grows = (self.rows.iter()).any(|row| row.category == Category::Growth);
+        if grows && !host::has_hugepages(POOL) {
+            let mib = POOL >> 20;
+            eprintln!("note: no heap grows on hugetlb pages: {mib} MiB of the pool must be free");
+        }
         for row in &self.rows {
             let (records, failures) = self.measure(row, |row, side| {
                 progress(Progress {

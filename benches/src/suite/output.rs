@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::summary::markdown;
+use super::summary::{OTHERS, markdown};
 use super::{Mode, Progress, Report, Suite, Summary};
 use crate::error::{Error, cannot};
 use crate::render::charts::{self, Dots};
@@ -71,7 +71,7 @@ impl Output {
 
     fn measure(
         &self,
-        mut suite: Suite,
+        suite: Suite,
         host: Vec<(String, String)>,
         progress: impl FnMut(Progress<'_>),
     ) -> Result<Report, Error> {
@@ -79,6 +79,7 @@ impl Output {
             .json
             .as_deref()
             .filter(|path| self.resume && path.exists());
+        let mut suite = suite.countable()?;
         let mut report = suite.report(host);
         if let Some(mut whole) = Report::load(known.as_slice())? {
             suite.rows.retain(|row| !whole.has(row.name));
@@ -136,11 +137,18 @@ fn page(report: &Report, path: &Path) -> Result<(), Error> {
     for category in summary.categories() {
         let name = category.title();
         page.add(format_args!("<h2>{name}</h2>\n"));
-        page.paragraph(category.unit());
+        page.paragraph(summary.unit(category));
         if let Some(svg) = chart(&summary, category)? {
             page.figure(category.name(), "Multiples of the best peer", &svg, AXIS);
         }
         page.table(summary.lines(category));
+    }
+    for (metric, title) in OTHERS {
+        let lines = summary.metric_lines(metric);
+        if lines.len() > 1 {
+            page.add(format_args!("<h2>{title}</h2>\n"));
+            page.table(lines);
+        }
     }
     for (title, lines) in [
         (
@@ -162,7 +170,8 @@ fn page(report: &Report, path: &Path) -> Result<(), Error> {
 
 /// The caption of a chart.
 const AXIS: &str = "A dot is a median, the line through it goes from the smallest to the largest round; the scale is \
-                    logarithmic. Right is better, on rows about memory left.";
+                    logarithmic. Right is better, on rows about memory or a heap that grows, and of \
+                    instructions, left.";
 
 /// The chart of a category's figures as multiples of the best peer's; `None` if no peer has any.
 fn chart(summary: &Summary, category: Category) -> Result<Option<String>, Error> {
@@ -201,7 +210,10 @@ fn facts(report: &Report) -> Vec<(String, String)> {
     let mut facts = report.host.clone();
     for run in &report.runs {
         let (load, rounds, millis) = (&run.load, run.rounds, run.millis);
-        let how = format!("{rounds} rounds of {millis} ms, load {load}");
+        let how = match report.mode {
+            Mode::Counted => format!("{rounds} rounds, counted, load {load}"),
+            _ => format!("{rounds} rounds of {millis} ms, load {load}"),
+        };
         facts.push((run.date.clone(), how));
     }
     let entrants = report.entrants.iter();
@@ -244,7 +256,7 @@ fn docs(report: &Report, path: &Path) -> Result<(), Error> {
         markdown(summary.goal_lines()).to_string(),
     )];
     for category in summary.categories() {
-        let (name, title, unit) = (category.name(), category.title(), category.unit());
+        let (name, title, unit) = (category.name(), category.title(), summary.unit(category));
         let mut body = format!("{unit}\n\n{}", markdown(summary.lines(category)));
         if let Some(svg) = chart(&summary, category)? {
             let file = format!("{}-{name}.svg", mode.name());
@@ -254,6 +266,12 @@ fn docs(report: &Report, path: &Path) -> Result<(), Error> {
             body += &format!("\n\n![{title}]({beside}/{file})");
         }
         sections.push(section(name, title, body));
+    }
+    for (metric, title) in OTHERS {
+        let lines = summary.metric_lines(metric);
+        if lines.len() > 1 {
+            sections.push(section(metric, title, markdown(lines).to_string()));
+        }
     }
     let facts = facts(report)
         .into_iter()

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{Entrant, Goal, Summary, Verdict};
 use crate::error::{Error, cannot};
 use crate::rounds::Record;
+use crate::row::Row;
 
 /// The way in which the allocators get into the programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,9 @@ pub enum Mode {
     InProcess,
     /// The allocators are preloaded libraries.
     Preloaded,
+    /// The allocators are global allocators of Rust programs, and callgrind counts what they do:
+    /// figures are not times but instructions, and rows have one thread.
+    Counted,
 }
 
 impl Mode {
@@ -30,6 +34,17 @@ impl Mode {
         match self {
             Self::InProcess => "in-process",
             Self::Preloaded => "preloaded",
+            Self::Counted => "counted",
+        }
+    }
+
+    /// Tells whether allocators run the row in this mode: no call of a Rust program goes to C++'s
+    /// operators.
+    pub fn has(self, row: &Row) -> bool {
+        match self {
+            Self::InProcess => !row.is_of(&["new-delete"]),
+            Self::Preloaded => true,
+            Self::Counted => row.category.has_one_thread() && Self::InProcess.has(row),
         }
     }
 
@@ -38,6 +53,7 @@ impl Mode {
         match self {
             Self::InProcess => "Global allocators of Rust programs",
             Self::Preloaded => "Preloaded libraries",
+            Self::Counted => "Global allocators of Rust programs, counted",
         }
     }
 }
@@ -62,7 +78,7 @@ pub struct Run {
     pub load: String,
     /// Rounds of each row.
     pub rounds: usize,
-    /// Milliseconds that each child measured.
+    /// Milliseconds that each child measured; 0 if it was counted.
     pub millis: u64,
 }
 

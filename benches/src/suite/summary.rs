@@ -7,7 +7,8 @@ use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
 use super::goals::mean;
-use super::{Entrant, Report, Role};
+use super::{Entrant, Mode, Report, Role};
+use crate::measure::INSTRUCTIONS;
 use crate::render::{figures, shown_unit};
 use crate::rounds::Record;
 use crate::row::{Category, ROWS, Row};
@@ -19,7 +20,8 @@ pub struct Verdict {
     pub row: &'static str,
     /// The row's category.
     pub category: Category,
-    /// The subject's median: operations a second in millions, or bytes.
+    /// The subject's median: operations a second in millions, nanoseconds or bytes, or
+    /// instructions.
     pub median: f64,
     /// The peer with the best median.
     pub best: Option<String>,
@@ -28,6 +30,23 @@ pub struct Verdict {
     /// The subject's median as a multiple of the limit's.
     pub to_limit: Option<f64>,
 }
+
+/// Metrics beside the compared ones that have tables of their own, with the tables' titles.
+pub(super) const OTHERS: [(&str, &str); 4] = [
+    (
+        "alloc_touch_max",
+        "the longest allocation of a heap that grows, in ns",
+    ),
+    ("read_modify_writes", "read-modify-writes of an operation"),
+    (
+        "d1_misses",
+        "misses of the first data cache of an operation, simulated",
+    ),
+    (
+        "ll_misses",
+        "misses of the last cache of an operation, simulated",
+    ),
+];
 
 /// A summary of a report's figures.
 pub struct Summary<'a> {
@@ -62,15 +81,19 @@ impl<'a> Summary<'a> {
     /// The subject's record. On rows about memory it is the record on small pages, if there is one.
     pub(super) fn subject(&self, row: &Row) -> Option<&'a Record> {
         let small = self.of_role(row, Role::SmallPages);
-        small.chain(self.of_role(row, Role::Subject)).next()
+        let mut small = small.filter(|_| row.category.is_memory());
+        small
+            .next()
+            .or_else(|| self.of_role(row, Role::Subject).next())
     }
 
     pub(super) fn best(&self, row: &Row) -> Option<&'a Record> {
         let peers = self.of_role(row, Role::Peer);
         let medians = |a: &&Record, b: &&Record| a.median.total_cmp(&b.median);
-        match row.category {
-            category if category.is_memory() => peers.min_by(medians),
-            _ => peers.max_by(medians),
+        if row.category.is_speed() && self.report.mode != Mode::Counted {
+            peers.max_by(medians)
+        } else {
+            peers.min_by(medians)
         }
     }
 
@@ -80,9 +103,26 @@ impl<'a> Summary<'a> {
         entrants.filter_map(move |entrant| self.record(row, entrant))
     }
 
-    /// An allocator's record of the row's metric ([`Row::metric`]).
+    /// An allocator's record of the metric that a reader compares.
     pub fn record(&self, row: &Row, entrant: &Entrant) -> Option<&'a Record> {
-        self.metric(row, entrant, row.metric())
+        self.metric(row, entrant, self.compared(row))
+    }
+
+    /// The metric of the row that a reader compares: its own ([`Row::metric`]), or instructions
+    /// where the runs were counted.
+    pub(super) fn compared(&self, row: &Row) -> &'static str {
+        match self.report.mode {
+            Mode::Counted => INSTRUCTIONS,
+            _ => row.metric(),
+        }
+    }
+
+    /// A sentence with the unit of the rows' figures.
+    pub fn unit(&self, category: Category) -> &'static str {
+        match self.report.mode {
+            Mode::Counted => "Instructions of an operation, less is better.",
+            _ => category.unit(),
+        }
     }
 
     /// An allocator's record of any metric.
@@ -110,7 +150,7 @@ impl<'a> Summary<'a> {
     pub fn text(&self) -> String {
         let mut text = String::new();
         for category in self.categories() {
-            let (title, unit) = (category.title(), category.unit());
+            let (title, unit) = (category.title(), self.unit(category));
             let table = markdown(self.lines(category));
             let _ = writeln!(text, "## {title}\n\n{unit}\n\n{table}\n");
         }
@@ -119,7 +159,8 @@ impl<'a> Summary<'a> {
             ("variants: as multiples of theap", self.variant_lines()),
             ("goals", self.goal_lines()),
         ];
-        for (title, lines) in sections {
+        let others = OTHERS.map(|(metric, title)| (title, self.metric_lines(metric)));
+        for (title, lines) in others.into_iter().chain(sections) {
             if lines.len() > 1 {
                 let _ = writeln!(text, "## {title}\n\n{}\n", markdown(lines));
             }
@@ -166,6 +207,29 @@ impl<'a> Summary<'a> {
                 }));
             }
             lines.push(cells);
+        }
+        lines
+    }
+
+    /// The rows that have a metric beside the one that a reader compares, as lines of a table.
+    pub fn metric_lines(&self, metric: &str) -> Vec<Vec<String>> {
+        let records = self.report.records.iter();
+        let has = |entrant: &&Entrant| {
+            let mut records = records.clone().filter(|record| record.metric == metric);
+            records.any(|record| record.allocator == entrant.name)
+        };
+        let entrants: Vec<&Entrant> = self.report.entrants.iter().filter(has).collect();
+        let names = entrants.iter().map(|entrant| entrant.name.clone());
+        let mut lines = vec![std::iter::once("row".to_owned()).chain(names).collect()];
+        for row in ROWS {
+            let found = entrants.iter();
+            let found = found.map(|entrant| self.metric(row, entrant, metric));
+            let found: Vec<Option<&Record>> = found.collect();
+            if found.iter().any(Option::is_some) {
+                let cell = |record: &Record| figures(record, shown_unit(&record.unit).1);
+                let cells = found.iter().map(|record| record.map_or("-".into(), cell));
+                lines.push(std::iter::once(row.name.to_owned()).chain(cells).collect());
+            }
         }
         lines
     }

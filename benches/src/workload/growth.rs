@@ -3,8 +3,7 @@
 //! logarithm: many small blocks, most bytes in large ones.
 //!
 //! - [`first_touch`] goes as fast as it can: the cost of a program's first pass over its memory.
-//! - [`growth`] keeps a steady pace in bytes a second, as a service whose live heap grows. A thread
-//!   that is behind the pace goes on without a pause until it has caught up.
+//! - [`growth`] keeps a steady pace in bytes a second, as a service whose live heap grows.
 
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use crate::block::{Slot, empty_slots, free_proved};
 use crate::contender::Contender;
 use crate::error::Error;
 use crate::measure::{Idler, Meter, Stopwatch, ThreadUsage};
-use crate::pattern::growth::grow;
+use crate::pattern::growth::{grow, grow_at_pace};
 use crate::steps::Random;
 
 /// Everything that a run makes before its measured part.
@@ -75,22 +74,13 @@ pub(super) fn growth<A: Contender>(a: &A, params: &Params, warm: bool) -> Result
         mut slots,
         mut stopwatch,
     } = Prepared::new(params)?;
-    let tsc = stopwatch.tsc();
-    let mut idler = Idler::new(tsc);
-    let ticks_a_byte = match params.growth_rate {
-        0 => 0.0,
-        rate => tsc.ticks(1e9 / rate as f64),
-    };
+    let mut idler = Idler::new(stopwatch.tsc());
     let preparation = warmed(a, params, warm)?;
 
     let before = ThreadUsage::now();
     let meter = Meter::start();
-    let start = tsc.start();
-    let mut out = 0.0;
-    grow(a, &sizes, &mut slots, &mut stopwatch, |size| {
-        idler.wait_until(start + (out * ticks_a_byte) as u64);
-        out += f64::from(size);
-    })?;
+    let rate = params.growth_rate;
+    grow_at_pace(a, &sizes, &mut slots, &mut stopwatch, &mut idler, rate)?;
     let reading = meter.stop();
     let usage = before.until_now();
 

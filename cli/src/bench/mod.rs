@@ -33,7 +33,7 @@ const QUICK: (u16, u64) = (2, 40);
 /// the best peer's (marked *), geometric means, and which of the project's goals are met. On rows
 /// about memory theap is on small pages, as its peers are.
 ///
-/// A full run takes about 25 minutes, a quick run two: it leaves out the rows that wait 13 s for
+/// A full run takes about half an hour, a quick run two: it leaves out the rows that wait 13 s for
 /// memory to be given back, unless --rows names them. A run that was interrupted goes on with
 /// --resume.
 #[derive(Args)]
@@ -102,7 +102,7 @@ impl Bench {
             sides: sides::all(self.library.as_deref(), &self.with)?,
             rows,
             rounds: self.rounds.unwrap_or(rounds).into(),
-            budget: Budget(Duration::from_millis(millis)),
+            budget: Budget::Time(Duration::from_millis(millis)),
         })
     }
 }
