@@ -10,6 +10,7 @@
 #![cfg(loom)]
 #![allow(unsafe_code)] // Loom's cells: they check what the protocols promise, exclusive access.
 
+mod extents;
 mod heap_lock;
 mod inbox;
 mod slots;

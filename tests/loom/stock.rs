@@ -2,6 +2,7 @@
 //! the threads that look for slots.
 
 use crate::explore;
+use crate::extents::index;
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
@@ -18,7 +19,7 @@ const MODE: u8 = 3;
 
 fn claims(supers: usize) -> Arc<Claims<'static>> {
     let bytes: &'static [AtomicU8] = Box::leak((0..supers).map(|_| AtomicU8::new(0)).collect());
-    Arc::new(Claims::new(bytes))
+    Arc::new(Claims::new(bytes, index(1).0))
 }
 
 /// Two threads claim SuperSlabs at the same time: no SuperSlab is claimed twice, and the count of

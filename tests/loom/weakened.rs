@@ -1,7 +1,7 @@
 //! Makes one access after another weaker than it is in the source, and runs the model that must
 //! notice.
 
-use crate::{heap_lock::*, inbox::*, slots::*, spans::*, stash::*, stats::*, stock::*};
+use crate::{extents::*, heap_lock::*, inbox::*, slots::*, spans::*, stash::*, stats::*, stock::*};
 use theap::sync::{Weakening, weaken};
 
 /// An access: its file, the function, and a text in its line, which is the first line of the
@@ -12,6 +12,7 @@ type Weakened = (&'static str, &'static str, &'static str, Weakening, fn());
 const OWNERSHIP: &str = "src/pool/metadata/ownership.rs";
 const SLOT_WORD: &str = "src/pool/supers/slot_word.rs";
 const AVAIL: &str = "src/pool/supers/avail.rs";
+const EXTENTS: &str = "src/pool/supers/extents.rs";
 const HEAP_LOCK: &str = "src/pool/heap_lock.rs";
 const INBOX: &str = "src/pool/spans/inbox.rs";
 const STASH: &str = "src/pool/spans/stash.rs";
@@ -37,6 +38,16 @@ const WEAKENED: &[Weakened] = &[
     (AVAIL, "set(", "words[word].fetch_or", Weakening::Torn, one_room_is_never_forgotten),
     (AVAIL, "clear(", "words[word].fetch_and", Weakening::Torn, one_room_is_never_forgotten),
     (AVAIL, "clear_summary(", "words[word].load", Weakening::Forgotten, one_room_is_never_forgotten),
+    (EXTENTS, "offer_whole(", "fence(", Weakening::Forgotten, neighbours_make_an_extent),
+    (EXTENTS, "offer_hole(", "fence(", Weakening::Forgotten, a_hole_makes_an_extent),
+    (EXTENTS, "withdraw(", "fence(", Weakening::Forgotten, an_extent_is_never_forgotten),
+    (AVAIL, "set(", "words[word].fetch_or", Weakening::Torn, neighbours_of_a_word_make_an_extent),
+    (AVAIL, "set(", "words[word].fetch_or", Weakening::Forgotten, a_run_is_taken_or_found_later),
+    (SLOT_WORD, "take(", "compare_exchange_weak", Weakening::Torn, a_run_has_one_taker),
+    (CLAIMS, "withdraw(", "fence(", Weakening::Forgotten, a_step_in_vain_leaves_holes_beside_a_third),
+    (AVAIL, "set(", "words[word].fetch_or", Weakening::Forgotten, a_hole_outlives_a_claim_in_vain),
+    (CLAIMS, "clear(", "fence(", Weakening::Forgotten, a_step_in_vain_leaves_holes),
+    (AVAIL, "set(", "words[word].fetch_or", Weakening::Forgotten, a_hole_is_never_forgotten),
     (STASH, "put(", "compare_exchange(", Weakening::Relaxed, stash_loses_no_span),
     (STASH, "put(", "compare_exchange(", Weakening::Torn, stash_loses_no_span),
     (STASH, "take(", "swap(0", Weakening::Relaxed, stash_loses_no_span),

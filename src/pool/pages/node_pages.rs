@@ -334,9 +334,11 @@ impl Pages {
         self.supers.recount(self.mapped_supers());
     }
 
-    /// Whether the count of holes is right, while nobody else is at it.
+    /// Whether the count of holes is right and all extents are offered, while nobody else is at it.
     #[cfg(any(test, debug_assertions))]
     pub fn counts_holes(&self) -> bool {
+        let is_hole = |i| self.claims.is_free(i);
         self.claims.holes() == self.claims.count_holes()
+            && (self.supers).keeps_extents(self.frontier().index(), is_hole)
     }
 }

@@ -1,9 +1,9 @@
 //! Runs: what is larger than a class, or aligned to more than a slot.
 //!
 //! A run of up to 32 slots is LARGE and lies in one SuperSlab. A HUGE run has whole SuperSlabs and
-//! then the first slots of one more, so that a run just above 2 MiB does not cost 4. Its SuperSlabs
-//! are found and mapped under the growth lock. Runs are freed as a whole, by any thread, without a
-//! lock; they grow in place into free neighbours.
+//! then the first slots of one more, so that a run just above 2 MiB does not cost 4. What is mapped
+//! serves without a lock, and the rest under the growth lock. Runs are freed as a whole, by any
+//! thread, without a lock; they grow in place into free neighbours.
 #![allow(unsafe_code)] // Leans on who holds a run; moves and copies the contents of runs.
 
 mod outside;
