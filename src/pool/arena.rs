@@ -486,11 +486,11 @@ impl Arena {
         self.nodes.iter().for_each(|node| node.warmer().unpark());
     }
 
-    /// Gives back the spans that are the pool's and wholly free: their blocks have come home by
-    /// remote frees.
+    /// Gives back the spans that are the pool's and wholly free, as their blocks have come home by
+    /// remote frees, and the runs on the shelves.
     pub fn sweep(&self) {
         self.spans.empty_stashes();
-        self.nodes.iter().for_each(|node| node.lists().sweep_all());
+        self.nodes.iter().for_each(Node::sweep);
     }
 
     /// Moves sparse SuperSlabs off their hugetlb pages, where the option `demote` allows it.

@@ -13,6 +13,7 @@
 mod extents;
 mod heap_lock;
 mod inbox;
+mod shelf;
 mod slots;
 mod spans;
 mod stash;

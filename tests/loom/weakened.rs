@@ -1,7 +1,9 @@
 //! Makes one access after another weaker than it is in the source, and runs the model that must
 //! notice.
 
-use crate::{extents::*, heap_lock::*, inbox::*, slots::*, spans::*, stash::*, stats::*, stock::*};
+use crate::{
+    extents::*, heap_lock::*, inbox::*, shelf::*, slots::*, spans::*, stash::*, stats::*, stock::*,
+};
 use theap::sync::{Weakening, weaken};
 
 /// An access: its file, the function, and a text in its line, which is the first line of the
@@ -18,6 +20,7 @@ const INBOX: &str = "src/pool/spans/inbox.rs";
 const STASH: &str = "src/pool/spans/stash.rs";
 const STASHED: &str = "src/pool/spans/stashed.rs";
 const CLAIMS: &str = "src/pool/pages/claims.rs";
+const SHELF: &str = "src/pool/pages/shelf.rs";
 const RING: &str = "src/stats/ring.rs";
 const BOARD: &str = "src/stats/board.rs";
 const COUNTERS: &str = "src/stats/counters.rs";
@@ -78,6 +81,11 @@ const WEAKENED: &[Weakened] = &[
     (CLAIMS, "change(", "compare_exchange(", Weakening::Forgotten, stock_is_taken_once_it_is_prepared),
     (CLAIMS, "change(", "compare_exchange(", Weakening::Torn, a_mark_raises_nothing),
     (CLAIMS, "change(", "compare_exchange(", Weakening::Torn, a_mark_that_goes_raises_nothing),
+    (SHELF, "put(", ".compare_exchange(", Weakening::Relaxed, a_shelved_run_has_one_taker),
+    (SHELF, "put(", ".compare_exchange(", Weakening::Torn, a_shelf_loses_no_run),
+    (SHELF, "take(", ".compare_exchange(", Weakening::Relaxed, a_shelved_run_has_one_taker),
+    (SHELF, "take(", ".compare_exchange(", Weakening::Torn, a_shelved_run_has_one_taker),
+    (SHELF, "take_any(", "place.swap(", Weakening::Torn, a_shelved_run_has_one_taker),
     (SLOT_WORD, "publish_fresh(", ".store(", Weakening::Relaxed, stock_is_taken_once_it_is_prepared),
     (SLOT_WORD, "begin_purge_all", "compare_exchange(", Weakening::Torn, stock_is_given_back_or_taken),
     (SLOT_WORD, "release(", "fetch_or(bits", Weakening::Relaxed, stock_comes_back_and_goes),

@@ -6,7 +6,7 @@
 //! back and looks elsewhere. Holes are mapped, and the node grows, under the growth lock. A search
 //! looks at so few words that it does not depend on the heap's size ([`super::super::supers`]); all
 //! of them are looked at before memory is refused.
-#![allow(unsafe_code)] // Maps what it has claimed.
+#![allow(unsafe_code)] // Maps what it has claimed, and holds the runs that were shelved.
 
 use super::Pages;
 use crate::geometry::{NodeSuper, SLOTS, SUPER, SlotId};
@@ -61,7 +61,11 @@ impl Pages {
         if shape.supers > self.supers.count() {
             return None;
         }
-        if let Some(run) = self.find_mapped(shape, align) {
+        let found = self.find_mapped(shape, align).or_else(|| {
+            // What is shelved serves before the node grows.
+            self.clear_shelf().then(|| self.find_mapped(shape, align))?
+        });
+        if let Some(run) = found {
             return Some(Huge::Found(run));
         }
         let _growth = self.growth.lock();
@@ -245,6 +249,48 @@ impl Pages {
         let run = unsafe { self.map_claimed(i, 1, len).ok()? };
         self.supers.count_published(&run);
         Some(run)
+    }
+
+    /// Takes a freed run of at least `len` slots, at a multiple of `align` bytes, off the shelf.
+    pub fn unshelve(&self, len: usize, align: usize) -> Option<SlotRun> {
+        let addresses = &self.ground.addresses;
+        // A power of two: a division would take as long as the rest.
+        let fits = |slot| addresses.address_of(slot) & (align - 1) == 0;
+        let (slot, has) = self.shelf.take(len, fits)?;
+        self.supers.count_unshelved(has);
+        // SAFETY: the slots are ACTIVE, and this thread holds them since it took the run.
+        Some(unsafe { SlotRun::held(slot, has, false) })
+    }
+
+    /// Gives the slots of a run back: a huge one is shelved, unless the node keeps too much then.
+    pub fn release_run(&self, run: SlotRun) {
+        let len = run.len();
+        if len <= SLOTS || self.would_have_too_much(len) {
+            return self.release_slots(run);
+        }
+        self.supers.count_shelved(len);
+        if let Some(old) = self.shelf.put(run.slot(), len) {
+            self.release_shelved(old);
+        }
+        if self.supers.decay().kept() != 0 || self.has_too_much() {
+            self.trim_idle();
+        }
+    }
+
+    /// Makes free slots of all shelved runs. Whether there were any.
+    pub fn clear_shelf(&self) -> bool {
+        let mut any = false;
+        while let Some(run) = self.shelf.take_any() {
+            self.release_shelved(run);
+            any = true;
+        }
+        any
+    }
+
+    fn release_shelved(&self, (slot, len): (SlotId, usize)) {
+        self.supers.count_unshelved(len);
+        // SAFETY: the slots are ACTIVE, and this thread holds them since it took the run.
+        self.release_slots(unsafe { SlotRun::held(slot, len, false) });
     }
 
     /// Takes exactly the slots `slot..slot + len` of this node, at least one, mapping none; `None`

@@ -1,8 +1,9 @@
 //! The slots of a node: taken by [`Supers::find`] and [`Supers::take_exact`], given back by
 //! [`Supers::release`].
 //!
-//! `warm` counts the EMPTY slots: a thread that turns slots EMPTY adds to it before, and a thread
-//! that takes them subtracts after, so that the count never falls below the real number.
+//! `warm` counts the EMPTY slots, and those of freed runs that are shelved: a thread that turns
+//! slots EMPTY adds to it before, and a thread that takes them subtracts after, so that the count
+//! never falls below the real number.
 #![allow(unsafe_code)] // Makes runs of the slots that it took.
 
 use super::Tags;
@@ -46,7 +47,7 @@ pub struct Supers {
     pub(super) chosen: Chosen,
     nursed: Nursed,
     decay: Decay,
-    /// EMPTY slots now.
+    /// EMPTY slots now, and those of shelved runs.
     warm: &'static AtomicUsize,
     /// Which class of which heap each SuperSlab serves, without the shared pool.
     pub(super) tags: Tags,
@@ -241,6 +242,16 @@ impl Supers {
         unsafe { SlotRun::held(self.id(i).slot(0), active, true) }
     }
 
+    /// Counts slots that are free and warm although they are ACTIVE, of a run that is shelved.
+    pub fn count_shelved(&self, slots: usize) {
+        self.count_warm(slots);
+    }
+
+    /// Counts slots of a shelved run as taken.
+    pub fn count_unshelved(&self, slots: usize) {
+        self.count_taken(slots, slots as u32);
+    }
+
     /// Counts slots that `publish_fresh` made ACTIVE as taken.
     pub fn count_published(&self, run: &SlotRun) {
         self.count_taken(run.len(), 0);
@@ -333,10 +344,12 @@ impl Supers {
         self.offer(i, before, after);
     }
 
-    /// Counts the EMPTY slots of the mapped SuperSlabs anew. Nobody else is inside the allocator.
-    pub fn recount(&self, mapped: impl Iterator<Item = NodeSuper>) {
-        let empty = mapped.map(|i| self.slots(i).empty_count() as usize).sum();
-        self.warm.store(empty, Ordering::Relaxed);
+    /// Counts the EMPTY slots of the mapped SuperSlabs anew, and those of freed runs that were
+    /// `shelved`. Nobody else is inside the allocator.
+    pub fn recount(&self, mapped: impl Iterator<Item = NodeSuper>, shelved: usize) {
+        let empty = mapped.map(|i| self.slots(i).empty_count() as usize);
+        self.warm
+            .store(empty.sum::<usize>() + shelved, Ordering::Relaxed);
     }
 
     /// Where the words and hints of `count` SuperSlabs lie: addresses and lengths.
