@@ -29,8 +29,8 @@
 //! | `describe`, `validity` | reports about the whole |
 //!
 //! `heap_lock`, `supers::slot_word`, `supers::avail`, `supers::extents`, `spans::stash`,
-//! `spans::inbox`, `spans::queue`, `metadata::ownership`, `pages::claims` and `pages::shelf` are the
-//! protocols, free of pointers and of the operating system.
+//! `spans::inbox`, `spans::queue`, `metadata::ownership`, `pages::claims` and `pages::shelf` are
+//! the protocols, free of pointers and of the operating system.
 
 pub mod heap_lock;
 pub mod metadata;
