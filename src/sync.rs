@@ -1,10 +1,10 @@
 //! Atomics and locks, under one name for the product and for loom.
 //!
 //! The lock-free protocols (`pool::metadata::ownership`, `pool::supers::slot_word`,
-//! `pool::supers::avail`, `pool::spans::stash`, `pool::spans::inbox`, `pool::pages::claims`,
-//! `stats`) use only what this module exports, so that the models in `tests/loom` run the product's
-//! own source. There every access can be weakened by the line that it stands in, and a test shows
-//! for each protocol that its model fails then.
+//! `pool::supers::avail`, `pool::supers::extents`, `pool::spans::stash`, `pool::spans::inbox`,
+//! `pool::pages::claims`, `pool::pages::shelf`, `stats`) use only what this module exports, so that
+//! the models in `tests/loom` run the product's own source. There every access can be weakened by
+//! the line that it stands in, and a test shows for each protocol that its model fails then.
 
 cfg_if::cfg_if! {
     if #[cfg(loom)] {

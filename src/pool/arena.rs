@@ -20,7 +20,7 @@ use super::policy::Policy;
 use super::reclaim::Reclaim;
 use super::runs::Runs;
 use super::spans::{NodeLists, Spans};
-use super::supers::{Nursed, Supers};
+use super::supers::Supers;
 use super::warmer::Warmer;
 use crate::config::{self, Calls, Config, Numa, SHARE};
 use crate::geometry::{NodeIndex, SUPER};
@@ -317,15 +317,14 @@ impl Arena {
                 board.kernel_node.store(kernel_node, Ordering::Relaxed);
             }
             let (first, _) = ground.addresses.supers_of(node);
-            let (words, avail) = (places.words(index), places.avail(index));
             let common = match ground.policy.config().pages {
                 config::Pages::Auto => SMALL,
                 _ => 0,
             };
-            let avail = (avail, Nursed::new(places.nursed(index), common));
-            let supers = Supers::new(first, words, avail, &board.empty, ground.metadata);
+            let (words, hints) = (places.words(index), places.hints(index, common));
+            let claims = places.claims(index, hints.1);
+            let supers = Supers::new(first, words, hints, &board.empty, ground.metadata);
             let supers = places.put_supers(index, supers);
-            let claims = places.claims(index);
             // SAFETY: the pages of all nodes are put into this array before the arena is given
             // away.
             let pages = unsafe { Pages::new(ground, supers, claims, board, places.pages()) };
@@ -487,11 +486,11 @@ impl Arena {
         self.nodes.iter().for_each(|node| node.warmer().unpark());
     }
 
-    /// Gives back the spans that are the pool's and wholly free: their blocks have come home by
-    /// remote frees.
+    /// Gives back the spans that are the pool's and wholly free, as their blocks have come home by
+    /// remote frees, and the runs on the shelves.
     pub fn sweep(&self) {
         self.spans.empty_stashes();
-        self.nodes.iter().for_each(|node| node.lists().sweep_all());
+        self.nodes.iter().for_each(Node::sweep);
     }
 
     /// Moves sparse SuperSlabs off their hugetlb pages, where the option `demote` allows it.

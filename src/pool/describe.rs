@@ -5,7 +5,8 @@
 
 use super::Arena;
 use super::addresses::{Location, SpanPart};
-use crate::geometry::{ClassId, NodeIndex, SLOTS};
+use super::metadata::ownership::RUN;
+use crate::geometry::{ClassId, NodeIndex, SLOTS, SlotId};
 use core::sync::atomic::Ordering;
 
 /// The description of an address of the heap's range.
@@ -67,10 +68,19 @@ impl Arena {
             state: node.supers().slots(i).name_of(at % SLOTS),
             part: match addresses.locate(address) {
                 Location::Foreign | Location::Free => Part::Nothing,
+                Location::Run(run) if run.first.is_some_and(|slot| self.is_shelved(slot)) => {
+                    Part::Nothing
+                }
                 Location::Run(run) => Part::Run(run.first.map(|slot| addresses.address_of(slot))),
                 Location::Block(span) => self.block_of(address, &span),
             },
         })
+    }
+
+    /// Whether the run that starts at the slot was freed.
+    fn is_shelved(&self, slot: SlotId) -> bool {
+        // SAFETY: the tables say that a run starts or started there.
+        unsafe { self.metadata().span(slot.span()) }.shake.owner() != RUN
     }
 
     fn block_of(&self, address: usize, part: &SpanPart) -> Part {

@@ -26,9 +26,10 @@ use super::runs::{Entry, MOST_OUTSIDE};
 use super::spans::stash::Stash;
 use super::spans::stashed::Stashed;
 use super::spans::{NodeLists, Spans};
-use super::supers::Supers;
-use super::supers::avail::{Avail, Bitmap, LEVELS};
+use super::supers::avail::{Avail, Bitmap, LEVELS, WHOLE};
+use super::supers::extents::Extents;
 use super::supers::slot_word::SlotWord;
+use super::supers::{Nursed, Supers};
 use crate::classes::CLASS_COUNT;
 use crate::geometry::SUPER;
 use crate::stats::board::MAX_HEAPS;
@@ -179,8 +180,7 @@ impl Layout {
         let open = carver.values::<AtomicUsize>(nodes);
         let nurseries = carver.values::<Nursery>(shape.nurseries());
         let meta_states = carver.take(metas_len / HUGE, 64);
-        let words = bitmap_words(shape.supers_of_node());
-        let bitmaps = carver.take(nodes * BITMAPS * words * 8, 64);
+        let bitmaps = carver.values::<AtomicU64>(nodes * hint_words(shape.supers_of_node()));
         let early = (!shape.opens_in_steps()).then(|| carver.tables(supers));
         let shared = carver.take(shape.heap_bytes.first, PAGE);
         let extent = shape.board_at(0);
@@ -247,13 +247,18 @@ impl Layout {
     }
 }
 
-/// Words of one level's bitmap and its summary, for a node.
-/// Bitmaps of a node's SuperSlabs: the levels of room, and the marks of nursed ones.
-const BITMAPS: usize = LEVELS + 1;
+/// Bitmaps of a node's SuperSlabs: the levels of room, the marks of nursed ones, and the holes.
+const BITMAPS: usize = LEVELS + 2;
 
+/// Words of a bitmap and its summary, for a node.
 fn bitmap_words(supers: usize) -> usize {
     let words = supers.div_ceil(64);
     words + words.div_ceil(64)
+}
+
+/// Words of all bitmaps of a node, and of the hints of its extents behind them.
+fn hint_words(supers: usize) -> usize {
+    BITMAPS * bitmap_words(supers) + Extents::words(supers)
 }
 
 /// The places of a layout in memory that is there.
@@ -469,28 +474,25 @@ impl Places {
     }
 
     /// The claims of a node.
-    pub fn claims(&self, node: usize) -> Claims<'static> {
-        Claims::new(self.column::<AtomicU8>(1, node))
+    pub fn claims(&self, node: usize, extents: Extents<'static>) -> Claims<'static> {
+        Claims::new(self.column::<AtomicU8>(1, node), extents)
     }
 
-    /// The hints of a node.
-    pub fn avail(&self, node: usize) -> Avail<'static> {
-        Avail {
-            levels: core::array::from_fn(|level| self.bitmap(node, level)),
-        }
-    }
-
-    /// The marks of the SuperSlabs of a node that nurseries take from.
-    pub fn nursed(&self, node: usize) -> Bitmap<'static> {
-        self.bitmap(node, LEVELS)
-    }
-
-    fn bitmap(&self, node: usize, nth: usize) -> Bitmap<'static> {
+    /// The hints of a node: where there is room, where adjacent SuperSlabs are free, and which ones
+    /// nurseries take from; of these, those before `common` serve threads as well.
+    pub fn hints(&self, node: usize, common: usize) -> (Avail<'static>, Extents<'static>, Nursed) {
         let supers = self.layout.shape.supers_of_node();
-        let all = bitmap_words(supers);
-        let offset = self.layout.bitmaps + (node * BITMAPS + nth) * all * 8;
-        let table: &[AtomicU64] = self.table(offset, all);
-        let (words, summary) = table.split_at(supers.div_ceil(64));
-        Bitmap { words, summary }
+        let all = hint_words(supers);
+        let table: &[AtomicU64] = self.table(self.layout.bitmaps + node * all * 8, all);
+        let (bitmaps, of_extents) = table.split_at(BITMAPS * bitmap_words(supers));
+        let bitmap = |nth| {
+            let one = &bitmaps[nth * bitmap_words(supers)..][..bitmap_words(supers)];
+            let (words, summary) = one.split_at(supers.div_ceil(64));
+            Bitmap { words, summary }
+        };
+        let levels = core::array::from_fn(bitmap);
+        let (nursed, holes) = (bitmap(LEVELS), bitmap(LEVELS + 1));
+        let extents = Extents::new((levels[WHOLE], holes), (nursed, common), of_extents);
+        (Avail { levels }, extents, Nursed::new(nursed, common))
     }
 }

@@ -28,9 +28,9 @@
 //! | `global` | the process's arena |
 //! | `describe`, `validity` | reports about the whole |
 //!
-//! `heap_lock`, `supers::slot_word`, `supers::avail`, `spans::stash`, `spans::inbox`,
-//! `spans::queue`, `metadata::ownership` and `pages::claims` are the protocols, free of pointers
-//! and of the operating system.
+//! `heap_lock`, `supers::slot_word`, `supers::avail`, `supers::extents`, `spans::stash`,
+//! `spans::inbox`, `spans::queue`, `metadata::ownership`, `pages::claims` and `pages::shelf` are
+//! the protocols, free of pointers and of the operating system.
 
 pub mod heap_lock;
 pub mod metadata;

@@ -82,7 +82,8 @@ impl Node {
         }
         let taker = self.pages.taker(taker);
         let mut found = self.pages.find(len, align, taker);
-        if found.is_none() && (self.lists.sweep() || self.reclaim.for_growth(SLOTS)) {
+        let more = || self.lists.sweep() || self.reclaim.for_growth(SLOTS);
+        if found.is_none() && (self.pages.clear_shelf() | more()) {
             found = self.pages.find(len, align, taker);
         }
         if let Some(run) = found {
@@ -128,6 +129,12 @@ impl Node {
             self.pages.make_room(bytes);
         }
         is_short
+    }
+
+    /// Gives back the spans that are the pool's and wholly free, and the runs on the shelf.
+    pub fn sweep(&self) {
+        self.lists.sweep_all();
+        self.pages.clear_shelf();
     }
 
     fn stage_of(&self, run: &SlotRun) -> Stage {

@@ -108,7 +108,8 @@ impl Arena {
         let first = node.supers().first().index();
         let holes = node.pages().counts_holes();
         ensure(holes, "holes of the node from SuperSlab", first)?;
-        let (mut empty, mut in_use) = (0, 0);
+        let shelved = node.pages().shelved();
+        let (mut empty, mut in_use) = (shelved, 0);
         for i in node.pages().mapped_supers() {
             self.check_super(node, i, owned)?;
             let slots = node.supers().slots(i);
@@ -117,7 +118,7 @@ impl Arena {
         }
         let counted = empty == node.supers().warm();
         ensure(counted, "EMPTY slots of the node from SuperSlab", first)?;
-        let counted = in_use == node.lists().counted_slots();
+        let counted = in_use == node.lists().counted_slots() + shelved as u64;
         let what = "slots of spans and runs of the node from SuperSlab";
         ensure(counted, what, first)
     }
@@ -140,6 +141,8 @@ impl Arena {
         let owner = unsafe { self.metadata().span(slot.span()) }.shake.owner();
         let expected = match self.addresses().kind(slot) {
             Kind::Free => FREE,
+            // A shelved run has no owner.
+            Kind::Huge if is_head && owner == FREE => FREE,
             Kind::Large | Kind::Huge if is_head => RUN,
             _ if !is_head => FREE, // Slots inside have no owner of their own.
             Kind::Class(class) => return self.check_span(slot.span(), class, owned),

@@ -10,8 +10,10 @@
 #![cfg(loom)]
 #![allow(unsafe_code)] // Loom's cells: they check what the protocols promise, exclusive access.
 
+mod extents;
 mod heap_lock;
 mod inbox;
+mod shelf;
 mod slots;
 mod spans;
 mod stash;

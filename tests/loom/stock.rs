@@ -2,6 +2,7 @@
 //! the threads that look for slots.
 
 use crate::explore;
+use crate::extents::index;
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
@@ -18,34 +19,43 @@ const MODE: u8 = 3;
 
 fn claims(supers: usize) -> Arc<Claims<'static>> {
     let bytes: &'static [AtomicU8] = Box::leak((0..supers).map(|_| AtomicU8::new(0)).collect());
-    Arc::new(Claims::new(bytes))
+    Arc::new(Claims::new(bytes, index(1).0))
 }
 
 /// Two threads claim SuperSlabs at the same time: no SuperSlab is claimed twice, and the count of
 /// holes is right, also when one thread gives its step up while the other goes on.
 #[test]
 pub fn claims_of_superslabs() {
-    for claimed_first in [1, 2] {
-        explore(move || {
-            let claims = claims(4);
-            let warmer = {
-                let claims = claims.clone();
-                thread::spawn(move || {
-                    if let Some((first, len)) = claims.claim_ahead(claimed_first, 4) {
-                        // The system refuses to map the step.
-                        claims.give_up(first, len);
-                    }
-                })
-            };
-            let (first, len) = claims.claim_ahead(1, 4).unwrap();
-            assert_eq!(claims.byte(first).swap(1, Ordering::AcqRel), PREPARING);
-            assert_eq!(len, 1);
-            warmer.join().unwrap();
-            assert_eq!(claims.byte(first).load(Ordering::Relaxed), 1);
-            assert!(first < claims.frontier());
-            assert_eq!(claims.holes(), claims.count_holes());
-        });
-    }
+    claims_beside_a_step_of(1);
+}
+
+/// The same where the step has two SuperSlabs.
+#[test]
+#[ignore = "4 minutes: RUSTFLAGS=\"--cfg loom\" cargo test --release --test loom -- --ignored"]
+pub fn claims_of_more_superslabs() {
+    claims_beside_a_step_of(2);
+}
+
+fn claims_beside_a_step_of(supers: usize) {
+    explore(move || {
+        let claims = claims(4);
+        let warmer = {
+            let claims = claims.clone();
+            thread::spawn(move || {
+                if let Some((first, len)) = claims.claim_ahead(supers, 4) {
+                    // The system refuses to map the step.
+                    claims.give_up(first, len);
+                }
+            })
+        };
+        let (first, len) = claims.claim_ahead(1, 4).unwrap();
+        assert_eq!(claims.byte(first).swap(1, Ordering::AcqRel), PREPARING);
+        assert_eq!(len, 1);
+        warmer.join().unwrap();
+        assert_eq!(claims.byte(first).load(Ordering::Relaxed), 1);
+        assert!(first < claims.frontier());
+        assert_eq!(claims.holes(), claims.count_holes());
+    });
 }
 
 #[test]

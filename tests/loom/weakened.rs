@@ -1,7 +1,9 @@
 //! Makes one access after another weaker than it is in the source, and runs the model that must
 //! notice.
 
-use crate::{heap_lock::*, inbox::*, slots::*, spans::*, stash::*, stats::*, stock::*};
+use crate::{
+    extents::*, heap_lock::*, inbox::*, shelf::*, slots::*, spans::*, stash::*, stats::*, stock::*,
+};
 use theap::sync::{Weakening, weaken};
 
 /// An access: its file, the function, and a text in its line, which is the first line of the
@@ -12,11 +14,13 @@ type Weakened = (&'static str, &'static str, &'static str, Weakening, fn());
 const OWNERSHIP: &str = "src/pool/metadata/ownership.rs";
 const SLOT_WORD: &str = "src/pool/supers/slot_word.rs";
 const AVAIL: &str = "src/pool/supers/avail.rs";
+const EXTENTS: &str = "src/pool/supers/extents.rs";
 const HEAP_LOCK: &str = "src/pool/heap_lock.rs";
 const INBOX: &str = "src/pool/spans/inbox.rs";
 const STASH: &str = "src/pool/spans/stash.rs";
 const STASHED: &str = "src/pool/spans/stashed.rs";
 const CLAIMS: &str = "src/pool/pages/claims.rs";
+const SHELF: &str = "src/pool/pages/shelf.rs";
 const RING: &str = "src/stats/ring.rs";
 const BOARD: &str = "src/stats/board.rs";
 const COUNTERS: &str = "src/stats/counters.rs";
@@ -39,6 +43,16 @@ const WEAKENED: &[Weakened] = &[
     (AVAIL, "set(", "words[word].fetch_or", Weakening::Torn, one_room_is_never_forgotten),
     (AVAIL, "clear(", "words[word].fetch_and", Weakening::Torn, one_room_is_never_forgotten),
     (AVAIL, "clear_summary(", "words[word].load", Weakening::Forgotten, one_room_is_never_forgotten),
+    (EXTENTS, "offer_whole(", "fence(", Weakening::Forgotten, neighbours_make_an_extent),
+    (EXTENTS, "offer_hole(", "fence(", Weakening::Forgotten, a_hole_makes_an_extent),
+    (EXTENTS, "withdraw(", "fence(", Weakening::Forgotten, an_extent_is_never_forgotten),
+    (AVAIL, "set(", "words[word].fetch_or", Weakening::Torn, neighbours_of_a_word_make_an_extent),
+    (AVAIL, "set(", "words[word].fetch_or", Weakening::Forgotten, a_run_is_taken_or_found_later),
+    (SLOT_WORD, "take(", "compare_exchange_weak", Weakening::Torn, a_run_has_one_taker),
+    (CLAIMS, "withdraw(", "fence(", Weakening::Forgotten, a_step_in_vain_leaves_holes_beside_a_third),
+    (AVAIL, "set(", "words[word].fetch_or", Weakening::Forgotten, a_hole_outlives_a_claim_in_vain),
+    (CLAIMS, "clear(", "fence(", Weakening::Forgotten, a_step_in_vain_leaves_holes),
+    (AVAIL, "set(", "words[word].fetch_or", Weakening::Forgotten, a_hole_is_never_forgotten),
     (STASH, "put(", "compare_exchange(", Weakening::Relaxed, stash_loses_no_span),
     (STASH, "put(", "compare_exchange(", Weakening::Torn, stash_loses_no_span),
     (STASH, "take(", "swap(0", Weakening::Relaxed, stash_loses_no_span),
@@ -69,6 +83,11 @@ const WEAKENED: &[Weakened] = &[
     (CLAIMS, "change(", "compare_exchange(", Weakening::Forgotten, stock_is_taken_once_it_is_prepared),
     (CLAIMS, "change(", "compare_exchange(", Weakening::Torn, a_mark_raises_nothing),
     (CLAIMS, "change(", "compare_exchange(", Weakening::Torn, a_mark_that_goes_raises_nothing),
+    (SHELF, "put(", ".compare_exchange(", Weakening::Relaxed, a_shelved_run_has_one_taker),
+    (SHELF, "put(", ".compare_exchange(", Weakening::Torn, a_shelf_loses_no_run),
+    (SHELF, "take(", ".compare_exchange(", Weakening::Relaxed, a_shelved_run_has_one_taker),
+    (SHELF, "take(", ".compare_exchange(", Weakening::Torn, a_shelved_run_has_one_taker),
+    (SHELF, "take_any(", "place.swap(", Weakening::Torn, a_shelved_run_has_one_taker),
     (SLOT_WORD, "publish_fresh(", ".store(", Weakening::Relaxed, stock_is_taken_once_it_is_prepared),
     (SLOT_WORD, "begin_purge_all", "compare_exchange(", Weakening::Torn, stock_is_given_back_or_taken),
     (SLOT_WORD, "release(", "fetch_or(bits", Weakening::Relaxed, stock_comes_back_and_goes),

@@ -17,10 +17,15 @@
 //! `holes` counts the zeros below it. Every thread writes in the same order (bytes, frontier,
 //! holes) and computes its change of `holes` from the old value of the frontier, so the count is
 //! exact whenever no thread is between two of these steps.
+//!
+//! Holes are found by a bit for each ([`crate::pool::supers::extents`]), which is set after the
+//! byte is 0, and cleared by the next claimer: a clear bit is a promise that there is no hole, or
+//! that a thread is about to set the bit.
 
 use crate::geometry::NodeSuper;
 use crate::pool::metadata::column::Column;
-use crate::sync::{AtomicIsize, AtomicU8, AtomicUsize, Ordering};
+use crate::pool::supers::extents::Extents;
+use crate::sync::{AtomicIsize, AtomicU8, AtomicUsize, Ordering, fence};
 
 /// The byte of a SuperSlab that a thread is mapping.
 pub const PREPARING: u8 = 254;
@@ -44,15 +49,17 @@ pub struct Claims<'a> {
     bytes: Column<'a, AtomicU8>,
     frontier: AtomicUsize,
     holes: AtomicIsize,
+    extents: Extents<'a>,
 }
 
 impl<'a> Claims<'a> {
     /// The claims on a part of which nothing is mapped: the bytes are zero.
-    pub fn new(bytes: impl Into<Column<'a, AtomicU8>>) -> Self {
+    pub fn new(bytes: impl Into<Column<'a, AtomicU8>>, extents: Extents<'a>) -> Self {
         Self {
             bytes: bytes.into(),
             frontier: AtomicUsize::new(0),
             holes: AtomicIsize::new(0),
+            extents,
         }
     }
 
@@ -96,6 +103,8 @@ impl<'a> Claims<'a> {
         let filled = old.min(end).saturating_sub(first);
         self.holes
             .fetch_add(skipped as isize - filled as isize, Ordering::AcqRel);
+        (old..first).for_each(|i| self.extents.offer_hole(NodeSuper(i as u32)));
+        (first..old.min(end)).for_each(|i| self.extents.take_hole(NodeSuper(i as u32)));
         true
     }
 
@@ -104,7 +113,26 @@ impl<'a> Claims<'a> {
         if self.holes() == 0 {
             return None;
         }
-        below(self.frontier()).find(|&i| self.is_free(i) && self.claim(i, 1))
+        let mut from = NodeSuper(0);
+        loop {
+            let i = self.extents.next_hole(from)?;
+            if self.is_free(i) && self.claim(i, 1) {
+                return Some(i);
+            }
+            self.withdraw(i);
+            from = i.add(1);
+        }
+    }
+
+    /// Clears the bit of a SuperSlab that is no hole, unless it is one (again).
+    pub fn withdraw(&self, i: NodeSuper) {
+        if self.extents.may_be_hole(i) && !self.is_free(i) {
+            self.extents.take_hole(i);
+            fence(Ordering::SeqCst);
+            if self.is_free(i) {
+                self.extents.offer_hole(i);
+            }
+        }
     }
 
     /// Claims up to `count` adjacent SuperSlabs at the frontier, all of them before `supers`, from
@@ -153,6 +181,11 @@ impl<'a> Claims<'a> {
             // `mark` as a whole.
             byte.swap(0, Ordering::Release);
         }
+        // Another thread may have withdrawn the bits meanwhile, or moved the frontier: the fence
+        // lets this thread see the one, or that thread the bytes.
+        fence(Ordering::SeqCst);
+        let end = end.min(self.frontier().index());
+        (first..end).for_each(|i| self.extents.offer_hole(NodeSuper(i as u32)));
     }
 
     /// Adds `flag` to the byte of a mapped SuperSlab, unless the SuperSlab is unmapped or the byte
@@ -187,10 +220,12 @@ impl<'a> Claims<'a> {
         byte < PREPARING && byte & flag != 0
     }
 
-    /// The number of holes by a count of the bytes, for tests.
+    /// The number of holes that are offered, by a count of the bytes, for tests.
     #[cfg(any(test, loom, debug_assertions))]
     pub fn count_holes(&self) -> usize {
-        below(self.frontier()).filter(|&i| self.is_free(i)).count()
+        below(self.frontier())
+            .filter(|&i| self.is_free(i) && self.extents.may_be_hole(i))
+            .count()
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::claims::{self, Claims, EXAMINED, LOST, MODE, POPULATED, PREPARING};
 use super::grow::Growth;
+use super::shelf::Shelf;
 use crate::geometry::{NodeIndex, NodeSuper, SUPER};
 use crate::pool::addresses::SlotRun;
 use crate::pool::ground::Ground;
@@ -24,6 +25,7 @@ pub struct Pages {
     /// SuperSlabs mapped now, by `PageMode`.
     mapped: &'static [AtomicUsize; PageMode::COUNT],
     pub(super) growth: Mutex<Growth>,
+    pub(super) shelf: Shelf,
     /// While this lock is held, no SuperSlab is unmapped: held for a step of the warmer, and across
     /// fork.
     unmapping: Mutex<()>,
@@ -60,6 +62,7 @@ impl Pages {
             claims,
             mapped: &board.mapped,
             growth: Mutex::new(Rank::Growth, Growth::default()),
+            shelf: Shelf::new(),
             unmapping: Mutex::new(Rank::Unranked, ()),
             has_warmer: AtomicBool::new(false),
             has_thread: AtomicBool::new(false),
@@ -331,12 +334,21 @@ impl Pages {
         for (count, mapped) in self.mapped.iter().zip(mapped) {
             count.store(mapped, Ordering::Relaxed);
         }
-        self.supers.recount(self.mapped_supers());
+        self.supers
+            .recount(self.mapped_supers(), self.shelf.slots());
     }
 
-    /// Whether the count of holes is right, while nobody else is at it.
+    /// The slots of freed runs on the shelf, while nobody else is at it.
+    #[cfg(any(test, debug_assertions))]
+    pub fn shelved(&self) -> usize {
+        self.shelf.slots()
+    }
+
+    /// Whether the count of holes is right and all extents are offered, while nobody else is at it.
     #[cfg(any(test, debug_assertions))]
     pub fn counts_holes(&self) -> bool {
+        let is_hole = |i| self.claims.is_free(i);
         self.claims.holes() == self.claims.count_holes()
+            && (self.supers).keeps_extents(self.frontier().index(), is_hole)
     }
 }

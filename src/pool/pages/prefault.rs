@@ -18,6 +18,8 @@ impl Pages {
     /// # Errors
     /// The system's error; what was mapped before stays.
     pub fn warm(&self, bytes: usize) -> Result<(), Error> {
+        // Else it would count as in use.
+        self.clear_shelf();
         let more = bytes.saturating_sub(self.free_bytes());
         if bytes > self.supers.count() * SUPER
             || bytes as u64 > self.room()

@@ -52,8 +52,13 @@ impl Pages {
     /// Whether more memory of the node is warm and free than it should keep: slots, and spans that
     /// heaps keep.
     pub fn has_too_much(&self) -> bool {
+        self.would_have_too_much(0)
+    }
+
+    /// Whether that is so with so many slots more.
+    pub(super) fn would_have_too_much(&self, more: usize) -> bool {
         let (policy, decay) = (self.ground.policy, self.supers.decay());
-        let warm = self.supers.warm() + decay.in_heaps();
+        let warm = self.supers.warm() + more + decay.in_heaps();
         warm > self.retain() + decay.kept() && !policy.is_sealed()
     }
 
@@ -83,7 +88,11 @@ impl Pages {
     pub fn end_period(&self, now: u64) {
         let (supers, decay) = (self.supers, self.ground.policy.decay());
         let times = (now, decay);
-        (supers.decay()).end_period(times, supers.warm(), self.retain(), self.floor());
+        let decay = supers.decay();
+        let over = decay.end_period(times, supers.warm(), self.retain(), self.floor());
+        if over && decay.idle() > 0 {
+            self.clear_shelf();
+        }
     }
 
     /// After slots were given back: what the node did not need for a while goes, a few SuperSlabs
@@ -158,6 +167,7 @@ impl Pages {
 
     /// Gives all free memory of the node back, as far as pages allow. The bytes given back.
     pub fn purge(&self) -> usize {
+        self.clear_shelf();
         self.mapped_supers()
             .map(|i| match self.purge_super(i, false) {
                 0 => self.purge_part(i),
@@ -221,6 +231,9 @@ impl Pages {
     pub fn make_room(&self, bytes: usize) {
         let limit = self.ground.policy.limit();
         let nodes = self.all_nodes().iter();
+        nodes.clone().for_each(|pages| {
+            pages.clear_shelf();
+        });
         let free: usize = nodes
             .map(|pages| pages.supers.whole().count() * SUPER)
             .sum();

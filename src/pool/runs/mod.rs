@@ -1,12 +1,15 @@
 //! Runs: what is larger than a class, or aligned to more than a slot.
 //!
 //! A run of up to 32 slots is LARGE and lies in one SuperSlab. A HUGE run has whole SuperSlabs and
-//! then the first slots of one more, so that a run just above 2 MiB does not cost 4. Its SuperSlabs
-//! are found and mapped under the growth lock. Runs are freed as a whole, by any thread, without a
-//! lock; they grow in place into free neighbours.
+//! then the first slots of one more, so that a run just above 2 MiB does not cost 4. What is mapped
+//! serves without a lock, and the rest under the growth lock. Runs are freed as a whole, by any
+//! thread, without a lock; huge ones are shelved for the next request of about their size. Runs
+//! grow in place into free neighbours.
 #![allow(unsafe_code)] // Leans on who holds a run; moves and copies the contents of runs.
 
 mod outside;
+#[cfg(test)]
+mod tests;
 
 pub use outside::{Entry, MOST as MOST_OUTSIDE, Outside};
 
@@ -74,8 +77,8 @@ impl Runs {
             return self.outside.bytes_at(address);
         }
         let slot = self.ground.addresses.run_at(address)?;
-        // SAFETY: the tables say that a run starts there.
-        Some(unsafe { self.len(slot) } * SLOT)
+        // SAFETY: the tables say that a run starts there, which may be shelved.
+        unsafe { (self.meta(slot).shake.owner() == RUN).then(|| self.len(slot) * SLOT) }
     }
 
     /// A run of at least `bytes` at a multiple of `align` (a power of two) of the node, or of
@@ -83,6 +86,9 @@ impl Runs {
     pub fn acquire(&self, node: NodeIndex, bytes: usize, align: usize) -> Option<(*mut u8, bool)> {
         let len = bytes.div_ceil(SLOT).max(1);
         let is_huge = len > SLOTS || align > SUPER;
+        if is_huge && let Some(run) = self.unshelve(node, len, align) {
+            return Some((run, false));
+        }
         let count = self.nodes.len();
         let run = (0..count).find_map(|away| {
             let node = &self.nodes[(node.index() + away) % count];
@@ -110,6 +116,22 @@ impl Runs {
         unsafe { self.meta(slot) }.shake.claim(RUN);
         let address = self.ground.addresses.address_of(slot);
         Some((address as *mut u8, run.is_fresh()))
+    }
+
+    /// A run of `len` slots of the node that was freed and is as it was; what it has beyond that is
+    /// cut off, as a free with a size tells what was asked for.
+    fn unshelve(&self, node: NodeIndex, len: usize, align: usize) -> Option<*mut u8> {
+        let node = &self.nodes[node.index()];
+        let (run, rest) = node.pages().unshelve(len, align)?.split(len);
+        if rest.len() > 0 {
+            self.dress(&run);
+            node.pages().release_slots(rest);
+        }
+        let slot = run.slot();
+        node.lists().count_run(0, len);
+        // SAFETY: the run was this thread's from the shelf on.
+        unsafe { self.meta(slot) }.shake.claim(RUN);
+        Some(self.ground.addresses.address_of(slot) as *mut u8)
     }
 
     /// A run outside of the range, of at least `bytes` at a multiple of `align`. Where the limit
@@ -148,7 +170,7 @@ impl Runs {
         };
         let node = self.node_of(slot);
         node.lists().count_run(run.len(), 0);
-        node.pages().release_slots(run);
+        node.pages().release_run(run);
         true
     }
 
@@ -166,7 +188,9 @@ impl Runs {
             self.dress(&run);
             node.pages().release_slots(rest);
         } else if wanted > len {
-            let Some(more) = node.pages().extend(slot.add(len), wanted - len) else {
+            let extend = || node.pages().extend(slot.add(len), wanted - len);
+            let more = extend().or_else(|| node.pages().clear_shelf().then(extend)?);
+            let Some(more) = more else {
                 return false;
             };
             self.dress(&run.join(more));

@@ -9,7 +9,7 @@ use crate::messages::{Misuse, misuse};
 use crate::pool::addresses::SlotRun;
 use crate::pool::ground::Ground;
 use crate::pool::metadata::Rest;
-use crate::pool::metadata::ownership::POOL;
+use crate::pool::metadata::ownership::{POOL, RUN};
 use crate::pool::pages::Pages;
 use crate::pool::supers::PARTS;
 use crate::stats::board::NodeBoard;
@@ -343,7 +343,10 @@ impl NodeLists {
                     Kind::Large | Kind::Huge => {
                         // SAFETY: the SuperSlab is mapped.
                         let meta = unsafe { metadata.span(slot.span()) };
-                        run_slots += u64::from(meta.slots.get());
+                        // A shelved run is nobody's.
+                        if meta.shake.owner() == RUN {
+                            run_slots += u64::from(meta.slots.get());
+                        }
                     }
                 }
             }

@@ -92,12 +92,16 @@ impl Bitmap<'_> {
         if word >= self.words.len() {
             return None;
         }
+        #[cfg(all(test, not(loom)))]
+        super::looks::count();
         let head = self.words[word].load(Ordering::Acquire) & (!0 << (from % 64));
         if head != 0 {
             return Some(word * 64 + head.trailing_zeros() as usize);
         }
         word += 1;
         while word / 64 < self.summary.len() {
+            #[cfg(all(test, not(loom)))]
+            super::looks::count();
             let marks = self.summary[word / 64].load(Ordering::Acquire) & (!0 << (word % 64));
             if marks == 0 {
                 word = (word / 64 + 1) * 64;
@@ -124,23 +128,30 @@ pub struct Avail<'a> {
 impl Avail<'_> {
     /// Offers SuperSlab `i` at the levels that it reached when a release (or a purge) turned
     /// `before` into `after`.
-    pub fn offer(&self, i: NodeSuper, before: Slots, after: Slots) {
+    /// Whether it is wholly free then and was not before.
+    pub fn offer(&self, i: NodeSuper, before: Slots, after: Slots) -> bool {
+        let mut whole = false;
         for level in USED {
             if satisfied(after, level) && !satisfied(before, level) {
                 self.levels[level].set(i.index());
+                whole = level == WHOLE;
             }
         }
+        whole
     }
 
     /// Withdraws the hint after a take failed at `level`, unless the word has such room (again).
-    pub fn withdraw(&self, i: NodeSuper, level: usize, word: &SlotWord) {
+    /// Whether it was withdrawn and set again.
+    pub fn withdraw(&self, i: NodeSuper, level: usize, word: &SlotWord) -> bool {
         if satisfied(word.get(), level) {
-            return;
+            return false;
         }
         self.levels[level].clear(i.index());
-        if satisfied(word.get(), level) {
+        let again = satisfied(word.get(), level);
+        if again {
             self.levels[level].set(i.index());
         }
+        again
     }
 
     /// The first SuperSlab at or after `from` that is offered at `level`.

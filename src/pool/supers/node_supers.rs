@@ -1,13 +1,17 @@
 //! The slots of a node: taken by [`Supers::find`] and [`Supers::take_exact`], given back by
 //! [`Supers::release`].
 //!
-//! `warm` counts the EMPTY slots: a thread that turns slots EMPTY adds to it before, and a thread
-//! that takes them subtracts after, so that the count never falls below the real number.
+//! `warm` counts the EMPTY slots, and those of freed runs that are shelved: a thread that turns
+//! slots EMPTY adds to it before, and a thread that takes them subtracts after, so that the count
+//! never falls below the real number.
 #![allow(unsafe_code)] // Makes runs of the slots that it took.
 
 use super::Tags;
-use super::avail::{Avail, Bitmap, WHOLE};
+use super::avail::{Avail, Bitmap, LEVELS, WHOLE};
 use super::decay::Decay;
+use super::extents::Extents;
+#[cfg(any(test, debug_assertions))]
+use super::extents::Free;
 #[cfg(feature = "shared-pool")]
 use super::fullest::Chosen;
 use super::nursed::{Nursed, Taker};
@@ -37,12 +41,13 @@ pub struct Supers {
     first: SuperId,
     words: Column<'static, SlotWord>,
     avail: Avail<'static>,
+    extents: Extents<'static>,
     /// Which SuperSlabs serve at present.
     #[cfg(feature = "shared-pool")]
     pub(super) chosen: Chosen,
     nursed: Nursed,
     decay: Decay,
-    /// EMPTY slots now.
+    /// EMPTY slots now, and those of shelved runs.
     warm: &'static AtomicUsize,
     /// Which class of which heap each SuperSlab serves, without the shared pool.
     pub(super) tags: Tags,
@@ -54,7 +59,7 @@ impl Supers {
     pub fn new(
         first: SuperId,
         words: Column<'static, SlotWord>,
-        (avail, nursed): (Avail<'static>, Nursed),
+        (avail, extents, nursed): (Avail<'static>, Extents<'static>, Nursed),
         warm: &'static AtomicUsize,
         metadata: Metadata,
     ) -> Self {
@@ -62,6 +67,7 @@ impl Supers {
             first,
             words,
             avail,
+            extents,
             #[cfg(feature = "shared-pool")]
             chosen: Chosen::new(),
             nursed,
@@ -100,6 +106,8 @@ impl Supers {
 
     /// The states of a SuperSlab's slots now.
     pub fn slots(&self, i: NodeSuper) -> Slots {
+        #[cfg(test)]
+        super::looks::count();
         self.word(i).get()
     }
 
@@ -118,9 +126,27 @@ impl Supers {
         &self.nursed
     }
 
-    /// Whether a SuperSlab is wholly free, as far as the hints know.
-    pub fn may_have_whole(&self) -> bool {
-        self.avail.next(WHOLE, NodeSuper(0)).is_some()
+    /// The index of adjacent free SuperSlabs.
+    pub fn extents(&self) -> &Extents<'static> {
+        &self.extents
+    }
+
+    /// Withdraws the hint that a SuperSlab is wholly free, if it is not.
+    pub fn withdraw_whole(&self, i: NodeSuper) {
+        self.withdraw_if_offered(i, WHOLE);
+    }
+
+    fn withdraw_if_offered(&self, i: NodeSuper, level: usize) {
+        if self.avail.levels[level].has(i.index()) {
+            self.withdraw(i, level);
+        }
+    }
+
+    /// Offers the room that a SuperSlab has since `before` turned into `after`.
+    fn offer(&self, i: NodeSuper, before: Slots, after: Slots) {
+        if self.avail.offer(i, before, after) {
+            self.extents.offer_whole(i);
+        }
     }
 
     /// The SuperSlabs that are offered as wholly free; the hints may be stale.
@@ -144,7 +170,9 @@ impl Supers {
 
     /// Withdraws a hint that the SuperSlab's word does not bear out.
     pub(super) fn withdraw(&self, i: NodeSuper, level: usize) {
-        self.avail.withdraw(i, level, self.word(i));
+        if self.avail.withdraw(i, level, self.word(i)) && level == WHOLE {
+            self.extents.offer_whole(i);
+        }
     }
 
     /// The SuperSlabs of which all slots are free.
@@ -208,10 +236,20 @@ impl Supers {
         self.word(i).publish_fresh(active);
         // Without the shared pool, what is left of a taken SuperSlab is the taker's.
         if active == 0 || cfg!(feature = "shared-pool") {
-            self.avail.offer(i, Slots(0), self.word(i).get());
+            self.offer(i, Slots(0), self.word(i).get());
         }
         // SAFETY: ACTIVE from the start, and zero as this function's Safety section has it.
         unsafe { SlotRun::held(self.id(i).slot(0), active, true) }
+    }
+
+    /// Counts slots that are free and warm although they are ACTIVE, of a run that is shelved.
+    pub fn count_shelved(&self, slots: usize) {
+        self.count_warm(slots);
+    }
+
+    /// Counts slots of a shelved run as taken.
+    pub fn count_unshelved(&self, slots: usize) {
+        self.count_taken(slots, slots as u32);
     }
 
     /// Counts slots that `publish_fresh` made ACTIVE as taken.
@@ -226,7 +264,7 @@ impl Supers {
         run.for_each_super(|super_id, first, part| {
             let i = self.local(super_id);
             let (before, after) = self.word(i).release(first, part);
-            self.avail.offer(i, before, after);
+            self.offer(i, before, after);
             if after.free_count() as usize == SLOTS {
                 whole(i);
             }
@@ -274,6 +312,8 @@ impl Supers {
     pub fn unmapped(&self, purging: Purging) {
         self.warm
             .fetch_sub(purging.empty_count(), Ordering::Relaxed);
+        // Else the next search would meet the hints of all that went, and withdraw them.
+        (0..LEVELS).for_each(|level| self.withdraw_if_offered(purging.i, level));
     }
 
     /// Takes the EMPTY slots of a SuperSlab, gives each stretch of them (first slot, length) to
@@ -301,13 +341,15 @@ impl Supers {
 
     fn end_purge(&self, i: NodeSuper, first: usize, len: usize, purged: bool) {
         let (before, after) = self.word(i).end_purge(first, len, purged);
-        self.avail.offer(i, before, after);
+        self.offer(i, before, after);
     }
 
-    /// Counts the EMPTY slots of the mapped SuperSlabs anew. Nobody else is inside the allocator.
-    pub fn recount(&self, mapped: impl Iterator<Item = NodeSuper>) {
-        let empty = mapped.map(|i| self.slots(i).empty_count() as usize).sum();
-        self.warm.store(empty, Ordering::Relaxed);
+    /// Counts the EMPTY slots of the mapped SuperSlabs anew, and those of freed runs that were
+    /// `shelved`. Nobody else is inside the allocator.
+    pub fn recount(&self, mapped: impl Iterator<Item = NodeSuper>, shelved: usize) {
+        let empty = mapped.map(|i| self.slots(i).empty_count() as usize);
+        self.warm
+            .store(empty.sum::<usize>() + shelved, Ordering::Relaxed);
     }
 
     /// Where the words and hints of `count` SuperSlabs lie: addresses and lengths.
@@ -329,12 +371,28 @@ impl Supers {
                 (core::ptr::from_ref(&summary[from / 64]) as usize, 8),
             ]
         });
-        core::iter::once(words).chain(hints)
+        core::iter::once(words)
+            .chain(hints)
+            .chain(self.extents.rows(first, count))
     }
 
     /// Whether every room that a SuperSlab has is offered, while nobody else is at it.
     #[cfg(any(test, debug_assertions))]
     pub fn keeps_promise(&self, i: NodeSuper) -> bool {
         self.avail.keeps_promise(i, self.word(i))
+    }
+
+    /// Whether there is a hint of every extent of the SuperSlabs below `end`, of which `is_hole`
+    /// tells the holes, while nobody else is at it.
+    #[cfg(any(test, debug_assertions))]
+    pub fn keeps_extents(&self, end: usize, is_hole: impl Fn(NodeSuper) -> bool) -> bool {
+        self.extents.keeps_promise(end, |i| {
+            let whole = self.slots(i).free_count() as usize == SLOTS;
+            match (whole && !self.nursed.is_reserved(i), is_hole(i)) {
+                (true, _) => Some(Free::Whole),
+                (false, true) => Some(Free::Mixed),
+                (false, false) => None,
+            }
+        })
     }
 }

@@ -86,6 +86,13 @@ impl Slots {
         starts(self.takeable(), len) != 0
     }
 
+    /// Whether the first `len` slots can be taken.
+    #[cfg(not(loom))]
+    pub fn has_first(self, len: usize) -> bool {
+        let want = low_bits(0, len);
+        self.takeable() & want == want
+    }
+
     /// Whether `len` adjacent slots can be taken, the first at a multiple of `align` slots, and
     /// whether such slots are warm.
     #[cfg(all(feature = "shared-pool", not(loom)))]

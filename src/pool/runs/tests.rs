@@ -1,0 +1,176 @@
+//! Runs that were freed and shelved, behind a fake system.
+#![allow(unsafe_code)] // Frees runs, writes to them and gives arenas back.
+
+use crate::config::{Config, Pages};
+use crate::geometry::{NodeIndex, SLOTS, SUPER, SlotId};
+use crate::pool::describe::Part;
+use crate::pool::supers::Taker;
+use crate::pool::{Arena, HeapBytes, Look, Node};
+use std::boxed::Box;
+use theap_platform::{Fake, Os, PAGE};
+
+const MIB: usize = 1 << 20;
+const MS: u64 = 1_000_000;
+const CONFIG: Config = Config::new()
+    .address_space(256 * MIB)
+    .pages(Pages::Small)
+    .retain(64 * MIB)
+    .decay(1000);
+
+struct World {
+    fake: &'static Fake,
+    arena: &'static Arena,
+    node: &'static Node,
+}
+
+impl World {
+    fn new(config: Config) -> Self {
+        let fake: &'static Fake = Box::leak(Box::new(Fake::new()));
+        fake.set_now(MS);
+        let bytes = HeapBytes {
+            first: PAGE,
+            whole: PAGE,
+            take_idle: |_, _| Look::Done,
+        };
+        let arena = Arena::create(Os::faked(fake), config, bytes).unwrap();
+        let node = &arena.nodes()[0];
+        Self { fake, arena, node }
+    }
+
+    fn get(&self, bytes: usize) -> (*mut u8, bool) {
+        let run = self.arena.runs().acquire(NodeIndex(0), bytes, 1);
+        run.expect("a run")
+    }
+
+    fn slot(&self, run: *mut u8) -> SlotId {
+        self.arena.addresses().slot_of(run as usize)
+    }
+
+    /// Frees a run. Whether it was one.
+    fn free(&self, run: *mut u8) -> bool {
+        // SAFETY: a run of these tests, which use it no more.
+        unsafe { self.arena.runs().release(self.slot(run)) }
+    }
+
+    fn check(&self, shelved: usize) {
+        assert_eq!(self.node.pages().shelved(), shelved / (SUPER / SLOTS));
+        // SAFETY: no other thread is there.
+        unsafe { self.arena.is_valid(0) }.expect("a valid arena");
+    }
+
+    fn mapped(&self) -> usize {
+        self.node.pages().mapped_count()
+    }
+
+    fn end(self) {
+        self.check(self.node.pages().shelved() * (SUPER / SLOTS));
+        let arena: *const Arena = self.arena;
+        // SAFETY: nobody uses the arena any more, and no heap ever did.
+        unsafe { Arena::destroy(arena) };
+    }
+}
+
+#[test]
+fn a_freed_run_serves_again_and_is_not_zero() {
+    let world = World::new(CONFIG);
+    let (free, _) = world.get(4 * MIB);
+    let (run, zero) = world.get(3 * MIB);
+    assert!(zero && world.free(free));
+    world.arena.sweep();
+    // SAFETY: the run's first byte.
+    unsafe { run.write(1) };
+    assert_eq!(world.arena.runs().bytes_at(run as usize), Some(3 * MIB));
+    assert!(world.free(run));
+    world.check(3 * MIB);
+    assert_eq!(world.arena.runs().bytes_at(run as usize), None);
+    let at = world.arena.describe(run as usize).expect("the heap's");
+    assert!(matches!(at.part, Part::Nothing));
+    assert!(!world.free(run), "a second free is found");
+    let stats = world.node.lists().counted_slots();
+    assert_eq!(stats, 0, "nobody holds it");
+    // What is smaller by more than an eighth goes elsewhere.
+    let (other, _) = world.get(2 * MIB + 1);
+    assert_eq!(other, free);
+    assert_eq!(world.get(3 * MIB - 300_000), (run, false));
+    let bytes = world.arena.runs().bytes_at(run as usize);
+    assert_eq!(bytes, Some(44 * (SUPER / SLOTS)), "the rest is cut off");
+    world.check(0);
+    assert!(world.free(run) && world.free(other));
+    // At a multiple of 4 MiB lies one of two neighbours.
+    let aligned = world.arena.runs().acquire(NodeIndex(0), 3 * MIB, 4 * MIB);
+    let (aligned, _) = aligned.expect("a run");
+    assert!((aligned as usize).is_multiple_of(4 * MIB));
+    assert!(world.free(aligned));
+    world.end();
+}
+
+#[test]
+fn shelved_runs_serve_before_the_node_grows() {
+    let world = World::new(CONFIG.limit(64 * MIB));
+    let runs = [(); 6].map(|()| world.get(4 * MIB).0);
+    let mapped = world.mapped();
+    runs.into_iter().for_each(|run| assert!(world.free(run)));
+    world.check(24 * MIB);
+    let (large, _) = world.get(24 * MIB);
+    world.check(0);
+    assert!(world.free(large));
+    world.check(24 * MIB);
+    for _ in 0..12 {
+        let found = world.node.acquire_slots(SLOTS, 1, Taker::Thread);
+        // The test keeps them.
+        assert_eq!(found.expect("slots").0.len(), SLOTS);
+    }
+    assert_eq!(world.mapped(), mapped, "nothing grew");
+    assert_eq!(world.node.pages().shelved(), 0);
+}
+
+#[test]
+fn a_run_grows_into_a_shelved_neighbour() {
+    let world = World::new(CONFIG);
+    let [one, next] = [(); 2].map(|()| world.get(4 * MIB).0);
+    assert_eq!(next as usize, one as usize + 4 * MIB);
+    assert!(world.free(next));
+    // SAFETY: the run is the test's.
+    assert!(unsafe { world.arena.runs().resize(world.slot(one), 7 * MIB) });
+    world.check(0);
+    assert!(world.free(one));
+    world.check(7 * MIB);
+    world.end();
+}
+
+#[test]
+fn the_shelf_is_bounded_and_decays() {
+    let world = World::new(CONFIG);
+    let runs = [(); 5].map(|()| world.get(20 * MIB).0);
+    runs.into_iter().for_each(|run| assert!(world.free(run)));
+    world.check(60 * MIB);
+    let warm = world.node.supers().warm();
+    assert!(warm <= 32 * SLOTS, "the node retains 64 MiB: {warm}");
+    // What is idle goes back as other free memory does, down to the floor.
+    for nth in 0..80 {
+        world.fake.set_now(MS + nth * 31 * MS);
+        world.node.pages().end_period(MS + nth * 31 * MS);
+    }
+    world.check(0);
+    let (run, _) = world.get(8 * MIB);
+    assert!(world.free(run));
+    world.check(8 * MIB);
+    assert!(world.node.purge() > 0);
+    world.check(0);
+    let (run, zero) = world.get(8 * MIB);
+    assert!(zero && world.free(run));
+    world.arena.sweep();
+    world.check(0);
+    world.end();
+}
+
+#[test]
+fn a_node_that_retains_nothing_shelves_nothing() {
+    let world = World::new(CONFIG.retain(0));
+    let (run, _) = world.get(8 * MIB);
+    assert!(world.free(run));
+    world.check(0);
+    let (again, zero) = world.get(8 * MIB);
+    assert!(zero && world.free(again));
+    world.end();
+}

@@ -1,0 +1,589 @@
+//! The index of extents: where adjacent SuperSlabs are free.
+//!
+//! A run of more than 2 MiB needs several SuperSlabs that lie side by side. The index knows two
+//! kinds of free ones: *whole* ones, which are mapped and of which all slots can be taken, and
+//! *holes*, which are not mapped. A bitmap for each kind has a bit a SuperSlab, and 64 of them are
+//! searched in a step: the positions at which `n` set bits begin are found by shifts and ands over
+//! a word and its neighbour.
+//!
+//! A heap of which every other SuperSlab is free has many such words and no two adjacent bits, so
+//! above these bitmaps lie *hints*: for each of some lengths a bitmap with a bit a word, which says
+//! that an extent of at least this length may begin in the word. A search for `n` SuperSlabs reads
+//! the hints of the next shorter length, then those of the next longer one, and looks at a bounded
+//! number of words. So it costs the same in a heap of any size.
+//!
+//! In all of these bitmaps a clear bit is a promise and a set bit a hint that may be stale, as in
+//! [`super::avail`]: whoever makes a SuperSlab free sets its bit and then the hints of all extents
+//! that it has made or joined; whoever takes SuperSlabs writes nothing here; whoever finds a hint
+//! stale clears it, looks once more, and sets it again if there is such an extent by now. Between
+//! the write and the look each has a fence: of two threads that free neighbours, one sees both
+//! bits, and of one that frees and one that clears a hint, one sees what the other did.
+//!
+//! Nursed SuperSlabs count as taken here, as threads leave them to nurseries.
+
+use super::avail::Bitmap;
+use crate::geometry::NodeSuper;
+use crate::sync::{AtomicU64, Ordering, fence};
+
+/// The lengths of extents that have hints. Four a doubling: a search between two of them looks at
+/// few extents that are too short.
+const LENGTHS: [usize; 19] = [
+    2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, LONGEST,
+];
+/// An extent of so many SuperSlabs reaches into the next word, and no further.
+const LONGEST: usize = 64;
+/// Bitmaps of hints: for each length, of whole SuperSlabs alone, and of extents with holes.
+const HINTS: usize = 2 * LENGTHS.len();
+/// Words that a search looks at, besides one for each SuperSlab that it looks for.
+pub const STEPS: usize = 64;
+
+/// The SuperSlabs of which an extent may consist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Free {
+    /// Whole ones.
+    Whole,
+    /// Whole ones and holes.
+    Mixed,
+    /// Whole ones and holes, among them nursed ones. There are no hints for these.
+    All,
+}
+
+/// The length of a run in SuperSlabs, and where it may begin.
+#[derive(Clone, Copy, Debug)]
+pub struct Want {
+    /// Adjacent SuperSlabs.
+    pub len: usize,
+    /// The first one lies at a multiple of so many in memory, a power of two ...
+    pub align: usize,
+    /// ... where SuperSlab 0 lies so many after such a multiple.
+    pub base: usize,
+}
+
+impl Want {
+    /// The first place at or after `i` where the run may begin.
+    pub fn aligned(self, i: usize) -> usize {
+        (self.base + i).next_multiple_of(self.align) - self.base
+    }
+
+    /// The bits of a word at which it may begin.
+    fn mask(self, word: usize) -> u64 {
+        if self.align == 1 {
+            return !0;
+        }
+        let first = self.aligned(word * 64) - word * 64;
+        (first..64)
+            .step_by(self.align)
+            .fold(0, |mask, bit| mask | 1 << bit)
+    }
+}
+
+/// The words that a search looks at.
+#[derive(Clone, Copy)]
+enum Level {
+    /// Those with any free SuperSlab.
+    Any,
+    /// Those for which there is a hint of this length.
+    Hint(usize),
+}
+
+/// The index of a node's extents.
+#[derive(Debug, Clone, Copy)]
+pub struct Extents<'a> {
+    /// The bits of wholly free SuperSlabs: the last level of room.
+    whole: Bitmap<'a>,
+    /// The bits of holes.
+    holes: Bitmap<'a>,
+    /// The marks of nursed SuperSlabs ...
+    nursed: Bitmap<'a>,
+    /// ... which mean nothing before this one.
+    common: usize,
+    /// All hints, bitmap by bitmap.
+    hints: &'a [AtomicU64],
+}
+
+impl<'a> Extents<'a> {
+    /// Words for the hints of so many SuperSlabs.
+    pub const fn words(supers: usize) -> usize {
+        HINTS * Self::words_of_one(supers.div_ceil(64))
+    }
+
+    /// Words of one bitmap, and of its summary, with a bit for each of so many words.
+    const fn words_of_one(words: usize) -> usize {
+        let own = words.div_ceil(64);
+        own + own.div_ceil(64)
+    }
+
+    /// The index over these bitmaps, with [`Extents::words`] of zeros. Before the SuperSlab
+    /// `common`, marks of nursed ones mean nothing.
+    pub fn new(
+        (whole, holes): (Bitmap<'a>, Bitmap<'a>),
+        (nursed, common): (Bitmap<'a>, usize),
+        hints: &'a [AtomicU64],
+    ) -> Self {
+        Self {
+            whole,
+            holes,
+            nursed,
+            common,
+            hints,
+        }
+    }
+
+    fn hints(&self, free: Free, length: usize) -> Bitmap<'a> {
+        let nth = length
+            + if free == Free::Whole {
+                0
+            } else {
+                LENGTHS.len()
+            };
+        let all = self.hints.len() / HINTS;
+        let own = self.whole.words.len().div_ceil(64);
+        let (words, summary) = self.hints[nth * all..][..all].split_at(own);
+        Bitmap { words, summary }
+    }
+
+    /// The SuperSlabs of a word that may be free.
+    fn word(&self, free: Free, at: usize) -> u64 {
+        let Some(whole) = self.whole.words.get(at) else {
+            return 0;
+        };
+        #[cfg(all(test, not(loom)))]
+        super::looks::count();
+        let load = |word: &AtomicU64| word.load(Ordering::Acquire);
+        let nursed = load(&self.nursed.words[at]) & !bits_below(self.common, at);
+        match free {
+            Free::Whole => load(whole) & !nursed,
+            Free::Mixed => (load(whole) | load(&self.holes.words[at])) & !nursed,
+            Free::All => load(whole) | load(&self.holes.words[at]),
+        }
+    }
+
+    /// The bits of a word at which so many free SuperSlabs begin, at most [`LONGEST`].
+    fn starts(&self, free: Free, at: usize, len: usize) -> u64 {
+        let here = self.word(free, at);
+        if len == 1 || here == 0 {
+            return here;
+        }
+        let mut set = u128::from(here) | u128::from(self.word(free, at + 1)) << 64;
+        let mut have = 1;
+        while have < len {
+            let step = have.min(len - have);
+            set &= set >> step;
+            have += step;
+        }
+        set as u64
+    }
+
+    /// The first SuperSlab of the extent in which `i` lies, and its length, as far as the words
+    /// beside that of `i`.
+    fn around(&self, free: Free, i: usize) -> (usize, usize) {
+        let (at, bit) = (i / 64, i % 64);
+        let here = self.word(free, at);
+        let mut below = (here << (63 - bit)).leading_ones() as usize;
+        if below == 0 {
+            return (i, 0);
+        }
+        if below == bit + 1 && at > 0 {
+            below += self.word(free, at - 1).leading_ones() as usize;
+        }
+        let mut above = (here >> bit).trailing_ones() as usize;
+        if above == 64 - bit {
+            above += self.word(free, at + 1).trailing_ones() as usize;
+        }
+        (i + 1 - below, below + above - 1)
+    }
+
+    /// Notes that a SuperSlab is wholly free, after its bit was set.
+    pub fn offer_whole(&self, i: NodeSuper) {
+        fence(Ordering::SeqCst);
+        self.hint(Free::Whole, i.index());
+        // A hole may still have the bit of a whole one, so lengths do not tell whether there is a
+        // hole in the extent.
+        let at = i.index() / 64;
+        let mut beside = self
+            .holes
+            .words
+            .iter()
+            .take(at + 2)
+            .skip(at.saturating_sub(1));
+        if beside.any(|word| word.load(Ordering::Acquire) != 0) {
+            self.hint(Free::Mixed, i.index());
+        }
+    }
+
+    /// Offers a SuperSlab that is not mapped.
+    pub fn offer_hole(&self, i: NodeSuper) {
+        self.holes.set(i.index());
+        fence(Ordering::SeqCst);
+        self.hint(Free::Mixed, i.index());
+    }
+
+    /// Sets the hints of all extents in which `i` lies.
+    fn hint(&self, free: Free, i: usize) {
+        let (first, len) = self.around(free, i);
+        for (nth, &short) in LENGTHS.iter().enumerate() {
+            if short > len {
+                break;
+            }
+            let from = first.max((i + 1).saturating_sub(short));
+            let to = i.min(first + len - short);
+            let hints = self.hints(free, nth);
+            for at in from / 64..=to / 64 {
+                if !hints.has(at) {
+                    hints.set(at);
+                }
+            }
+        }
+    }
+
+    /// Notes that a SuperSlab is no hole any more. For the thread that has claimed it.
+    pub fn take_hole(&self, i: NodeSuper) {
+        if self.holes.has(i.index()) {
+            self.holes.clear(i.index());
+        }
+    }
+
+    /// Whether a SuperSlab may be a hole.
+    pub fn may_be_hole(&self, i: NodeSuper) -> bool {
+        self.holes.has(i.index())
+    }
+
+    /// The first SuperSlab from `from` on that may be a hole.
+    pub fn next_hole(&self, from: NodeSuper) -> Option<NodeSuper> {
+        Some(NodeSuper(self.holes.next(from.index())? as u32))
+    }
+
+    /// Clears the hint that an extent begins in a word, unless there is one (again).
+    fn withdraw(&self, free: Free, nth: usize, at: usize) {
+        let hints = self.hints(free, nth);
+        hints.clear(at);
+        fence(Ordering::SeqCst);
+        if self.starts(free, at, LENGTHS[nth]) != 0 {
+            hints.set(at);
+        }
+    }
+
+    /// Calls `take` with SuperSlabs at which what is wanted may begin, until it takes something, or
+    /// the search has looked at so many words and asked so many times, besides one for each
+    /// SuperSlab that is wanted. So what is free in a heap full of extents that are a little too
+    /// short may not be found.
+    pub fn find<T>(
+        &self,
+        (free, steps): (Free, usize),
+        want: Want,
+        mut take: impl FnMut(NodeSuper) -> Option<T>,
+    ) -> Option<T> {
+        let shorter = LENGTHS.partition_point(|&len| len <= want.len);
+        let level = shorter.checked_sub(1).map_or(Level::Any, Level::Hint);
+        let steps = steps + want.len;
+        let found = self.search(free, (level, &mut { steps }), want, &mut take);
+        // An extent that is longer by the alignment has an aligned place.
+        let sure = want.len + want.align - 1;
+        let longer = LENGTHS.iter().position(|&len| len >= sure);
+        let longer = longer.filter(|&nth| nth >= shorter);
+        found.or_else(|| {
+            let level = Level::Hint(longer?);
+            let unaligned = Want {
+                len: sure,
+                align: 1,
+                base: 0,
+            };
+            let mut take = |i: NodeSuper| take(NodeSuper(want.aligned(i.index()) as u32));
+            self.search(free, (level, &mut { steps }), unaligned, &mut take)
+        })
+    }
+
+    /// Does what `find` does, and looks at every word.
+    pub fn find_any<T>(
+        &self,
+        free: Free,
+        want: Want,
+        mut take: impl FnMut(NodeSuper) -> Option<T>,
+    ) -> Option<T> {
+        let mut steps = usize::MAX;
+        self.search(free, (Level::Any, &mut steps), want, &mut take)
+    }
+
+    /// Searches the words of a level, in so many steps at most.
+    fn search<T>(
+        &self,
+        free: Free,
+        (level, steps): (Level, &mut usize),
+        want: Want,
+        take: &mut impl FnMut(NodeSuper) -> Option<T>,
+    ) -> Option<T> {
+        let short = want.len.min(LONGEST);
+        let mut from = 0;
+        loop {
+            let at = self.next(free, level, from)?;
+            from = at + 1;
+            *steps = steps.checked_sub(1)?;
+            let all = self.starts(free, at, short);
+            if let Level::Hint(nth) = level
+                && all == 0
+                && self.starts(free, at, LENGTHS[nth]) == 0
+            {
+                self.withdraw(free, nth, at);
+            }
+            let mut left = all & want.mask(at);
+            while left != 0 {
+                let i = at * 64 + left.trailing_zeros() as usize;
+                left &= left - 1;
+                *steps = steps.checked_sub(1)?;
+                if !self.reaches(free, (i, want.len), steps)? {
+                    // The others begin in the same extent.
+                    break;
+                }
+                if let Some(taken) = take(NodeSuper(i as u32)) {
+                    return Some(taken);
+                }
+            }
+        }
+    }
+
+    /// Whether `len` SuperSlabs from `i` on are free, of which [`LONGEST`] are, or all if they are
+    /// fewer. `None` after too many steps.
+    fn reaches(&self, free: Free, (i, len): (usize, usize), steps: &mut usize) -> Option<bool> {
+        if len <= LONGEST {
+            return Some(true);
+        }
+        let end = i + len;
+        for at in i / 64 + 1..end.div_ceil(64) {
+            *steps = steps.checked_sub(1)?;
+            let wanted = bits_below(end, at);
+            if self.word(free, at) & wanted != wanted {
+                return Some(false);
+            }
+        }
+        Some(true)
+    }
+
+    /// Where the bits and hints of `count` SuperSlabs lie: addresses and lengths. The hints are
+    /// few, so all of them are told.
+    #[cfg(not(loom))]
+    pub fn rows(&self, first: usize, count: usize) -> [(usize, usize); 3] {
+        let row = |words: &[AtomicU64]| (words.as_ptr() as usize, size_of_val(words));
+        let (from, to) = (first / 64, (first + count).div_ceil(64));
+        let summary = &self.holes.summary[from / 64..][..1];
+        [
+            row(&self.holes.words[from..to]),
+            row(summary),
+            row(self.hints),
+        ]
+    }
+
+    /// Whether there is a hint of every extent of the SuperSlabs below `end`, of which `free` tells
+    /// which are whole and which are holes. No other thread may be at them meanwhile.
+    #[cfg(any(test, loom, debug_assertions))]
+    pub fn keeps_promise(&self, end: usize, free: impl Fn(NodeSuper) -> Option<Free>) -> bool {
+        let has = |free, nth, at: usize| {
+            let Bitmap { words, summary } = self.hints(free, nth);
+            let bit = |words: &[AtomicU64], at: usize| {
+                words[at / 64].load(Ordering::Relaxed) >> (at % 64) & 1 == 1
+            };
+            bit(words, at) && bit(summary, at / 64)
+        };
+        // The length of the extent that ends at `i`, and of what follows its latest hole.
+        let (mut len, mut whole) = (0, 0);
+        (0..end).all(|i| {
+            let kind = free(NodeSuper(i as u32));
+            len = kind.map_or(0, |_| len + 1);
+            whole = if kind == Some(Free::Whole) {
+                whole + 1
+            } else {
+                0
+            };
+            LENGTHS.iter().enumerate().all(|(nth, &short)| {
+                let at = (i + 1).saturating_sub(short) / 64;
+                let of = [Free::Mixed, Free::Whole][usize::from(whole >= short)];
+                short > len || has(of, nth, at)
+            })
+        })
+    }
+
+    /// The next word of a level, from `from` on.
+    fn next(&self, free: Free, level: Level, from: usize) -> Option<usize> {
+        if let Level::Hint(nth) = level {
+            return self.hints(free, nth).next(from);
+        }
+        let whole = self.whole.next(from * 64);
+        let hole = match free {
+            Free::Whole => None,
+            Free::Mixed | Free::All => self.holes.next(from * 64),
+        };
+        Some([whole, hole].into_iter().flatten().min()? / 64)
+    }
+}
+
+/// The bits of a word that stand for SuperSlabs below `end`.
+fn bits_below(end: usize, word: usize) -> u64 {
+    match end.saturating_sub(word * 64) {
+        bits @ 0..64 => (1 << bits) - 1,
+        _ => !0,
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::boxed::Box;
+    use std::vec::Vec;
+
+    const SUPERS: usize = 640;
+
+    fn zeros(count: usize) -> &'static [AtomicU64] {
+        Box::leak((0..count).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    fn bitmap() -> Bitmap<'static> {
+        Bitmap {
+            words: zeros(SUPERS / 64),
+            summary: zeros(1),
+        }
+    }
+
+    fn extents() -> Extents<'static> {
+        let hints = zeros(Extents::words(SUPERS));
+        Extents::new((bitmap(), bitmap()), (bitmap(), 0), hints)
+    }
+
+    /// What each SuperSlab is, beside the index.
+    struct Model {
+        extents: Extents<'static>,
+        free: Vec<Option<Free>>,
+    }
+
+    impl Model {
+        fn set(&mut self, i: usize, to: Option<Free>) {
+            self.free[i] = to;
+            let (at, extents) = (NodeSuper(i as u32), self.extents);
+            match to {
+                Some(Free::Whole) => {
+                    extents.take_hole(at);
+                    extents.whole.set(i);
+                    extents.offer_whole(at);
+                }
+                Some(_) => extents.offer_hole(at),
+                // Who takes a whole one leaves the bit.
+                None => extents.take_hole(at),
+            }
+        }
+
+        fn is_free(&self, i: usize, len: usize, free: Free) -> bool {
+            let of = |one: &Option<Free>| one.is_some_and(|one| free == Free::Mixed || one == free);
+            i + len <= SUPERS && self.free[i..i + len].iter().all(of)
+        }
+
+        /// Searches as a thread does that corrects what it finds stale.
+        fn find(&self, free: Free, want: Want) -> Option<usize> {
+            self.extents.find((free, usize::MAX / 2), want, |i| {
+                let i = i.index();
+                assert_eq!((i + want.base) % want.align, 0);
+                for at in i..(i + want.len).min(SUPERS) {
+                    if self.free[at].is_none() {
+                        self.extents.whole.clear(at);
+                    }
+                }
+                self.is_free(i, want.len, free).then_some(i)
+            })
+        }
+    }
+
+    /// A sequence that depends on the seed alone.
+    fn numbers(mut seed: u64) -> impl FnMut(usize) -> usize {
+        move |below| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) as usize % below
+        }
+    }
+
+    #[test]
+    fn what_is_free_is_found() {
+        let (mut number, mut found) = (numbers(16), [0, 0]);
+        let mut model = Model {
+            extents: extents(),
+            free: std::vec![None; SUPERS],
+        };
+        for round in 0..20_000 {
+            let (first, len) = (
+                number(SUPERS),
+                1 + number(if round % 50 == 0 { 300 } else { 9 }),
+            );
+            let to = [None, None, Some(Free::Whole), Some(Free::Mixed)][number(4)];
+            for i in first..(first + len).min(SUPERS) {
+                // A hole is mapped, and a SuperSlab is unmapped, when nobody has it.
+                model.set(i, None);
+                model.set(i, to);
+            }
+            let want = Want {
+                len: 1 + number(if round % 9 == 0 { 200 } else { 12 }),
+                align: [1, 1, 2, 8, 128][number(5)],
+                base: number(1000),
+            };
+            for (nth, free) in [Free::Whole, Free::Mixed].into_iter().enumerate() {
+                let mut places = (0..SUPERS).map(|i| want.aligned(i));
+                let there = places.any(|i| model.is_free(i, want.len, free));
+                let is_found = model.find(free, want).is_some();
+                let whole = nth == 1 && model.find(Free::Whole, want).is_some();
+                // Without a hole in it, an extent has no hint among those of mixed ones.
+                assert!(is_found == there || whole, "{round} {want:?} {free:?}");
+                found[nth] += usize::from(is_found);
+            }
+            if round % 100 == 0 {
+                assert!((model.extents).keeps_promise(SUPERS, |i| model.free[i.index()]));
+            }
+        }
+        assert!(found.iter().all(|&found| found > 5000), "{found:?}");
+    }
+
+    #[test]
+    fn an_extent_has_hints_wherever_it_lies() {
+        for len in LENGTHS.into_iter().chain([65, 127, 129, 200]) {
+            for first in [0, 1, 63, 64, 200, SUPERS - len] {
+                let mut model = Model {
+                    extents: extents(),
+                    free: std::vec![None; SUPERS],
+                };
+                // From the middle outwards.
+                let mut all: Vec<_> = (first..first + len).collect();
+                all.sort_by_key(|&i| i.abs_diff(first + len / 2));
+                all.into_iter()
+                    .for_each(|i| model.set(i, Some(Free::Whole)));
+                let want = |len| Want {
+                    len,
+                    align: 1,
+                    base: 0,
+                };
+                assert_eq!(model.find(Free::Whole, want(len)), Some(first), "{len}");
+                assert_eq!(model.find(Free::Whole, want(len + 1)), None, "{len}");
+                assert_eq!(model.find(Free::Mixed, want(len)), None, "no hole");
+            }
+        }
+    }
+
+    #[test]
+    fn nursed_ones_are_left_alone() {
+        let mut model = Model {
+            extents: Extents {
+                common: 66,
+                ..extents()
+            },
+            free: std::vec![None; SUPERS],
+        };
+        [65, 66]
+            .into_iter()
+            .for_each(|i| model.extents.nursed.set(i));
+        (64..67).for_each(|i| model.set(i, Some(Free::Whole)));
+        let found = |len, free| {
+            let want = Want {
+                len,
+                align: 1,
+                base: 0,
+            };
+            model.extents.find_any(free, want, Some)
+        };
+        assert_eq!(found(2, Free::Whole), Some(NodeSuper(64)));
+        assert_eq!(found(3, Free::Whole), None);
+        assert_eq!(found(3, Free::All), Some(NodeSuper(64)));
+    }
+}
