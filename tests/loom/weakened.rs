@@ -17,6 +17,7 @@ const INBOX: &str = "src/pool/spans/inbox.rs";
 const STASH: &str = "src/pool/spans/stash.rs";
 const STASHED: &str = "src/pool/spans/stashed.rs";
 const CLAIMS: &str = "src/pool/pages/claims.rs";
+const SPARE: &str = "src/pool/pages/spare.rs";
 const RING: &str = "src/stats/ring.rs";
 const BOARD: &str = "src/stats/board.rs";
 const COUNTERS: &str = "src/stats/counters.rs";
@@ -67,6 +68,11 @@ const WEAKENED: &[Weakened] = &[
     (CLAIMS, "change(", "compare_exchange(", Weakening::Forgotten, stock_is_taken_once_it_is_prepared),
     (CLAIMS, "change(", "compare_exchange(", Weakening::Torn, a_mark_raises_nothing),
     (CLAIMS, "change(", "compare_exchange(", Weakening::Torn, a_mark_that_goes_raises_nothing),
+    (SPARE, "put(", "compare_exchange(", Weakening::Relaxed, each_spare_superslab_has_one_taker),
+    (SPARE, "take(", "compare_exchange(", Weakening::Relaxed, each_spare_superslab_has_one_taker),
+    (SPARE, "take(", "compare_exchange(", Weakening::Torn, each_spare_superslab_has_one_taker),
+    (SPARE, "take_all(", "swap(0", Weakening::Relaxed, each_spare_superslab_has_one_taker),
+    (SPARE, "take_all(", "swap(0", Weakening::Torn, each_spare_superslab_has_one_taker),
     (SLOT_WORD, "publish_fresh(", ".store(", Weakening::Relaxed, stock_is_taken_once_it_is_prepared),
     (SLOT_WORD, "begin_purge_all", "compare_exchange(", Weakening::Torn, stock_is_given_back_or_taken),
     (SLOT_WORD, "release(", "fetch_or(bits", Weakening::Relaxed, stock_comes_back_and_goes),
