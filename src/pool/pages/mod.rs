@@ -25,6 +25,8 @@ cfg_if::cfg_if! {
         mod nursed;
         mod prefault;
         mod purge;
+        #[cfg(test)]
+        mod tests;
 
         pub use grow::{Grown, SMALL};
         pub use huge::Huge;
