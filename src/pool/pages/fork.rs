@@ -15,7 +15,6 @@
 
 use super::Pages;
 use super::claims::below;
-use super::spare::Mapped;
 use crate::geometry::{NodeSuper, SUPER};
 use crate::messages::{self, OnceMessage};
 use theap_platform::PageMode;
@@ -46,9 +45,9 @@ pub fn prepare(all: &[Pages], workers: usize) {
     let Some(first) = all.first() else {
         return;
     };
-    for pages in all {
-        pages.drop_promised();
-    }
+    // The copies need what the pool has promised to spare SuperSlabs; and the child, to which nothing
+    // is promised, must not meet such mappings.
+    all.iter().for_each(Pages::drop_promised);
     let forks = first.ground.policy.begin_fork();
     for mode in [PageMode::Hugetlb, PageMode::Hugetlb1g] {
         provide_copies(all, mode, forks, workers);
@@ -92,15 +91,6 @@ fn provide_copies(all: &[Pages], mode: PageMode, forks: usize, workers: usize) {
 }
 
 impl Pages {
-    /// Gives up what the pool has promised to spare SuperSlabs: the copies need it, and the child,
-    /// to which nothing is promised, must not meet such mappings.
-    fn drop_promised(&self) {
-        let is_promised = |mapped: Mapped| mapped.mode == PageMode::Hugetlb as u8;
-        if self.spare.get().is_some_and(is_promised) {
-            self.unmap_spare();
-        }
-    }
-
     /// Moves a hugetlb page's contents to other pages.
     fn move_off(
         &self,

@@ -177,6 +177,22 @@ impl Pages {
         }
     }
 
+    /// The number of spare SuperSlabs to which the hugetlb pool has promised pages.
+    pub fn promised_count(&self) -> usize {
+        let promised = |spare: &Mapped| spare.mode == PageMode::Hugetlb as u8;
+        self.spare
+            .get()
+            .filter(promised)
+            .map_or(0, |spare| spare.count)
+    }
+
+    /// Unmaps these. On other pages spare SuperSlabs take nothing from anybody.
+    pub(super) fn drop_promised(&self) {
+        if self.promised_count() > 0 {
+            self.unmap_spare();
+        }
+    }
+
     /// Unmaps the spare SuperSlabs.
     pub(super) fn unmap_spare(&self) {
         if let Some(spare) = self.spare.take_all() {
@@ -242,8 +258,9 @@ impl Pages {
     /// pages as a whole.
     fn within_pool(&self, count: usize) -> usize {
         let policy = self.ground.policy;
+        // A child takes none, and its question would hold pages for a moment that copies may need.
         let takes = policy.config().pages.takes_hugetlb() && !policy.is_plain();
-        if count <= 1 || !takes || policy.is_sealed() {
+        if count <= 1 || !takes || policy.is_child() || policy.is_sealed() {
             return count;
         }
         let serves = |count: usize| policy.os().hugetlb_serves(count * SUPER);
@@ -416,6 +433,9 @@ impl Pages {
             (0..count).for_each(|k| unsafe { self.set_lost(first.add(k)) });
         } else if mapped.is_err() {
             self.claims.give_up(first, count);
+        } else if self.works_ahead() && self.prefaults(first) {
+            // A failure costs only page faults later.
+            let _ = self.touch_tables(first, count);
         }
         mapped
     }
@@ -485,12 +505,10 @@ impl Pages {
         })
     }
 
-    /// Touches the metadata of SuperSlabs that were mapped just now, and the tables where the
-    /// warmer works ahead.
+    /// Touches the metadata of SuperSlabs that are about to be published.
     fn prefault_metadata(&self, first: NodeSuper, count: usize, mode: PageMode, populated: bool) {
         let Self { ground, supers, .. } = self;
-        let ahead = populated && ground.policy.config().prefault == Prefault::Ahead;
-        if mode == PageMode::Small && !ahead {
+        if mode == PageMode::Small && !(populated && self.works_ahead()) {
             return;
         }
         let (id, metadata) = (supers.id(first), ground.metadata);
@@ -500,10 +518,11 @@ impl Pages {
             Ok::<(), Error>(())
         };
         let _ = ground.figures.recorded(EventKind::Populate, 0, len, touch);
-        if ahead {
-            // A failure costs only page faults later.
-            let _ = self.touch_tables(first, count);
-        }
+    }
+
+    /// Whether the options ask for memory ahead of its use.
+    fn works_ahead(&self) -> bool {
+        self.ground.policy.config().prefault == Prefault::Ahead
     }
 
     /// Maps in the first mode that the system serves. Returns the mode, and whether all pages of the

@@ -235,11 +235,6 @@ impl Pages {
         &self.unmapping
     }
 
-    /// The number of SuperSlabs that are mapped and not in use yet.
-    pub fn spare_count(&self) -> usize {
-        self.spare.count()
-    }
-
     /// The growth lock.
     pub fn growth_lock(&self) -> &Mutex<()> {
         &self.growth

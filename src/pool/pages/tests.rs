@@ -54,7 +54,7 @@ fn a_step_is_mapped_at_once_and_used_one_by_one() {
         let calls = fake.calls();
         runs.push(take(arena, 1).expect("memory"));
         assert_eq!((pages.mapped_count(), pages.free_bytes()), (used, 0));
-        assert_eq!(pages.frontier().index(), used + pages.spare_count());
+        assert_eq!(pages.frontier().index(), used + pages.spare.count());
         let step = pages.frontier().index() - frontier;
         if step > 0 {
             steps.push(step);
@@ -97,20 +97,20 @@ fn what_is_spare_goes_with_a_purge() {
     let (fake, arena, node) = world(CONFIG);
     let pages = node.pages();
     let mut runs: Vec<_> = (0..5).map(|_| take(arena, 1).expect("memory")).collect();
-    assert_eq!(pages.spare_count(), 3);
+    assert_eq!(pages.spare.count(), 3);
     // Where the system refuses, it stays.
     fake.fail_only(Call::Unmap);
     fake.fail_from(0);
     arena.purge();
-    assert_eq!((pages.spare_count(), fake.failed()), (3, 1));
+    assert_eq!((pages.spare.count(), fake.failed()), (3, 1));
     fake.heal();
     arena.set_sealed(true);
     arena.purge();
-    assert_eq!(pages.spare_count(), 3, "a sealed heap makes no call");
+    assert_eq!(pages.spare.count(), 3, "a sealed heap makes no call");
     assert_eq!(take(arena, 1), None, "nor does it grow");
     arena.set_sealed(false);
     arena.purge();
-    assert_eq!((pages.spare_count(), pages.frontier()), (0, NodeSuper(5)));
+    assert_eq!((pages.spare.count(), pages.frontier()), (0, NodeSuper(5)));
     runs.extend((0..12).map(|_| take(arena, 1).expect("memory")));
     end(arena, runs);
 }
@@ -122,9 +122,9 @@ fn a_huge_run_leaves_what_is_spare_alone() {
     let mut runs: Vec<_> = (0..5).map(|_| take(arena, 1).expect("memory")).collect();
     runs.push(take(arena, 3).expect("memory"));
     let pages = node.pages();
-    assert_eq!((pages.spare_count(), pages.frontier()), (3, NodeSuper(11)));
+    assert_eq!((pages.spare.count(), pages.frontier()), (3, NodeSuper(11)));
     node.unmap_free();
-    assert_eq!((pages.spare_count(), pages.frontier()), (0, NodeSuper(11)));
+    assert_eq!((pages.spare.count(), pages.frontier()), (0, NodeSuper(11)));
     // SAFETY: nobody is inside the allocator.
     unsafe { arena.is_valid(0).expect("holes are counted") };
     runs.push(take(arena, 3).expect("memory"));

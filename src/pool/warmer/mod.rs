@@ -393,7 +393,7 @@ impl Warmer {
     /// The free SuperSlabs now, and one of them without pages, if there is one.
     fn sight(&self) -> (Sight, Option<NodeSuper>) {
         let mut sight = Sight {
-            held: self.pages.spare_count(),
+            held: self.pages.promised_count(),
             mapped: self.pages.mapped_count(),
             ..Sight::default()
         };
