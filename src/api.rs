@@ -99,10 +99,9 @@ unsafe impl GlobalAlloc for Theap {
 }
 
 /// Prepares `bytes` of memory of the calling thread's NUMA node, which its threads can then take
-/// without a page fault: maps and touches it, and fills in the metadata. Memory that is free already
-/// counts. Blocks take the size of their class ([`usable_size`]), a tenth more than was asked for as
-/// a rule and a quarter at most; and each thread begins a span of 64 KiB to 1 MiB for each class. A
-/// program that knows only the sizes that it asks for adds that.
+/// without a page fault: maps and touches it, and fills in the metadata. What is free already
+/// counts. Blocks take the size of their class, at most a quarter more than was asked for, and
+/// each thread begins a span of 64 KiB to 1 MiB of each class: whoever knows sizes alone adds that.
 ///
 /// Each 2 MiB take 50 to 200 µs.
 ///

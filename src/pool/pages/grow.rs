@@ -5,9 +5,9 @@
 //! threads wait. A step is mapped at once, and the thread that grows populates and uses its first
 //! SuperSlab; the others are spare ([`super::spare`]), and the next ones that grow take them one by
 //! one. So nobody waits until more than one hugepage is populated. The page mode is what the
-//! options ask for, or the next one that the system serves. The metadata of a SuperSlab is committed
-//! before its slots are published, and populated along with them where the pages are huge, so that a
-//! first touch of blocks costs no faults but the blocks' own.
+//! options ask for, or the next one that the system serves. The metadata of a SuperSlab is
+//! committed before its slots are published, and populated along with them where the pages are
+//! huge, so that a first touch of blocks costs no faults but the blocks' own.
 #![allow(unsafe_code)] // Maps and populates what was claimed.
 
 use super::Pages;
@@ -61,8 +61,8 @@ impl Pages {
             .ok()
     }
 
-    /// Adds a SuperSlab, and takes its first `taken` slots: a spare one, else a hole, else the first
-    /// one of a new step. A page of 1 GiB brings more.
+    /// Adds a SuperSlab, and takes its first `taken` slots: a spare one, else a hole, else the
+    /// first one of a new step. A page of 1 GiB brings more.
     ///
     /// # Errors
     /// The system's error, or out of memory at the limit of the heap.
@@ -383,8 +383,8 @@ impl Pages {
         }
     }
 
-    /// Maps claimed SuperSlabs, takes the first `taken` slots of the first one, and makes the others
-    /// spare. After an error the SuperSlabs are free again, or lost.
+    /// Maps claimed SuperSlabs, takes the first `taken` slots of the first one, and makes the
+    /// others spare. After an error the SuperSlabs are free again, or lost.
     ///
     /// # Errors
     /// The error of the last page mode that was tried.
@@ -440,7 +440,8 @@ impl Pages {
         mapped
     }
 
-    /// Publishes SuperSlabs, and takes the first `taken` slots; the others become FRESH and offered.
+    /// Publishes SuperSlabs, and takes the first `taken` slots; the others become FRESH and
+    /// offered.
     ///
     /// # Safety
     /// The caller has claimed the SuperSlabs, and their claim ends here. They are mapped in this
@@ -525,8 +526,8 @@ impl Pages {
         self.ground.policy.config().prefault == Prefault::Ahead
     }
 
-    /// Maps in the first mode that the system serves. Returns the mode, and whether all pages of the
-    /// first `used` SuperSlabs are there.
+    /// Maps in the first mode that the system serves. Returns the mode, and whether all pages of
+    /// the first `used` SuperSlabs are there.
     ///
     /// # Safety
     /// The caller has claimed the SuperSlabs.

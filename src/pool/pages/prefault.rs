@@ -120,8 +120,8 @@ impl Pages {
         Ok(())
     }
 
-    /// Prepares at least one SuperSlab: one that lost its pages (`cold`), else up to `missing` others,
-    /// as far as neither limit of the heap is met. For the warmer, which holds the lock of
+    /// Prepares at least one SuperSlab: one that lost its pages (`cold`), else up to `missing`
+    /// others, as far as neither limit of the heap is met. For the warmer, which holds the lock of
     /// `unmapping`. The number of SuperSlabs prepared.
     ///
     /// # Errors
