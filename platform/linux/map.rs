@@ -493,7 +493,7 @@ mod tests {
             unreserve(addr + HUGE, HUGE);
             assert_eq!(close_hole(addr + HUGE, 2 * HUGE), Err(Error::Lost));
             assert_eq!(close_hole(addr + HUGE, HUGE), Ok(()));
-            map(addr + HUGE, HUGE, PageMode::Small, None).unwrap();
+            map(addr + HUGE, (HUGE, 0), PageMode::Small, None).unwrap();
             unreserve(addr, 3 * HUGE);
         }
     }
