@@ -151,8 +151,8 @@ impl Pages {
     }
 
     /// Maps a step of growth where nothing is spare, for the threads that grow later.
-    pub(super) fn map_ahead(&self) {
-        if self.spare.count() > 0 {
+    pub fn map_ahead(&self) {
+        if self.has_spare() {
             return;
         }
         let Some((first, count)) = self.claim_ahead(self.next_step()) else {
@@ -167,6 +167,11 @@ impl Pages {
                 mode: mode as u8,
             });
         }
+    }
+
+    /// Whether SuperSlabs are spare.
+    pub fn has_spare(&self) -> bool {
+        self.spare.get().is_some()
     }
 
     /// Unmaps the spare SuperSlabs, under the growth lock, so that no fork comes between.
