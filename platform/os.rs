@@ -29,6 +29,7 @@ macro_rules! inject {
     };
 }
 
+mod hugetlb;
 mod room;
 mod threads;
 
@@ -205,14 +206,8 @@ impl Os {
         mode: PageMode,
         bind: Option<NodeId>,
     ) -> Result<(), Error> {
-        inject!(self, Map);
-        #[cfg(feature = "fake")]
-        if let Some(fake) = self.fake {
-            // SAFETY: the range is aligned and only reserved, as the caller promises in `# Safety`.
-            return unsafe { fake.map(addr, len, mode, bind) };
-        }
-        // SAFETY: the range is aligned and only reserved, as the caller promises in `# Safety`.
-        unsafe { system::map::map(addr, len, mode, bind) }
+        // SAFETY: the same conditions.
+        unsafe { self.map_ahead(addr, (len, len), mode, bind) }
     }
 
     /// Makes a committed range prefer the memory of `node` for the pages that it does not have yet.
@@ -367,18 +362,6 @@ impl Os {
         inject!(self, Demote);
         // SAFETY: the caller promises in `# Safety` what this function asks for.
         unsafe { system::demote::demote(addr, len, bind, workers) }
-    }
-
-    /// Whether the hugetlb pool of 2 MiB pages would promise `len` bytes of memory now. No file is
-    /// read.
-    pub fn hugetlb_serves(self, len: usize) -> bool {
-        system::huge::hugetlb_serves(len)
-    }
-
-    /// Free pages of the system's hugetlb pool for `mode` that nobody has reserved. Of 2 MiB pages
-    /// it is at most what the control groups of this process leave. 0 for modes without a pool.
-    pub fn hugetlb_free(self, mode: PageMode) -> usize {
-        system::hugetlb::free(mode)
     }
 
     /// Keeps the pages of a range in memory from the moment they are there: the kernel neither

@@ -9,11 +9,11 @@ impl Fake {
     /// Maps a range, unless a test has ordered a refusal, and records its binding.
     ///
     /// # Safety
-    /// The conditions of [`crate::Os::map`].
+    /// The conditions of [`crate::Os::map_ahead`].
     pub(crate) unsafe fn map(
         &self,
         addr: usize,
-        len: usize,
+        lens: (usize, usize),
         mode: PageMode,
         bind: Option<NodeId>,
     ) -> Result<(), Error> {
@@ -23,8 +23,8 @@ impl Fake {
         }
         let pretended = self.pretends_nodes();
         // SAFETY: the range is aligned and only reserved, as the caller promises in `# Safety`.
-        unsafe { map::map(addr, len, mode, bind.filter(|_| !pretended)) }?;
-        self.note_binding(addr, len, bind);
+        unsafe { map::map(addr, lens, mode, bind.filter(|_| !pretended)) }?;
+        self.note_binding(addr, lens.0, bind);
         Ok(())
     }
 }

@@ -15,13 +15,14 @@ use super::map::{
 use super::numa;
 use crate::{Error, HUGE, HUGE_1G, NodeId, PageMode};
 
-/// Puts populated hugetlb pages in the place of a reserved range.
+/// Puts hugetlb pages in the place of a reserved range, of which the first `touched` bytes are
+/// populated.
 ///
 /// # Safety
 /// The conditions of [`super::map::map`].
 pub unsafe fn map_hugetlb(
     addr: usize,
-    len: usize,
+    (len, touched): (usize, usize),
     size: MapFlags,
     bind: Option<NodeId>,
 ) -> Result<(), Error> {
@@ -43,7 +44,11 @@ pub unsafe fn map_hugetlb(
     // SAFETY: `built` is a fresh hugetlb mapping that nobody else knows of, and the range at `addr`
     // is aligned and only reserved (`# Safety`).
     unsafe {
-        let placed = fill(built, len, step, bind).and_then(|()| place(built, addr, len));
+        let ready = |at| {
+            bind.map_or(Ok(()), |node| numa::bind(at, len, node))?;
+            fill(at, touched, step)
+        };
+        let placed = ready(built).and_then(|()| place(built, addr, len));
         match placed {
             Ok(()) => return Ok(()),
             // After every failure the pages are still at `built`.
@@ -57,23 +62,18 @@ pub unsafe fn map_hugetlb(
             close_hole_unless_there(addr, len)?;
             return Err(Error::NoHugepages);
         }
-        fill(addr, len, step, bind)
-            .or_else(|error| unmap(addr, len, PageMode::Hugetlb).and(Err(error)))
+        ready(addr).or_else(|error| unmap(addr, len, PageMode::Hugetlb).and(Err(error)))
     }
 }
 
-/// Binds and populates a fresh hugetlb mapping.
+/// Populates hugetlb pages of `step` bytes.
 ///
 /// # Errors
-/// [`Error::NoHugepages`] if the pool or a control group does not give all pages; or the kernel
-/// refuses the binding.
+/// [`Error::NoHugepages`] if the pool or a control group does not give all pages.
 ///
 /// # Safety
-/// Only the caller knows of the mapping, which has pages of `step` bytes.
-unsafe fn fill(addr: usize, len: usize, step: usize, bind: Option<NodeId>) -> Result<(), Error> {
-    if let Some(node) = bind {
-        numa::bind(addr, len, node)?;
-    }
+/// The pages are mapped, untouched, and the caller's alone.
+pub unsafe fn fill(addr: usize, len: usize, step: usize) -> Result<(), Error> {
     for at in (addr..addr + len).step_by(step) {
         // The kernel itself writes to the page: where there is none it answers EFAULT, a touch of
         // this thread's would end in SIGBUS. What it writes, the mask of signals, is any call's

@@ -201,16 +201,17 @@ pub unsafe fn advise_all(addr: usize, len: usize, mode: PageMode, bind: Option<N
 /// The conditions of [`crate::Os::map`].
 pub unsafe fn map(
     addr: usize,
-    len: usize,
+    (len, touched): (usize, usize),
     mode: PageMode,
     bind: Option<NodeId>,
 ) -> Result<(), Error> {
+    let lens = (len, touched);
     // SAFETY: the range is aligned and only reserved (`# Safety`), which both functions ask for.
     unsafe {
         match mode {
             PageMode::Small | PageMode::Thp => map_pages(addr, len, mode, bind),
-            PageMode::Hugetlb => huge::map_hugetlb(addr, len, MapFlags::HUGE_2MB, bind),
-            PageMode::Hugetlb1g => huge::map_hugetlb(addr, len, MapFlags::HUGE_1GB, bind),
+            PageMode::Hugetlb => huge::map_hugetlb(addr, lens, MapFlags::HUGE_2MB, bind),
+            PageMode::Hugetlb1g => huge::map_hugetlb(addr, lens, MapFlags::HUGE_1GB, bind),
         }
     }
 }
@@ -470,7 +471,7 @@ mod tests {
         // SAFETY: all of this lies within the reservation, which nobody else knows of.
         unsafe {
             let next = addr + HUGE;
-            map(addr, HUGE, PageMode::Small, None).unwrap();
+            map(addr, (HUGE, 0), PageMode::Small, None).unwrap();
             assert!(is_reserved(next, 2 * HUGE));
             assert!(!is_reserved(addr, 3 * HUGE), "its start can be read");
             unreserve(addr + 2 * HUGE, HUGE);
@@ -492,7 +493,7 @@ mod tests {
             unreserve(addr + HUGE, HUGE);
             assert_eq!(close_hole(addr + HUGE, 2 * HUGE), Err(Error::Lost));
             assert_eq!(close_hole(addr + HUGE, HUGE), Ok(()));
-            map(addr + HUGE, HUGE, PageMode::Small, None).unwrap();
+            map(addr + HUGE, (HUGE, 0), PageMode::Small, None).unwrap();
             unreserve(addr, 3 * HUGE);
         }
     }

@@ -97,7 +97,7 @@ pub unsafe fn advise_all(_addr: usize, _len: usize, _mode: PageMode, _bind: Opti
 /// The conditions of [`crate::Os::map`].
 pub unsafe fn map(
     _addr: usize,
-    _len: usize,
+    _lens: (usize, usize),
     mode: PageMode,
     _bind: Option<NodeId>,
 ) -> Result<(), Error> {

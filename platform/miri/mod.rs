@@ -14,6 +14,16 @@ use crate::{Error, NodeId, PageMode};
 
 /// Hugetlb pages: there are none.
 pub mod huge {
+    use crate::Error;
+
+    /// See [`crate::Os::fill`].
+    ///
+    /// # Safety
+    /// None.
+    pub unsafe fn fill(_addr: usize, _len: usize, _step: usize) -> Result<(), Error> {
+        Err(Error::NoHugepages)
+    }
+
     /// See [`crate::Os::hugetlb_serves`].
     pub fn hugetlb_serves(_len: usize) -> bool {
         false

@@ -84,6 +84,7 @@ fn hugetlb() {
         mapped_memory_is_huge_and_zero(addr);
         a_pool_too_small_takes_nothing(addr);
         a_pool_used_up_by_earlier_maps_is_refused(addr);
+        pages_of_a_mapping_come_one_by_one(addr);
     }
     // SAFETY: the reservation is this test's.
     unsafe { OS.unreserve(addr, 16 * HUGE) };
@@ -136,5 +137,29 @@ unsafe fn a_pool_used_up_by_earlier_maps_is_refused(addr: usize) {
             .unwrap();
     }
     assert_eq!(free_pages(), 8);
+    assert!(maps::reserved(addr, 16 * HUGE));
+}
+
+/// # Safety
+/// The 16 hugepages at `addr` are reserved, and only this test uses them.
+unsafe fn pages_of_a_mapping_come_one_by_one(addr: usize) {
+    let (mode, lens) = (PageMode::Hugetlb, (4 * HUGE, HUGE));
+    // SAFETY: the range is reserved (`# Safety`); only pages that were populated are touched, and
+    // nobody uses the memory when it is unmapped.
+    unsafe {
+        OS.map_ahead(addr, lens, mode, None).unwrap();
+        assert_eq!((free_pages(), OS.hugetlb_free(mode)), (7, 4), "promised");
+        assert_eq!(map(addr + 4 * HUGE, 5), Err(Error::NoHugepages));
+        for page in 1..3 {
+            OS.fill(addr + page * HUGE, mode).unwrap();
+            assert_eq!(free_pages(), 7 - page);
+            assert_eq!(*((addr + page * HUGE) as *const u64), 0);
+        }
+        // The last page has no contents yet.
+        OS.unmap(addr + 3 * HUGE, HUGE, mode).unwrap();
+        assert_eq!(OS.hugetlb_free(mode), 5, "the promise is gone");
+        OS.unmap(addr, 3 * HUGE, mode).unwrap();
+    }
+    assert_eq!((free_pages(), OS.hugetlb_free(PageMode::Hugetlb)), (8, 8));
     assert!(maps::reserved(addr, 16 * HUGE));
 }

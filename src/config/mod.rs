@@ -236,8 +236,8 @@ options! {
     /// sixteenth of what the process may use, and more as the node learns.
     retain(bytes: Option<usize>, of usize => Some) = None, "auto", "THEAP_RETAIN", AUTO_BYTES;
 
-    /// Most bytes by which the heap grows in one step: steps double from 2 MiB up to this. 0 means
-    /// 2 MiB.
+    /// Most bytes that the heap maps in one step of growth: steps double from 2 MiB up to this.
+    /// They are used, and on hugetlb pages populated, 2 MiB at a time. 0 means 2 MiB.
     growth(bytes: usize) = 32 << 20, "32M", "THEAP_GROWTH", BYTES;
 
     /// The thread that takes the page faults of new memory: the one that touches it first (off),

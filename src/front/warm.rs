@@ -12,24 +12,13 @@ use crate::messages::Shortage;
 use crate::pool::{Arena, Node};
 use theap_platform::{Error, HUGE_1G, Os, PageMode};
 
-/// Bytes that `warm_up` prepares besides.
-const SPARE: usize = 8 * SUPER;
-
-/// Prepares the calling thread's node for allocations of `bytes`. Sizes are rounded up to classes
-/// and spans hold whole classes, so a quarter and 16 MiB are prepared on top.
+/// Prepares the calling thread's node for `bytes` of memory.
 ///
 /// # Errors
 /// The system's error when it refused memory, or out of memory while sealed; what was
 /// prepared until then stays.
 pub fn warm_up(bytes: usize, setup: &Setup) -> Result<(), Error> {
-    let cache = touched(setup)?;
-    warm_node(cache, bytes.saturating_add(bytes / 4).saturating_add(SPARE))
-}
-
-/// The bytes that `warm_up` can be asked for where it may prepare `room` bytes.
-fn within(room: u64) -> usize {
-    let bytes = usize::try_from(room).unwrap_or(usize::MAX);
-    bytes.saturating_sub(SPARE) / 5 * 4
+    warm_node(touched(setup)?, bytes)
 }
 
 /// Does what `warm_up` does, if there is so much memory; else for as many bytes as there are. A
@@ -50,8 +39,8 @@ pub fn reserve(bytes: usize, setup: &Setup) -> Result<(), (usize, Shortage)> {
             let _ = node.pages().touch_all();
             node.pages().ready_bytes() as u64
         };
-        let ready = arena.nodes().iter().map(ready).sum();
-        return Err((had.min(within(ready)), Shortage::Refused(error)));
+        let ready = arena.nodes().iter().map(ready).sum::<u64>();
+        return Err((had.min(ready as usize), Shortage::Refused(error)));
     }
     if had < bytes { Err((had, why)) } else { Ok(()) }
 }
@@ -59,19 +48,20 @@ pub fn reserve(bytes: usize, setup: &Setup) -> Result<(), (usize, Shortage)> {
 /// The bytes that can be reserved now, and the reason why there are no more.
 pub fn reservable(arena: &Arena) -> (usize, Shortage) {
     let (os, most) = (arena.os(), arena.policy().limit().spare() as u64);
-    // The metadata counts too.
-    let spare = (most - most / 16).saturating_sub(2 * SUPER as u64);
+    // A sixteenth stays, and the metadata counts too.
+    let within = |most: u64| (most - most / 16).saturating_sub(2 * SUPER as u64);
+    let spare = within(most);
     let pools: u64 = match arena.policy().config().pages {
         Pages::Small | Pages::Thp => 0,
         Pages::Auto | Pages::Hugetlb => pool(os, PageMode::Hugetlb),
         Pages::Hugetlb1g => pool(os, PageMode::Hugetlb) + pool(os, PageMode::Hugetlb1g),
     };
     let room = os.room();
-    let (available, why) = match (room.bytes - room.bytes / 16).saturating_add(pools) {
+    let (available, why) = match within(room.bytes).saturating_add(pools) {
         available if available <= spare => (available, Shortage::Room(room.bound)),
         _ => (spare, Shortage::Limit),
     };
-    (within(available), why)
+    (available.try_into().unwrap_or(usize::MAX), why)
 }
 
 /// The free bytes of a hugetlb pool.

@@ -176,12 +176,14 @@ impl Node {
 
     /// Unmaps all SuperSlabs that are wholly free. The bytes.
     pub fn unmap_free(&self) -> usize {
+        self.pages.drop_spare();
         self.pages.unmap_free(|| true)
     }
 
     /// Gives all free memory of the node back, as far as pages allow. The bytes given back.
     pub fn purge(&self) -> usize {
         self.supers.decay().forget();
+        self.pages.drop_spare();
         self.lists.discard_all() + self.pages.purge()
     }
 

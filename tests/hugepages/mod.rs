@@ -58,10 +58,13 @@ impl Pool {
         found == pages
     }
 
-    /// The number of pages that nobody uses.
+    /// The number of pages that nobody uses, and that are promised to nobody.
     pub fn free(&self) -> usize {
-        let free = fs::read_to_string(self.file("free_hugepages")).unwrap();
-        free.trim().parse().unwrap()
+        let [free, promised] = ["free_hugepages", "resv_hugepages"].map(|name| {
+            let number = fs::read_to_string(self.file(name)).unwrap();
+            number.trim().parse::<usize>().unwrap()
+        });
+        free.saturating_sub(promised)
     }
 
     /// Whether this many pages become free: another process's heap may hold some for a moment.

@@ -1,13 +1,14 @@
 //! The threads that may map a SuperSlab, and the way of a SuperSlab that the warmer has prepared to
 //! the threads that look for slots.
 
-use crate::explore;
 use crate::extents::index;
+use crate::{explore, join};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
 use theap::geometry::NodeSuper;
 use theap::pool::pages::claims::{Claims, POPULATED, PREPARING};
+use theap::pool::pages::spare::{Mapped, Spare};
 use theap::pool::supers::avail::{Avail, Bitmap, LEVELS, level_for};
 use theap::pool::supers::slot_word::{SlotWord, Slots};
 use theap::sync::{AtomicU8, AtomicU64, Ordering};
@@ -281,4 +282,64 @@ pub fn a_mark_that_goes_raises_nothing() {
         looker.join().unwrap();
         assert!(claims.is_free(NodeSuper(0)));
     });
+}
+
+/// Spare SuperSlabs, and whether each is mapped and nobody's: whoever takes one sees it so, and is
+/// the only one.
+struct Step {
+    spare: Spare,
+    memory: [UnsafeCell<bool>; 3],
+    /// The number of SuperSlabs that were not there for a thread that took them.
+    wrong: std::sync::Mutex<usize>,
+}
+
+impl Step {
+    fn use_up(&self, taken: Option<Mapped>) -> usize {
+        let Some(Mapped { first, count, mode }) = taken else {
+            return 0;
+        };
+        assert_eq!(mode, MODE);
+        for memory in &self.memory[first.index()..first.index() + count] {
+            let was = memory.with_mut(|m| unsafe { core::mem::take(&mut *m) });
+            *self.wrong.lock().unwrap() += usize::from(!was);
+        }
+        count
+    }
+}
+
+/// A thread makes a step of growth spare, while another one takes a SuperSlab, and a third one a
+/// SuperSlab or all of them.
+#[test]
+pub fn each_spare_superslab_has_one_taker() {
+    for takes_all in [false, true] {
+        explore(move || {
+            let step = Arc::new(Step {
+                spare: Spare::new(),
+                memory: [(); 3].map(|()| UnsafeCell::new(false)),
+                wrong: std::sync::Mutex::default(),
+            });
+            let takers = [false, takes_all].map(|all| {
+                let step = step.clone();
+                thread::spawn(move || {
+                    step.use_up(if all {
+                        step.spare.take_all()
+                    } else {
+                        step.spare.take()
+                    })
+                })
+            });
+            for memory in &step.memory {
+                memory.with_mut(|m| unsafe { *m = true });
+            }
+            assert!(step.spare.put(Mapped {
+                first: NodeSuper(0),
+                count: 3,
+                mode: MODE,
+            }));
+            let taken = join(takers).into_iter().sum::<usize>();
+            assert_eq!(step.spare.count(), 3 - taken);
+            let rest = step.use_up(step.spare.take_all());
+            assert_eq!((taken + rest, *step.wrong.lock().unwrap()), (3, 0));
+        });
+    }
 }

@@ -21,6 +21,7 @@ const STASH: &str = "src/pool/spans/stash.rs";
 const STASHED: &str = "src/pool/spans/stashed.rs";
 const CLAIMS: &str = "src/pool/pages/claims.rs";
 const SHELF: &str = "src/pool/pages/shelf.rs";
+const SPARE: &str = "src/pool/pages/spare.rs";
 const RING: &str = "src/stats/ring.rs";
 const BOARD: &str = "src/stats/board.rs";
 const COUNTERS: &str = "src/stats/counters.rs";
@@ -88,6 +89,11 @@ const WEAKENED: &[Weakened] = &[
     (SHELF, "take(", ".compare_exchange(", Weakening::Relaxed, a_shelved_run_has_one_taker),
     (SHELF, "take(", ".compare_exchange(", Weakening::Torn, a_shelved_run_has_one_taker),
     (SHELF, "take_any(", "place.swap(", Weakening::Torn, a_shelved_run_has_one_taker),
+    (SPARE, "put(", "compare_exchange(", Weakening::Relaxed, each_spare_superslab_has_one_taker),
+    (SPARE, "take(", "compare_exchange(", Weakening::Relaxed, each_spare_superslab_has_one_taker),
+    (SPARE, "take(", "compare_exchange(", Weakening::Torn, each_spare_superslab_has_one_taker),
+    (SPARE, "take_all(", "swap(0", Weakening::Relaxed, each_spare_superslab_has_one_taker),
+    (SPARE, "take_all(", "swap(0", Weakening::Torn, each_spare_superslab_has_one_taker),
     (SLOT_WORD, "publish_fresh(", ".store(", Weakening::Relaxed, stock_is_taken_once_it_is_prepared),
     (SLOT_WORD, "begin_purge_all", "compare_exchange(", Weakening::Torn, stock_is_given_back_or_taken),
     (SLOT_WORD, "release(", "fetch_or(bits", Weakening::Relaxed, stock_comes_back_and_goes),

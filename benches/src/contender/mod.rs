@@ -72,6 +72,11 @@ pub trait Contender: GlobalAlloc + Sync {
         Ok(false)
     }
 
+    /// The bytes of memory that a block of `size` bytes takes, as far as the allocator tells.
+    fn taken(&self, size: usize) -> usize {
+        size
+    }
+
     /// Has the allocator give free memory back to the system, as far as its own interface can.
     /// Returns false if the allocator has no such call.
     fn trim(&self) -> bool {

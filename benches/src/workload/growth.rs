@@ -35,13 +35,18 @@ impl<A: Contender> Prepared<A> {
     }
 }
 
-/// The time that the contender took to make `params.bytes` ready, if it was asked to and can.
-fn warmed<A: Contender>(a: &A, params: &Params, warm: bool) -> Result<Option<Duration>, Error> {
-    if warm {
-        prepare(a, params.bytes)
-    } else {
-        Ok(None)
+/// Bytes of memory of which a part is in use: the last span of each class, and what the allocator
+/// takes for its thread ahead of the blocks.
+const BEGUN: usize = 16 << 20;
+
+/// The time that the contender took to make the memory of blocks of these sizes ready, if it was
+/// asked to and can.
+fn warmed<A: Contender>(a: &A, sizes: &[u32], warm: bool) -> Result<Option<Duration>, Error> {
+    if !warm {
+        return Ok(None);
     }
+    let bytes: usize = sizes.iter().map(|&size| a.taken(size as usize)).sum();
+    prepare(a, bytes + BEGUN)
 }
 
 pub(super) fn first_touch<A: Contender>(
@@ -54,7 +59,7 @@ pub(super) fn first_touch<A: Contender>(
         mut slots,
         mut stopwatch,
     } = Prepared::new(params)?;
-    let preparation = warmed(a, params, warm)?;
+    let preparation = warmed(a, &sizes, warm)?;
 
     let meter = Meter::start();
     grow(a, &sizes, &mut slots, &mut stopwatch, |_| ())?;
@@ -75,7 +80,7 @@ pub(super) fn growth<A: Contender>(a: &A, params: &Params, warm: bool) -> Result
         mut stopwatch,
     } = Prepared::new(params)?;
     let mut idler = Idler::new(stopwatch.tsc());
-    let preparation = warmed(a, params, warm)?;
+    let preparation = warmed(a, &sizes, warm)?;
 
     let before = ThreadUsage::now();
     let meter = Meter::start();

@@ -80,6 +80,9 @@ struct Times {
     ops: u64,
 }
 
+/// Bytes of memory of which a part is in use, of both threads together.
+const BEGUN: usize = 16 << 20;
+
 /// Bytes of blocks in a full live set and full rings, with a tenth for chance.
 pub(super) fn footprint(params: &Params) -> usize {
     let (min, max) = (params.sizes.min() as f64, params.sizes.max() as f64 + 1.0);
@@ -93,7 +96,8 @@ pub(super) fn run<A: Contender>(a: &A, params: &Params, warm: bool) -> Result<Ou
     let tsc = Tsc::calibrate()?;
     let mut live = empty_slots(params.slots);
     let preparation = if warm {
-        prepare(a, footprint(params))?
+        // A quarter more covers the classes, and the rest the spans that each thread begins.
+        prepare(a, footprint(params) / 4 * 5 + BEGUN)?
     } else {
         None
     };

@@ -42,29 +42,17 @@ fn reserved(config: Config, bytes: usize, bound: Bound) -> (usize, Shortage) {
 
 #[test]
 fn what_can_be_reserved_is_what_there_is() {
-    // A sixteenth stays, and 16 MiB and a quarter come on top.
+    // A sixteenth stays, and the metadata comes on top.
     for bound in [Bound::Machine, Bound::Group, Bound::Process] {
         let room = Shortage::Room(bound);
-        assert_eq!(
-            reserved(SMALL, 160 * MIB, bound),
-            ((150 - 16) * 4 / 5, room)
-        );
-        assert_eq!(reserved(SMALL, 10 * MIB, bound), (0, room));
+        assert_eq!(reserved(SMALL, 160 * MIB, bound), (150 - 4, room));
+        assert_eq!(reserved(SMALL, 4 * MIB, bound), (0, room));
         assert_eq!(reserved(SMALL, 0, bound), (0, room));
         let limited = SMALL.limit(96 * MIB);
-        assert_eq!(
-            reserved(limited, 1 << 40, bound),
-            ((90 - 4 - 16) * 4 / 5, Shortage::Limit)
-        );
+        assert_eq!(reserved(limited, 1 << 40, bound), (90 - 4, Shortage::Limit));
         let limited = SMALL.limit(1 << 40).soft_limit(96 * MIB);
-        assert_eq!(
-            reserved(limited, 1 << 40, bound),
-            ((90 - 4 - 16) * 4 / 5, Shortage::Limit)
-        );
-        assert_eq!(
-            reserved(limited, 64 * MIB, bound),
-            ((60 - 16) * 4 / 5, room)
-        );
+        assert_eq!(reserved(limited, 1 << 40, bound), (90 - 4, Shortage::Limit));
+        assert_eq!(reserved(limited, 64 * MIB, bound), (60 - 4, room));
     }
 }
 
@@ -73,7 +61,7 @@ fn the_pages_of_a_pool_come_on_top() {
     let os = theap_platform::Os::LINUX;
     let pool = os.hugetlb_free(PageMode::Hugetlb) * 2;
     let (mib, _) = reserved(SMALL.pages(Pages::Hugetlb), 160 * MIB, Bound::Machine);
-    let least = (150 - 16) * 4 / 5;
+    let least = 150 - 4;
     // Other processes may take pages of the pool meanwhile.
     assert!((least..=least + pool).contains(&mib), "{mib}");
 }

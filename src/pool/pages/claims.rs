@@ -5,7 +5,7 @@
 //! |-----------|---------------------------------------------------------------------------|
 //! | 0         | not mapped                                                                |
 //! | 1 to 4    | mapped as this `PageMode`, maybe with flags: [`POPULATED`] and the following  |
-//! | PREPARING | claimed by a thread that is mapping it; no other thread touches it        |
+//! | PREPARING | claimed by a thread that is mapping it, or spare; no other thread touches it |
 //! | LOST      | never used again: the addresses went to a foreign mapping                 |
 //!
 //! A thread claims a byte by compare-exchange from 0 and sets it to 0 again if it gives the

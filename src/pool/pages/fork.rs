@@ -45,6 +45,9 @@ pub fn prepare(all: &[Pages], workers: usize) {
     let Some(first) = all.first() else {
         return;
     };
+    // The copies need what the pool has promised to spare SuperSlabs; and the child, to which
+    // nothing is promised, must not meet such mappings.
+    all.iter().for_each(Pages::drop_promised);
     let forks = first.ground.policy.begin_fork();
     for mode in [PageMode::Hugetlb, PageMode::Hugetlb1g] {
         provide_copies(all, mode, forks, workers);

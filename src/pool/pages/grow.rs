@@ -1,14 +1,18 @@
 //! Growth: a thread that holds the node's growth lock adds SuperSlabs to the node.
 //!
 //! Steps double (1, 1, 2, 4, … SuperSlabs), since hugetlb mappings do not merge and each is one of
-//! the kernel's limited number of mappings. The page mode is what the options ask for, or the next
-//! one that the system serves. The metadata of a SuperSlab is committed before its slots are
-//! published, and populated along with them where the pages are huge, so that a first touch of
-//! blocks costs no faults but the blocks' own.
+//! the kernel's limited number of mappings, and since each call that changes mappings makes other
+//! threads wait. A step is mapped at once, and the thread that grows populates and uses its first
+//! SuperSlab; the others are spare ([`super::spare`]), and the next ones that grow take them one by
+//! one. So nobody waits until more than one hugepage is populated. The page mode is what the
+//! options ask for, or the next one that the system serves. The metadata of a SuperSlab is
+//! committed before its slots are published, and populated along with them where the pages are
+//! huge, so that a first touch of blocks costs no faults but the blocks' own.
 #![allow(unsafe_code)] // Maps and populates what was claimed.
 
 use super::Pages;
 use super::claims::POPULATED;
+use super::spare::{MOST, Mapped};
 use crate::config::{self, Prefault};
 use crate::geometry::{NodeSuper, SLOTS, SUPER};
 use crate::messages::{self, OnceMessage};
@@ -21,20 +25,6 @@ use theap_platform::{Error, HUGE_1G, PageMode};
 /// SuperSlabs at the front of a node's part that are on small pages in mode `auto`: 8 MiB.
 pub const SMALL: usize = 4;
 
-/// The state that the growth lock guards: the length of the next step. Of several threads that
-/// found no slots, one grows.
-#[derive(Debug)]
-pub struct Growth {
-    /// The number of SuperSlabs that the next step adds.
-    step: usize,
-}
-
-impl Default for Growth {
-    fn default() -> Self {
-        Self { step: 1 }
-    }
-}
-
 /// Slots that were found or added under the growth lock.
 pub struct Grown {
     /// The slots.
@@ -44,61 +34,200 @@ pub struct Grown {
 }
 
 impl Pages {
-    /// Adds SuperSlabs and takes slots of the first one.
+    /// Adds a SuperSlab and takes slots of it.
     pub fn grow(&self, len: usize, align: usize, taker: Taker) -> Option<Grown> {
-        let mut growth = self.growth.lock();
+        let _growth = self.growth.lock();
         // Another thread may have grown the node while this thread waited for the lock.
         if let Some(run) = self.find(len, align, taker) {
             return Some(Grown { run, grew: false });
         }
         let run = match taker {
             Taker::Nursery => self.add_nursed(len)?,
-            Taker::Thread | Taker::Anyone => self.add(&mut growth, len)?,
+            Taker::Thread | Taker::Anyone => self.add(len)?,
         };
         self.supers.count_published(&run);
         Some(Grown { run, grew: true })
     }
 
-    /// Adds at least one SuperSlab, and takes the first `taken` slots of the first one.
-    fn add(&self, growth: &mut Growth, taken: usize) -> Option<SlotRun> {
+    /// Adds a SuperSlab, and takes its first `taken` slots.
+    fn add(&self, taken: usize) -> Option<SlotRun> {
+        let policy = self.ground.policy;
+        if policy.refuses() {
+            return None;
+        }
+        let added = self.add_one(taken);
+        added
+            .inspect_err(|&why| self.say_out_of_memory(SUPER, why))
+            .ok()
+    }
+
+    /// Adds a SuperSlab, and takes its first `taken` slots: a spare one, else a hole, else the
+    /// first one of a new step. A page of 1 GiB brings more.
+    ///
+    /// # Errors
+    /// The system's error, or out of memory at the limit of the heap.
+    pub(super) fn add_one(&self, taken: usize) -> Result<SlotRun, Error> {
+        if let Some(run) = self.add_spare(taken) {
+            return Ok(run);
+        }
         if let Some(i) = self.claims.claim_hole()
             // SAFETY: claimed just now.
             && let Ok(run) = unsafe { self.map_claimed(i, 1, taken) }
         {
-            return Some(run);
+            return Ok(run);
         }
         if let Some(run) = self.add_gigantic(taken) {
-            return Some(run);
+            return Ok(run);
         }
-        // The warmer prepares the SuperSlabs after this one.
-        let limit = if self.has_warmer() {
-            1
-        } else {
-            self.step_limit()
-        };
-        let mut count = self.within_limit(self.within_pool(growth.step.min(limit)));
+        let mut count = self.next_step();
         while let Some((first, len)) = self.claim_ahead(count) {
             // SAFETY: claimed just now.
-            match unsafe { self.map_claimed(first, len, taken) } {
-                Ok(run) => {
-                    growth.step = (first.index() + len).next_power_of_two().max(1);
-                    return Some(run);
-                }
+            match unsafe { self.map_step(first, len, taken) } {
+                Ok(run) => return Ok(run),
                 // Lost addresses are claimed for ever; go on after them.
                 Err(Error::Lost) => {}
-                Err(error) if len == 1 => {
-                    self.say_out_of_memory(SUPER, error);
-                    return None;
-                }
-                Err(_) if self.ground.policy.is_sealed() => return None,
+                Err(error) if len == 1 || self.ground.policy.is_sealed() => return Err(error),
                 Err(_) => count = 1,
             }
         }
-        if self.ground.policy.refuses() {
-            return None;
+        Err(Error::NoMemory)
+    }
+
+    /// The SuperSlabs that a run has added that [`Pages::add_one`] took.
+    pub(super) fn count_added(&self, run: &SlotRun) -> usize {
+        match self.mode(self.supers.local(run.slot().split().0)) {
+            Some(PageMode::Hugetlb1g) => HUGE_1G / SUPER,
+            _ => 1,
         }
-        self.say_out_of_memory(SUPER, Error::NoMemory);
-        None
+    }
+
+    /// Populates and adds a spare SuperSlab, if there is one, and takes its first `taken` slots.
+    fn add_spare(&self, taken: usize) -> Option<SlotRun> {
+        self.spare.get()?;
+        let added = self.ground.policy.charged(SUPER, || {
+            let spare = self.spare.take().ok_or(Error::NoMemory)?;
+            let mode = PageMode::from_number(spare.mode).ok_or(Error::NoMemory)?;
+            // SAFETY: a spare SuperSlab, which is this thread's now.
+            let populated = unsafe { self.populate_spare(spare.first, mode) };
+            match populated {
+                Ok(populated) => Ok((spare.first, mode, populated)),
+                Err(error) => {
+                    // The pool or the control group has no page for the others either.
+                    self.unmap_spare();
+                    self.unmap_mapped(spare);
+                    Err(error)
+                }
+            }
+        });
+        let (first, mode, populated) = added.ok()?;
+        // SAFETY: a spare SuperSlab was claimed and mapped, and is this thread's now.
+        Some(unsafe { self.publish(first, (1, taken), mode, populated) })
+    }
+
+    /// Populates a spare SuperSlab. Whether all of its pages are there.
+    ///
+    /// # Errors
+    /// There is no hugetlb page for it.
+    ///
+    /// # Safety
+    /// The SuperSlab is mapped in this mode, untouched, and the caller's.
+    unsafe fn populate_spare(&self, i: NodeSuper, mode: PageMode) -> Result<bool, Error> {
+        let (os, address) = (self.ground.policy.os(), self.address(i));
+        if !mode.is_hugetlb() {
+            // SAFETY: mapped, as this function's Safety section has it.
+            return Ok(self.prefaults(i) && unsafe { self.populate(address, SUPER) }.is_ok());
+        }
+        // SAFETY: this function's own Safety section.
+        let fill = || unsafe { os.fill(address, mode) };
+        (self.ground.figures).recorded(EventKind::Populate, mode as u8, SUPER, fill)?;
+        Ok(true)
+    }
+
+    /// Makes claimed SuperSlabs spare, which are mapped.
+    fn keep_spare(&self, mapped: Mapped) {
+        if mapped.count > 0 && !self.spare.put(mapped) {
+            self.unmap_mapped(mapped);
+        }
+    }
+
+    /// Maps a step of growth where nothing is spare, for the threads that grow later.
+    pub fn map_ahead(&self) {
+        if self.has_spare() {
+            return;
+        }
+        let Some((first, count)) = self.claim_ahead(self.next_step()) else {
+            return;
+        };
+        // SAFETY: claimed just now.
+        let mapped = unsafe { self.map_or_give_up(first, (count, 0), self.modes(first, count)) };
+        if let Ok((mode, _)) = mapped {
+            self.keep_spare(Mapped {
+                first,
+                count,
+                mode: mode as u8,
+            });
+        }
+    }
+
+    /// Whether SuperSlabs are spare.
+    pub fn has_spare(&self) -> bool {
+        self.spare.get().is_some()
+    }
+
+    /// Unmaps the spare SuperSlabs, under the growth lock, so that no fork comes between.
+    pub fn drop_spare(&self) {
+        if self.spare.count() > 0 && !self.ground.policy.is_sealed() {
+            let _growth = self.growth.lock();
+            self.unmap_spare();
+        }
+    }
+
+    /// The number of spare SuperSlabs to which the hugetlb pool has promised pages.
+    pub fn promised_count(&self) -> usize {
+        let promised = |spare: &Mapped| spare.mode == PageMode::Hugetlb as u8;
+        self.spare
+            .get()
+            .filter(promised)
+            .map_or(0, |spare| spare.count)
+    }
+
+    /// Unmaps these. On other pages spare SuperSlabs take nothing from anybody.
+    pub(super) fn drop_promised(&self) {
+        if self.promised_count() > 0 {
+            self.unmap_spare();
+        }
+    }
+
+    /// Unmaps the spare SuperSlabs.
+    pub(super) fn unmap_spare(&self) {
+        if let Some(spare) = self.spare.take_all() {
+            self.unmap_mapped(spare);
+        }
+    }
+
+    /// Unmaps claimed SuperSlabs that are mapped and untouched. Where the system refuses, they are
+    /// spare again.
+    fn unmap_mapped(&self, mapped: Mapped) {
+        let Mapped { first, count, mode } = mapped;
+        let Some(mode) = PageMode::from_number(mode) else {
+            return;
+        };
+        let (os, address, len) = (self.ground.policy.os(), self.address(first), count * SUPER);
+        // SAFETY: claimed and untouched: nobody refers to them.
+        let unmap = || unsafe { os.unmap(address, len, mode) };
+        match (self.ground.figures).recorded(EventKind::Unmap, mode as u8, len, unmap) {
+            Ok(()) => {
+                // SAFETY: unmapped just now.
+                unsafe { self.ground.policy.unreserve(address, len) };
+                self.claims.give_up(first, count);
+            }
+            Err(error) => {
+                if error == Error::Lost || !self.spare.put(mapped) {
+                    // SAFETY: claimed.
+                    (0..count).for_each(|k| unsafe { self.set_lost(first.add(k)) });
+                }
+            }
+        }
     }
 
     /// Claims up to `count` adjacent SuperSlabs at the frontier, where the part is opened further
@@ -126,16 +255,17 @@ impl Pages {
     }
 
     /// A step that the limit of the heap allows, but at least one SuperSlab.
-    pub(super) fn within_limit(&self, count: usize) -> usize {
+    fn within_limit(&self, count: usize) -> usize {
         count.clamp(1, (self.ground.policy.limit().room() / SUPER).max(1))
     }
 
     /// A step that the hugetlb pool can serve: one that it can serve only in part would go to other
     /// pages as a whole.
-    pub(super) fn within_pool(&self, count: usize) -> usize {
+    fn within_pool(&self, count: usize) -> usize {
         let policy = self.ground.policy;
+        // A child takes none, and its question would hold pages for a moment that copies may need.
         let takes = policy.config().pages.takes_hugetlb() && !policy.is_plain();
-        if count <= 1 || !takes || policy.is_sealed() {
+        if count <= 1 || !takes || policy.is_child() || policy.is_sealed() {
             return count;
         }
         let serves = |count: usize| policy.os().hugetlb_serves(count * SUPER);
@@ -178,13 +308,15 @@ impl Pages {
         None
     }
 
-    /// The SuperSlabs of the largest step. Where each is bound to another node, each is mapped by
-    /// itself.
-    pub(super) fn step_limit(&self) -> usize {
+    /// The SuperSlabs of the next step: as many as there are, up to the option `growth`. Where each
+    /// is bound to another node, each is mapped by itself.
+    fn next_step(&self) -> usize {
         if self.ground.affinity.interleaves() {
             return 1;
         }
-        (self.ground.policy.config().growth / SUPER).max(1)
+        let most = (self.ground.policy.config().growth / SUPER).clamp(1, MOST);
+        let count = self.claims.frontier().index().next_power_of_two().min(most);
+        self.within_limit(self.within_pool(count))
     }
 
     /// Reports once that the node could not grow by so many bytes.
@@ -213,8 +345,14 @@ impl Pages {
         count: usize,
         taken: usize,
     ) -> Result<SlotRun, Error> {
+        // SAFETY: this function's own Safety section.
+        unsafe { self.map_claimed_as(first, count, taken, self.modes(first, count)) }
+    }
+
+    /// The page modes to be tried for SuperSlabs.
+    fn modes(&self, first: NodeSuper, count: usize) -> &'static [PageMode] {
         let starts = first.index() + count <= SMALL && !self.ground.policy.is_prepared();
-        let modes: &[PageMode] = match self.ground.policy.config().pages {
+        match self.ground.policy.config().pages {
             config::Pages::Small => &[PageMode::Small],
             config::Pages::Thp => &[PageMode::Thp, PageMode::Small],
             // Small programs stay there: hugepages would cost them time to clear, and memory.
@@ -225,9 +363,7 @@ impl Pages {
             config::Pages::Auto | config::Pages::Hugetlb | config::Pages::Hugetlb1g => {
                 &[PageMode::Hugetlb, PageMode::Thp, PageMode::Small]
             }
-        };
-        // SAFETY: this function's own Safety section.
-        unsafe { self.map_claimed_as(first, count, taken, modes) }
+        }
     }
 
     /// Maps claimed SuperSlabs as `map_claimed` does, in the first of the modes that the system
@@ -245,50 +381,111 @@ impl Pages {
         taken: usize,
         modes: &[PageMode],
     ) -> Result<SlotRun, Error> {
+        // SAFETY: this function's own Safety section.
+        unsafe {
+            let (mode, populated) = self.map_or_give_up(first, (count, count), modes)?;
+            Ok(self.publish(first, (count, taken), mode, populated))
+        }
+    }
+
+    /// Maps claimed SuperSlabs, takes the first `taken` slots of the first one, and makes the
+    /// others spare. After an error the SuperSlabs are free again, or lost.
+    ///
+    /// # Errors
+    /// The error of the last page mode that was tried.
+    ///
+    /// # Safety
+    /// The conditions of `map_claimed`.
+    unsafe fn map_step(
+        &self,
+        first: NodeSuper,
+        count: usize,
+        taken: usize,
+    ) -> Result<SlotRun, Error> {
+        // SAFETY: this function's own Safety section.
+        unsafe {
+            let modes = self.modes(first, count);
+            let (mode, populated) = self.map_or_give_up(first, (count, 1), modes)?;
+            self.keep_spare(Mapped {
+                first: first.add(1),
+                count: count - 1,
+                mode: mode as u8,
+            });
+            Ok(self.publish(first, (1, taken), mode, populated))
+        }
+    }
+
+    /// Maps claimed SuperSlabs, the first `used` of which are populated and counted. After an error
+    /// the SuperSlabs are free again, or lost.
+    ///
+    /// # Errors
+    /// The error of the last page mode that was tried.
+    ///
+    /// # Safety
+    /// The conditions of `map_claimed`.
+    unsafe fn map_or_give_up(
+        &self,
+        first: NodeSuper,
+        (count, used): (usize, usize),
+        modes: &[PageMode],
+    ) -> Result<(PageMode, bool), Error> {
         let nursed = modes == [PageMode::Small] && self.has_nursed();
         (0..count).for_each(|k| self.supers.nursed().mark(first.add(k), nursed));
         // SAFETY: this function's own Safety section.
-        let (mode, populated) = match unsafe { self.try_map(first, count, modes) } {
-            Ok(mapped) => mapped,
-            Err(error) => {
-                if error == Error::Lost {
-                    // SAFETY: claimed, as this function's Safety section has it.
-                    (0..count).for_each(|k| unsafe { self.set_lost(first.add(k)) });
-                } else {
-                    self.claims.give_up(first, count);
-                }
-                return Err(error);
-            }
-        };
+        let mapped = unsafe { self.try_map(first, (count, used), modes) };
+        if mapped == Err(Error::Lost) {
+            // SAFETY: claimed, as this function's Safety section has it.
+            (0..count).for_each(|k| unsafe { self.set_lost(first.add(k)) });
+        } else if mapped.is_err() {
+            self.claims.give_up(first, count);
+        } else if self.works_ahead() && self.prefaults(first) {
+            // A failure costs only page faults later.
+            let _ = self.touch_tables(first, count);
+        }
+        mapped
+    }
+
+    /// Publishes SuperSlabs, and takes the first `taken` slots; the others become FRESH and
+    /// offered.
+    ///
+    /// # Safety
+    /// The caller has claimed the SuperSlabs, and their claim ends here. They are mapped in this
+    /// mode, and read zero.
+    unsafe fn publish(
+        &self,
+        first: NodeSuper,
+        (count, taken): (usize, usize),
+        mode: PageMode,
+        populated: bool,
+    ) -> SlotRun {
         // A huge run uses only the metadata of its first slot.
         if taken <= SLOTS {
             self.prefault_metadata(first, count, mode, populated);
         }
-        let mut runs = (0..count).map(|k| {
+        let publish = |k: usize| {
             let (i, active) = (first.add(k), taken.saturating_sub(k * SLOTS).min(SLOTS));
-            // SAFETY: claimed, as this function's Safety section has it, and mapped just now.
+            // SAFETY: claimed and mapped, as this function's Safety section has it.
             unsafe { self.set_mode(i, mode) };
             if populated {
                 self.claims.mark(i, POPULATED);
             }
             // SAFETY: as before; what is mapped anew reads zero.
             unsafe { self.supers.publish_fresh(i, active) }
-        });
-        let first = runs.next().ok_or(Error::NoMemory)?;
-        Ok(runs.fold(
-            first,
-            |run, next| if next.len() > 0 { run.join(next) } else { run },
-        ))
+        };
+        (1..count).map(publish).fold(publish(0), |run, next| {
+            if next.len() > 0 { run.join(next) } else { run }
+        })
     }
 
-    /// Maps claimed SuperSlabs and commits their metadata, if the limit of the heap allows that.
+    /// Maps claimed SuperSlabs and commits their metadata, if the limit of the heap allows those of
+    /// them that are used now.
     ///
     /// # Safety
     /// The caller has claimed the SuperSlabs.
     unsafe fn try_map(
         &self,
         first: NodeSuper,
-        count: usize,
+        (count, used): (usize, usize),
         modes: &[PageMode],
     ) -> Result<(PageMode, bool), Error> {
         let policy = self.ground.policy;
@@ -303,10 +500,10 @@ impl Pages {
         // SAFETY: claimed SuperSlabs, as this function's Safety section has it, are not in use.
         // What could not be mapped is only reserved, unless it is lost. The metadata, which stays,
         // comes second: without room for the SuperSlabs it would only take some of what there is.
-        policy.charged(len, || unsafe {
+        policy.charged(used * SUPER, || unsafe {
             policy.reserve(address, len)?;
             let committed = self.ground.metadata.commit(id, count, huge);
-            let mapped = committed.and_then(|()| self.map_pages(first, count, modes));
+            let mapped = committed.and_then(|()| self.map_pages(first, (count, used), modes));
             if committed.is_err() || mapped.is_err_and(|error| error != Error::Lost) {
                 policy.unreserve(address, len);
             }
@@ -314,12 +511,10 @@ impl Pages {
         })
     }
 
-    /// Touches the metadata of SuperSlabs that were mapped just now, and the tables where the
-    /// warmer works ahead.
+    /// Touches the metadata of SuperSlabs that are about to be published.
     fn prefault_metadata(&self, first: NodeSuper, count: usize, mode: PageMode, populated: bool) {
         let Self { ground, supers, .. } = self;
-        let ahead = populated && ground.policy.config().prefault == Prefault::Ahead;
-        if mode == PageMode::Small && !ahead {
+        if mode == PageMode::Small && !(populated && self.works_ahead()) {
             return;
         }
         let (id, metadata) = (supers.id(first), ground.metadata);
@@ -329,21 +524,22 @@ impl Pages {
             Ok::<(), Error>(())
         };
         let _ = ground.figures.recorded(EventKind::Populate, 0, len, touch);
-        if ahead {
-            // A failure costs only page faults later.
-            let _ = self.touch_tables(first, count);
-        }
     }
 
-    /// Maps in the first mode that the system serves. Returns the mode, and whether all pages are
-    /// there.
+    /// Whether the options ask for memory ahead of its use.
+    fn works_ahead(&self) -> bool {
+        self.ground.policy.config().prefault == Prefault::Ahead
+    }
+
+    /// Maps in the first mode that the system serves. Returns the mode, and whether all pages of
+    /// the first `used` SuperSlabs are there.
     ///
     /// # Safety
     /// The caller has claimed the SuperSlabs.
     unsafe fn map_pages(
         &self,
         first: NodeSuper,
-        count: usize,
+        (count, used): (usize, usize),
         modes: &[PageMode],
     ) -> Result<(PageMode, bool), Error> {
         let (policy, figures) = (self.ground.policy, self.ground.figures);
@@ -355,7 +551,7 @@ impl Pages {
             }
             let begin = figures.begin_event();
             // SAFETY: claimed, as this function's Safety section has it: reserved and not mapped.
-            let mapped = unsafe { self.map(first, count, mode) };
+            let mapped = unsafe { self.map(first, (count, used), mode) };
             let kind = match mapped {
                 Ok(()) => EventKind::Map,
                 Err(_) => EventKind::Fallback,
@@ -369,7 +565,7 @@ impl Pages {
                         policy.lock_memory(address, len);
                     }
                     let populated = mode.is_hugetlb()
-                        || self.prefaults(first) && self.populate(address, len).is_ok();
+                        || self.prefaults(first) && self.populate(address, used * SUPER).is_ok();
                     return Ok((mode, populated));
                 },
                 Err(Error::Lost) => return Err(Error::Lost),

@@ -2,14 +2,15 @@
 //! system and goes back.
 //!
 //! `claims` is the protocol that says who may map a SuperSlab; `node_pages` keeps the page modes;
-//! `grow` adds SuperSlabs and `huge` the runs that are larger than one, of which `shelf` has some
-//! that were freed; `prefault` touches memory
+//! `grow` adds SuperSlabs, of which it keeps some in `spare`, and `huge` the runs that are larger
+//! than one, of which `shelf` has some that were freed; `prefault` touches memory
 //! before it is used; `nursed` keeps small pages for nurseries; `purge` gives memory back,
 //! `discard` also from within spans, `bare` their metadata; `collapse` turns small pages into
 //! hugepages; `fork` keeps hugetlb pages safe across a fork.
 
 pub mod claims;
 pub mod shelf;
+pub mod spare;
 
 cfg_if::cfg_if! {
     if #[cfg(not(loom))] {
@@ -25,6 +26,8 @@ cfg_if::cfg_if! {
         mod nursed;
         mod prefault;
         mod purge;
+        #[cfg(test)]
+        mod tests;
 
         pub use grow::{Grown, SMALL};
         pub use huge::Huge;

@@ -48,7 +48,7 @@ impl Pages {
             Err(Error::Unsupported) => {}
             Err(Error::Lost) => return Err(Error::Lost),
             // SAFETY: the new one is only reserved now, and the caller's.
-            Err(_) => unsafe { to.map(new, 1, mode).map_err(|_| Error::Lost)? },
+            Err(_) => unsafe { to.map(new, (1, 1), mode).map_err(|_| Error::Lost)? },
         }
         copy();
         Ok(())

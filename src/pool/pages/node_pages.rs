@@ -2,8 +2,8 @@
 #![allow(unsafe_code)] // Maps and populates ranges of memory; finds the pages of the other nodes.
 
 use super::claims::{self, Claims, EXAMINED, LOST, MODE, POPULATED, PREPARING};
-use super::grow::Growth;
 use super::shelf::Shelf;
+use super::spare::Spare;
 use crate::geometry::{NodeIndex, NodeSuper, SUPER};
 use crate::pool::addresses::SlotRun;
 use crate::pool::ground::Ground;
@@ -24,8 +24,10 @@ pub struct Pages {
     pub(super) claims: Claims<'static>,
     /// SuperSlabs mapped now, by `PageMode`.
     mapped: &'static [AtomicUsize; PageMode::COUNT],
-    pub(super) growth: Mutex<Growth>,
+    /// The growth lock: of several threads that found no slots, one grows.
+    pub(super) growth: Mutex<()>,
     pub(super) shelf: Shelf,
+    pub(super) spare: Spare,
     /// While this lock is held, no SuperSlab is unmapped: held for a step of the warmer, and across
     /// fork.
     unmapping: Mutex<()>,
@@ -61,8 +63,9 @@ impl Pages {
             supers,
             claims,
             mapped: &board.mapped,
-            growth: Mutex::new(Rank::Growth, Growth::default()),
+            growth: Mutex::new(Rank::Growth, ()),
             shelf: Shelf::new(),
+            spare: Spare::new(),
             unmapping: Mutex::new(Rank::Unranked, ()),
             has_warmer: AtomicBool::new(false),
             has_thread: AtomicBool::new(false),
@@ -90,7 +93,7 @@ impl Pages {
     /// The name of a SuperSlab's page mode, or why it has none, for a report.
     pub fn mode_name(&self, i: NodeSuper) -> &'static str {
         match (self.mode(i), self.claims.byte(i).load(Ordering::Relaxed)) {
-            (_, PREPARING) => "being mapped",
+            (_, PREPARING) => "not in use yet",
             (_, LOST) => "addresses lost",
             (Some(mode), _) => mode.name(),
             (None, _) => "reserved, not mapped",
@@ -236,12 +239,12 @@ impl Pages {
     }
 
     /// The growth lock.
-    pub fn growth_lock(&self) -> &Mutex<Growth> {
+    pub fn growth_lock(&self) -> &Mutex<()> {
         &self.growth
     }
 
-    /// Maps SuperSlabs with their binding. A kernel or a container that refuses the binding serves
-    /// without it.
+    /// Maps SuperSlabs with their binding, `touched` of which get their hugetlb pages at once. A
+    /// kernel or a container that refuses the binding serves without it.
     ///
     /// # Errors
     /// The errors of [`Os::map`](theap_platform::Os::map).
@@ -251,20 +254,20 @@ impl Pages {
     pub(super) unsafe fn map(
         &self,
         i: NodeSuper,
-        count: usize,
+        (count, touched): (usize, usize),
         mode: PageMode,
     ) -> Result<(), Error> {
         let (os, address) = (self.ground.policy.os(), self.address(i));
+        let lens = (count * SUPER, touched * SUPER);
         if self.ground.policy.is_plain() {
             // SAFETY: this function's own Safety section. The advice was given at the start.
-            return unsafe { os.open(address, count * SUPER) };
+            return unsafe { os.open(address, lens.0) };
         }
         let bind = self.ground.affinity.binding(self.supers.id(i));
         // Memcheck would report the question whether the range is locked.
         // SAFETY: reserved and the caller's, as this function's Safety section asks; after an error
         // other than Lost the range is still reserved.
-        let map =
-            |bind| valgrind::quietly(|| unsafe { os.map(address, count * SUPER, mode, bind) });
+        let map = |bind| valgrind::quietly(|| unsafe { os.map_ahead(address, lens, mode, bind) });
         match map(bind) {
             Err(Error::Other(_)) if bind.is_some() => map(None),
             answer => answer,

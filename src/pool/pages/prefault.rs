@@ -6,7 +6,7 @@ use super::Pages;
 use super::claims::POPULATED;
 use crate::config;
 use crate::geometry::{Kind, NodeSuper, SLOT, SLOTS, SUPER};
-use theap_platform::{Error, HUGE_1G, PAGE, PageMode};
+use theap_platform::{Error, PAGE, PageMode};
 
 /// SuperSlabs that a step of the warmer prepares at most in a small heap.
 const STEP: usize = 4;
@@ -28,13 +28,16 @@ impl Pages {
             return Err(Error::NoMemory);
         }
         loop {
-            let free = self.free_bytes();
-            if free >= bytes {
+            let mut missing = bytes.saturating_sub(self.free_bytes()).div_ceil(SUPER);
+            if missing == 0 {
                 return Ok(());
             }
-            let added = self.add_free((bytes - free).div_ceil(SUPER))?;
-            // The program wants it warm, also after it has used and freed it.
-            self.supers.decay().warm(added * SLOTS);
+            while missing > 0 {
+                let added = self.add_free()?;
+                // The program wants it warm, also after it has used and freed it.
+                self.supers.decay().warm(added * SLOTS);
+                missing = missing.saturating_sub(added);
+            }
         }
     }
 
@@ -55,28 +58,11 @@ impl Pages {
         }
     }
 
-    /// Adds free SuperSlabs: at most `wanted`, unless a page of 1 GiB brings more, and at least
-    /// one. Their number; 0 if addresses were lost.
-    fn add_free(&self, wanted: usize) -> Result<usize, Error> {
+    /// Adds a free SuperSlab, or those of a page of 1 GiB. Their number.
+    fn add_free(&self) -> Result<usize, Error> {
         let _growth = self.growth.lock();
-        let hole = self.claims.claim_hole().map(|i| (i, 1));
-        if hole.is_none() && self.add_gigantic(0).is_some() {
-            return Ok(HUGE_1G / SUPER);
-        }
-        let wanted = self.within_limit(wanted.min(self.step_limit()));
-        let claimed = hole.or_else(|| self.claim_ahead(wanted));
-        let (first, count) = claimed.ok_or(Error::NoMemory)?;
-        // SAFETY: claimed just now.
-        match unsafe { self.map_claimed(first, count, 0) } {
-            Ok(_) => Ok(count),
-            Err(Error::Lost) => Ok(0),
-            Err(_) if count > 1 => {
-                let (first, one) = self.claim_ahead(1).ok_or(Error::NoMemory)?;
-                // SAFETY: claimed just now.
-                unsafe { self.map_claimed(first, one, 0).map(|_| one) }
-            }
-            Err(error) => Err(error),
-        }
+        let run = self.add_one(0)?;
+        Ok(self.count_added(&run))
     }
 
     /// Touches all mapped memory that is free or belongs to spans, the metadata, and the tables.
@@ -136,54 +122,44 @@ impl Pages {
         Ok(())
     }
 
-    /// Prepares at least one SuperSlab: one that lost its pages (`cold`), else a hole, else up to
-    /// `missing` new ones, as far as neither limit of the heap is met. For the warmer, which holds
-    /// the lock of `unmapping`. The number of SuperSlabs prepared.
+    /// Prepares at least one SuperSlab: one that lost its pages (`cold`), else up to `missing`
+    /// others, as far as neither limit of the heap is met. For the warmer, which holds the lock of
+    /// `unmapping`. The number of SuperSlabs prepared.
     ///
     /// # Errors
     /// The system's error, or out of memory at a limit; what was not populated counts as not
     /// prepared.
     pub fn prepare(&self, missing: usize, cold: Option<NodeSuper>) -> Result<usize, Error> {
-        let missing = missing.min(self.ground.policy.limit().spare() / SUPER);
-        if missing == 0 && cold.is_none() {
-            return Err(Error::NoMemory);
-        }
-        let before = self.claims.frontier().index();
-        let (first, count) = if let Some(i) = cold {
+        if let Some(i) = cold {
             self.populate_super(i)?;
-            (i, 1)
-        } else if let Some(i) = self.claims.claim_hole() {
-            // SAFETY: claimed just now.
-            unsafe {
-                let _ = self.map_claimed(i, 1, 0)?;
-            }
-            (i, 1)
-        } else if let Some(run) = self.add_gigantic(0) {
-            let i = self.supers.local(run.slot().split().0);
-            (i, self.claims.frontier().0.saturating_sub(i.0) as usize)
-        } else {
-            self.prepare_new(missing.min(STEP.max(before / 64)).min(self.step_limit()))?
-        };
-        // A SuperSlab that cannot be populated is not in the stock: without this the next step
-        // would follow at once.
-        if self.is_populated(first) {
-            Ok(count)
-        } else {
-            Err(Error::NoMemory)
+            return Ok(1);
         }
+        let most = missing.min(STEP.max(self.claims.frontier().index() / 64));
+        let mut count = 0;
+        while count < most {
+            match self.prepare_one() {
+                Ok(added) => count += added,
+                Err(error) if count == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        // So a thread that must grow before the next step finds it mapped.
+        self.map_ahead();
+        Ok(count)
     }
 
-    fn prepare_new(&self, count: usize) -> Result<(NodeSuper, usize), Error> {
-        let count = self.within_pool(count);
-        let (first, count) = self.claim_ahead(count).ok_or(Error::NoMemory)?;
-        // SAFETY: claimed just now.
-        match unsafe { self.map_claimed(first, count, 0) } {
-            Err(_) if count > 1 => {
-                let (first, one) = self.claim_ahead(1).ok_or(Error::NoMemory)?;
-                // SAFETY: claimed just now.
-                unsafe { self.map_claimed(first, one, 0).map(|_| (first, one)) }
-            }
-            done => done.map(|_| (first, count)),
+    /// Prepares a SuperSlab, or those of a page of 1 GiB. Each is there for the threads at once.
+    fn prepare_one(&self) -> Result<usize, Error> {
+        if self.ground.policy.limit().spare() < SUPER {
+            return Err(Error::NoMemory);
+        }
+        let run = self.add_one(0)?;
+        // A SuperSlab that cannot be populated is not in the stock: without this the next step
+        // would follow at once.
+        if self.is_populated(self.supers.local(run.slot().split().0)) {
+            Ok(self.count_added(&run))
+        } else {
+            Err(Error::NoMemory)
         }
     }
 

@@ -151,8 +151,10 @@ impl Pages {
     }
 
     /// For the warmer, which has the lock of `unmapping`: gives up to `count` free SuperSlabs with
-    /// memory back, but for the `keep` first ones. `each` is told the bytes of every one.
+    /// memory back, but for the `keep` first ones, and the spare ones to which the hugetlb pool has
+    /// promised pages. `each` is told the bytes of every one that had memory.
     pub fn give_back(&self, keep: usize, count: usize, mut each: impl FnMut(usize)) {
+        self.drop_promised();
         let beyond = self.supers.whole().filter(|&i| self.has_memory(i));
         for i in beyond.skip(keep).take(count) {
             each(self.purge_super(i, true));

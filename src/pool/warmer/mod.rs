@@ -320,6 +320,7 @@ impl Warmer {
             pace.worn = self.give_back_slots(pace.worn);
             sight
         } else {
+            self.map_ahead();
             self.collapse_one(rounds, now);
             sight
         };
@@ -332,6 +333,18 @@ impl Warmer {
             pause.min(SHORTEST)
         } else {
             pause.min(rounds.pause(now))
+        }
+    }
+
+    /// Maps a step of growth where none is spare, so that threads need not. A pool of hugetlb pages
+    /// would promise pages for that.
+    fn map_ahead(&self) {
+        let takes_hugetlb = self.ground.policy.config().pages.takes_hugetlb();
+        if !takes_hugetlb && !self.pages.has_spare() {
+            let _ = self.promptly(|| {
+                self.pages.map_ahead();
+                Ok(())
+            });
         }
     }
 
@@ -393,6 +406,7 @@ impl Warmer {
     /// The free SuperSlabs now, and one of them without pages, if there is one.
     fn sight(&self) -> (Sight, Option<NodeSuper>) {
         let mut sight = Sight {
+            held: self.pages.promised_count(),
             mapped: self.pages.mapped_count(),
             ..Sight::default()
         };

@@ -50,7 +50,8 @@ pub struct Sight {
     pub whole: usize,
     /// The whole ones whose pages are all there: the stock.
     pub ready: usize,
-    /// The whole ones that have memory, if only in part.
+    /// The whole ones that have memory, if only in part, and the spare ones to which the hugetlb
+    /// pool has promised pages.
     pub held: usize,
     /// SuperSlabs that are mapped.
     pub mapped: usize,
