@@ -66,8 +66,8 @@ const MISTAKES: &[(&str, &str, fn())] = &[
             thread::spawn(move || wrong_free(block)).join().unwrap();
         },
     ),
-    ("a run twice", NO_BLOCK, || twice(3 * MIB)),
-    ("a huge run twice", NO_BLOCK, || twice(9 * MIB)),
+    ("a run twice", DOUBLE, || twice(3 * MIB)),
+    ("a huge run twice", DOUBLE, || twice(9 * MIB)),
     ("a run that was purged", NO_BLOCK, || {
         let run = raw::alloc(3 * MIB) as usize;
         free(run);

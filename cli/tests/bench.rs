@@ -53,7 +53,7 @@ fn rows_are_measured_under_the_preloaded_library() {
             .all(|verdict| verdict["to_best"].as_f64().unwrap() > 0.0)
     );
     assert_eq!(report["failures"].as_array().unwrap().len(), 0);
-    assert_eq!(report["goals"].as_array().unwrap().len(), 13);
+    assert_eq!(report["goals"].as_array().unwrap().len(), 18);
     assert_eq!(report["mode"], "preloaded");
     assert!(report["runs"][0]["date"].as_str().unwrap().ends_with('Z'));
     let entrants = report["entrants"].as_array().unwrap();

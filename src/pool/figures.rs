@@ -15,7 +15,7 @@ use crate::sync::Ordering;
 use theap_platform::{Error, Mutex, Os, PAGE, Rank, Shared};
 
 /// Heaps whose places on the board are committed together: whole pages.
-pub const BOARDS_AT_ONCE: usize = 8;
+pub const BOARDS_AT_ONCE: usize = 4;
 /// Tries to get the lock of the pool's ring, which is held for some 10 ns.
 const TRIES: usize = 1 << 10;
 const _: () = assert!((BOARDS_AT_ONCE * size_of::<HeapBoard>()).is_multiple_of(PAGE));

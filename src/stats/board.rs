@@ -134,7 +134,7 @@ pub struct ClassCounters {
     pub cached_blocks: Level,
 }
 
-/// The numbers of a heap. The alignment makes eight of them take whole pages.
+/// The numbers of a heap. The alignment makes two of them take a page.
 #[derive(Debug)]
 #[repr(C, align(512))]
 pub struct HeapBoard {

@@ -334,7 +334,7 @@ pub fn late() {
     on_cpu(cpus(nodes()[0])[0], move || {
         assert_on(&some_blocks(), nodes()[0]);
         pin(cpu);
-        (0..FOLLOWED).for_each(|_| Block::new(300 * KIB).free());
+        (0..FOLLOWED).for_each(|_| Block::new(3 * MIB).free());
         send.send(some_blocks()).unwrap();
     });
     assert_on(&receive.recv().unwrap(), node);

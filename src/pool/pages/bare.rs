@@ -109,7 +109,7 @@ impl Pages {
         }
         self.let_go(&held);
         if beyond > 0 {
-            self.claims.give_up(until, beyond);
+            self.give_up(until, beyond);
         }
     }
 
@@ -142,7 +142,7 @@ impl Pages {
                 // SAFETY: all of its slots were FRESH, and the SuperSlab is mapped and untouched.
                 unsafe { self.supers.untouched(i) };
             } else if held.claims >> at & 1 == 1 {
-                self.claims.give_up(i, 1);
+                self.give_up(i, 1);
             }
         }
     }

@@ -71,7 +71,7 @@ impl Pages {
                 // SAFETY: it has hugepages now.
                 unsafe { self.set_mode(i, mode) };
             }
-            self.supers.nursed().mark(i, false);
+            self.supers.leave_to_all(i);
             self.claims.mark(i, POPULATED | EXAMINED);
         }
         Some((i.index() + 1, done))

@@ -219,7 +219,7 @@ impl Pages {
             Ok(()) => {
                 // SAFETY: unmapped just now.
                 unsafe { self.ground.policy.unreserve(address, len) };
-                self.claims.give_up(first, count);
+                self.give_up(first, count);
             }
             Err(error) => {
                 if error == Error::Lost || !self.spare.put(mapped) {
@@ -437,7 +437,7 @@ impl Pages {
             // SAFETY: claimed, as this function's Safety section has it.
             (0..count).for_each(|k| unsafe { self.set_lost(first.add(k)) });
         } else if mapped.is_err() {
-            self.claims.give_up(first, count);
+            self.give_up(first, count);
         } else if self.works_ahead() && self.prefaults(first) {
             // A failure costs only page faults later.
             let _ = self.touch_tables(first, count);

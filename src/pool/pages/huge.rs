@@ -95,6 +95,7 @@ impl Pages {
     }
 
     /// Takes a run of what is mapped.
+    #[inline(never)]
     fn find_mapped(&self, shape: Shape, align: usize) -> Option<SlotRun> {
         let extents = self.supers.extents();
         let take = |i| self.take_mapped(i, shape);
@@ -125,6 +126,7 @@ impl Pages {
     }
 
     /// Takes a run below the frontier, wherever there is one. The caller has the growth lock.
+    #[inline(never)]
     fn find_any(&self, shape: Shape, align: usize) -> Option<SlotRun> {
         let take = |i| self.take_below(i, shape);
         if shape.whole() == 0 {
@@ -136,6 +138,7 @@ impl Pages {
 
     /// Takes the run at a SuperSlab if all of it is free and mapped. What is not as the index has
     /// it is corrected there.
+    #[inline(never)]
     fn take_mapped(&self, i: NodeSuper, shape: Shape) -> Option<SlotRun> {
         if i.index() + shape.supers > self.claims.frontier().index() {
             return None;
@@ -204,6 +207,7 @@ impl Pages {
 
     /// Takes the run at a SuperSlab if all of it is free or can be mapped. Otherwise it takes
     /// nothing and returns the SuperSlab that is in the way.
+    #[inline(never)]
     fn claim_run(&self, i: NodeSuper, shape: Shape) -> Result<SlotRun, NodeSuper> {
         let usable = |k: &usize| {
             let part = i.add(*k);

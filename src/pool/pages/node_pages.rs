@@ -116,7 +116,14 @@ impl Pages {
     /// The caller has unmapped it.
     pub(super) unsafe fn set_unmapped(&self, i: NodeSuper) {
         self.uncount_mapped(i);
-        self.claims.give_up(i, 1);
+        self.give_up(i, 1);
+    }
+
+    /// Gives claimed SuperSlabs back that are not mapped, and are nobody's.
+    pub(super) fn give_up(&self, first: NodeSuper, count: usize) {
+        // The index of extents leaves out what is nursed.
+        (0..count).for_each(|k| self.supers.nursed().mark(first.add(k), false));
+        self.claims.give_up(first, count);
     }
 
     /// Never uses a SuperSlab again: its addresses went to a foreign mapping.

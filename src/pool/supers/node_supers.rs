@@ -142,6 +142,15 @@ impl Supers {
         }
     }
 
+    /// Leaves a SuperSlab that nurseries had to all.
+    pub fn leave_to_all(&self, i: NodeSuper) {
+        self.nursed.mark(i, false);
+        // It may have become wholly free meanwhile.
+        if self.avail.levels[WHOLE].has(i.index()) {
+            self.extents.offer_whole(i);
+        }
+    }
+
     /// Offers the room that a SuperSlab has since `before` turned into `after`.
     fn offer(&self, i: NodeSuper, before: Slots, after: Slots) {
         if self.avail.offer(i, before, after) {
