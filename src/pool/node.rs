@@ -93,7 +93,9 @@ impl Node {
             }
             return Some((run, stage));
         }
-        self.make_room(SUPER);
+        if !self.pages.has_spare() {
+            self.make_room(SUPER);
+        }
         if taker == Taker::Thread {
             self.pages.unmap_nursed();
         }
@@ -176,7 +178,6 @@ impl Node {
 
     /// Unmaps all SuperSlabs that are wholly free. The bytes.
     pub fn unmap_free(&self) -> usize {
-        self.pages.drop_spare();
         self.pages.unmap_free(|| true)
     }
 

@@ -93,9 +93,9 @@ impl Arena {
     /// child a mapping may count that another thread of the parent was making.
     fn check_limit(&self) -> Result<(), Invalid> {
         let supers: usize = (self.nodes().iter())
-            .map(|node| node.pages().mapped_supers().count())
+            .map(|node| node.pages().mapped_supers().count() * SUPER + node.pages().spare_bytes())
             .sum();
-        let mapped = supers * SUPER + self.runs().outside().mapped();
+        let mapped = supers + self.runs().outside().mapped();
         let metadata = self.metadata().opened() + self.heaps().opened();
         let charged = self.policy().limit().mapped();
         let counted = charged >= mapped + metadata;

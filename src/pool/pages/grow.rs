@@ -79,7 +79,10 @@ impl Pages {
         if let Some(run) = self.add_gigantic(taken) {
             return Ok(run);
         }
-        let mut count = self.next_step();
+        // What is prepared is free, and serves huge runs too. What is spare does not: nothing but a
+        // request may take the room for that where there is a limit.
+        let prepares = taken == 0 && self.ground.policy.limit().is_set();
+        let mut count = if prepares { 1 } else { self.next_step() };
         while let Some((first, len)) = self.claim_ahead(count) {
             // SAFETY: claimed just now.
             match unsafe { self.map_step(first, len, taken) } {
@@ -103,25 +106,21 @@ impl Pages {
 
     /// Populates and adds a spare SuperSlab, if there is one, and takes its first `taken` slots.
     fn add_spare(&self, taken: usize) -> Option<SlotRun> {
-        self.spare.get()?;
-        let added = self.ground.policy.charged(SUPER, || {
-            let spare = self.spare.take().ok_or(Error::NoMemory)?;
-            let mode = PageMode::from_number(spare.mode).ok_or(Error::NoMemory)?;
-            // SAFETY: a spare SuperSlab, which is this thread's now.
-            let populated = unsafe { self.populate_spare(spare.first, mode) };
-            match populated {
-                Ok(populated) => Ok((spare.first, mode, populated)),
-                Err(error) => {
-                    // The pool or the control group has no page for the others either.
-                    self.unmap_spare();
-                    self.unmap_mapped(spare);
-                    Err(error)
-                }
+        let spare = self.spare.take()?;
+        let mode = PageMode::from_number(spare.mode)?;
+        // SAFETY: a spare SuperSlab, which is this thread's now.
+        match unsafe { self.populate_spare(spare.first, mode) } {
+            // SAFETY: a spare SuperSlab was claimed and mapped, and is this thread's now.
+            Ok(populated) => {
+                Some(unsafe { self.publish(spare.first, (1, taken), mode, populated) })
             }
-        });
-        let (first, mode, populated) = added.ok()?;
-        // SAFETY: a spare SuperSlab was claimed and mapped, and is this thread's now.
-        Some(unsafe { self.publish(first, (1, taken), mode, populated) })
+            Err(_) => {
+                // The pool or the control group has no page for the others either.
+                self.unmap_spare();
+                self.unmap_mapped(spare);
+                None
+            }
+        }
     }
 
     /// Populates a spare SuperSlab. Whether all of its pages are there.
@@ -150,9 +149,10 @@ impl Pages {
         }
     }
 
-    /// Maps a step of growth where nothing is spare, for the threads that grow later.
+    /// Maps a step of growth where nothing is spare, for the threads that grow later; none where
+    /// the heap has a limit, as a thread may need the room.
     pub fn map_ahead(&self) {
-        if self.has_spare() {
+        if self.has_spare() || self.ground.policy.limit().is_set() {
             return;
         }
         let Some((first, count)) = self.claim_ahead(self.next_step()) else {
@@ -169,7 +169,7 @@ impl Pages {
         }
     }
 
-    /// Whether SuperSlabs are spare.
+    /// Tells whether SuperSlabs are spare.
     pub fn has_spare(&self) -> bool {
         self.spare.get().is_some()
     }
@@ -180,6 +180,11 @@ impl Pages {
             let _growth = self.growth.lock();
             self.unmap_spare();
         }
+    }
+
+    /// The bytes of the spare SuperSlabs.
+    pub fn spare_bytes(&self) -> usize {
+        self.spare.count() * SUPER
     }
 
     /// The number of spare SuperSlabs to which the hugetlb pool has promised pages.
@@ -219,10 +224,12 @@ impl Pages {
             Ok(()) => {
                 // SAFETY: unmapped just now.
                 unsafe { self.ground.policy.unreserve(address, len) };
+                self.ground.policy.limit().give(len);
                 self.give_up(first, count);
             }
             Err(error) => {
                 if error == Error::Lost || !self.spare.put(mapped) {
+                    self.ground.policy.limit().give(len);
                     // SAFETY: claimed.
                     (0..count).for_each(|k| unsafe { self.set_lost(first.add(k)) });
                 }
@@ -254,9 +261,9 @@ impl Pages {
             || !policy.is_sealed() && tables.open(self.node(), supers).is_ok()
     }
 
-    /// A step that the limit of the heap allows, but at least one SuperSlab.
+    /// A step that both limits of the heap leave room for, but at least one SuperSlab.
     fn within_limit(&self, count: usize) -> usize {
-        count.clamp(1, (self.ground.policy.limit().room() / SUPER).max(1))
+        count.clamp(1, (self.ground.policy.limit().spare() / SUPER).max(1))
     }
 
     /// A step that the hugetlb pool can serve: one that it can serve only in part would go to other
@@ -415,7 +422,7 @@ impl Pages {
         }
     }
 
-    /// Maps claimed SuperSlabs, the first `used` of which are populated and counted. After an error
+    /// Maps claimed SuperSlabs, the first `used` of which are populated. After an error
     /// the SuperSlabs are free again, or lost.
     ///
     /// # Errors
@@ -477,8 +484,7 @@ impl Pages {
         })
     }
 
-    /// Maps claimed SuperSlabs and commits their metadata, if the limit of the heap allows those of
-    /// them that are used now.
+    /// Maps claimed SuperSlabs and commits their metadata, if the limit of the heap allows that.
     ///
     /// # Safety
     /// The caller has claimed the SuperSlabs.
@@ -500,7 +506,7 @@ impl Pages {
         // SAFETY: claimed SuperSlabs, as this function's Safety section has it, are not in use.
         // What could not be mapped is only reserved, unless it is lost. The metadata, which stays,
         // comes second: without room for the SuperSlabs it would only take some of what there is.
-        policy.charged(used * SUPER, || unsafe {
+        policy.charged(len, || unsafe {
             policy.reserve(address, len)?;
             let committed = self.ground.metadata.commit(id, count, huge);
             let mapped = committed.and_then(|()| self.map_pages(first, (count, used), modes));
@@ -526,7 +532,7 @@ impl Pages {
         let _ = ground.figures.recorded(EventKind::Populate, 0, len, touch);
     }
 
-    /// Whether the options ask for memory ahead of its use.
+    /// Tells whether the options ask for memory ahead of its use.
     fn works_ahead(&self) -> bool {
         self.ground.policy.config().prefault == Prefault::Ahead
     }

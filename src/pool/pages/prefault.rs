@@ -150,7 +150,7 @@ impl Pages {
 
     /// Prepares a SuperSlab, or those of a page of 1 GiB. Each is there for the threads at once.
     fn prepare_one(&self) -> Result<usize, Error> {
-        if self.ground.policy.limit().spare() < SUPER {
+        if self.ground.policy.limit().spare() < SUPER && !self.has_spare() {
             return Err(Error::NoMemory);
         }
         let run = self.add_one(0)?;

@@ -55,7 +55,7 @@ impl Pages {
         self.would_have_too_much(0)
     }
 
-    /// Whether that is so with so many slots more.
+    /// Tells whether that would be so with so many slots more.
     pub(super) fn would_have_too_much(&self, more: usize) -> bool {
         let (policy, decay) = (self.ground.policy, self.supers.decay());
         let warm = self.supers.warm() + more + decay.in_heaps();
@@ -227,8 +227,8 @@ impl Pages {
         self.ground.policy.limit().is_short_of(bytes)
     }
 
-    /// Where the limit leaves less than `bytes`: unmaps wholly free SuperSlabs of all nodes, in any
-    /// state, until it leaves so many, and the metadata for them. Nothing is unmapped in vain: what
+    /// Where the limit leaves less than `bytes`: unmaps what is spare, and wholly free SuperSlabs of
+    /// all nodes, in any state, until it leaves so many, and the metadata for them. Nothing is unmapped in vain: what
     /// is free must be enough for `bytes`.
     pub fn make_room(&self, bytes: usize) {
         let limit = self.ground.policy.limit();
@@ -237,7 +237,7 @@ impl Pages {
             pages.clear_shelf();
         });
         let free: usize = nodes
-            .map(|pages| pages.supers.whole().count() * SUPER)
+            .map(|pages| pages.supers.whole().count() * SUPER + pages.spare_bytes())
             .sum();
         if limit.room().saturating_add(free) >= bytes {
             (self.all_nodes().iter()).for_each(|pages| {
@@ -246,7 +246,8 @@ impl Pages {
         }
     }
 
-    /// Unmaps wholly free SuperSlabs as long as `wanted` says so; 1 GiB pages stay. The bytes.
+    /// Unmaps what is spare, and wholly free SuperSlabs as long as `wanted` says so; 1 GiB pages
+    /// stay. The bytes of the latter.
     pub fn unmap_free(&self, wanted: impl Fn() -> bool) -> usize {
         let Some(_lock) = self.keep_from_warmer() else {
             return 0;
@@ -257,6 +258,9 @@ impl Pages {
             taken.map_or(0, |(purging, mode)| self.unmap_super(i, purging, mode))
         };
         let sealed = self.ground.policy.is_sealed();
+        if !sealed && wanted() {
+            self.unmap_spare();
+        }
         let free = self.supers.whole().take_while(|_| !sealed && wanted());
         free.map(unmap).sum()
     }

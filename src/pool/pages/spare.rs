@@ -3,7 +3,7 @@
 //! A step maps several SuperSlabs at once, as that takes as few calls as for one, and calls that
 //! change mappings make others wait. But a thread that serves must not wait until all of them are
 //! populated. So the step uses its first SuperSlab, and the others are spare: mapped, without
-//! pages, claimed (their bytes in `claims` are PREPARING), and not counted against the limits. A
+//! pages, and claimed (their bytes in `claims` are PREPARING). They count against the limits. A
 //! spare SuperSlab belongs to whoever takes it out of here, with its claim.
 //!
 //! The word has all that there is to know, so that each change is one compare-exchange: threads
