@@ -1,4 +1,4 @@
-//! What callgrind counts of a row is the row's own, and the same in each run.
+//! Callgrind counts the same for a row in each run, and nothing that is not the row's own.
 #![allow(missing_docs)]
 
 use std::time::Duration;

@@ -324,8 +324,8 @@ fn growth_is_compared_in_each_page_mode() {
     assert_eq!(goal(&all, "warmer, hugetlb").met, Some(false));
 }
 
-/// Where instructions are counted, fewer are better on every row, and rows of several threads have
-/// neither figures nor goals.
+/// Fewer instructions are better on every row of a counted run, and rows of several threads have
+/// neither figures nor goals there.
 #[test]
 fn counted_runs_compare_instructions() {
     let counted = |allocator: &str, metric: &str, median: f64| {

@@ -47,8 +47,8 @@ impl Os {
         unsafe { system::huge::fill(addr, page, page) }
     }
 
-    /// Whether the hugetlb pool of 2 MiB pages would promise `len` bytes of memory now. No file is
-    /// read.
+    /// Tells whether the hugetlb pool of 2 MiB pages would promise `len` bytes of memory now,
+    /// without reading a file.
     pub fn hugetlb_serves(self, len: usize) -> bool {
         system::huge::hugetlb_serves(len)
     }

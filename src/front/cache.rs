@@ -87,7 +87,7 @@ const fn nest_places_before(end: usize) -> usize {
 /// Places of the nest, with their sentinels.
 const NEST_PLACES: usize = nest_places_before(CLASS_COUNT);
 
-/// Where in the nest each class's array begins, above its sentinel.
+/// The place in the nest at which each class's array begins, above its sentinel.
 #[cfg(feature = "magazines")]
 const NESTS_AT: [u16; CLASS_COUNT] = {
     let (mut at, mut class) = ([0; CLASS_COUNT], 0);

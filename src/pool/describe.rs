@@ -77,7 +77,7 @@ impl Arena {
         })
     }
 
-    /// Whether the run that starts at the slot was freed.
+    /// Tells whether the run that starts at the slot was freed.
     fn is_shelved(&self, slot: SlotId) -> bool {
         // SAFETY: the tables say that a run starts or started there.
         unsafe { self.metadata().span(slot.span()) }.shake.owner() != RUN

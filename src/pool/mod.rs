@@ -29,8 +29,9 @@
 //! | `describe`, `validity` | reports about the whole |
 //!
 //! `heap_lock`, `supers::slot_word`, `supers::avail`, `supers::extents`, `spans::stash`,
-//! `spans::inbox`, `spans::queue`, `metadata::ownership`, `pages::claims` and `pages::shelf` are
-//! the protocols, free of pointers and of the operating system.
+//! `spans::stashed`, `spans::inbox`, `spans::queue`, `metadata::ownership`, `pages::claims`,
+//! `pages::shelf` and `pages::spare` are the protocols, free of pointers and of the operating
+//! system.
 
 pub mod heap_lock;
 pub mod metadata;
@@ -44,6 +45,8 @@ cfg_if::cfg_if! {
         mod affinity;
         mod arena;
         pub mod describe;
+        #[cfg(test)]
+        pub mod faked;
         mod figures;
         pub mod global;
         mod ground;

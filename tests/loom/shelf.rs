@@ -41,7 +41,7 @@ impl Node {
             .map(|(slot, _)| self.write(slot))
     }
 
-    /// What a purge does.
+    /// Takes a run off the shelf, whichever it is, as a purge does.
     fn take_any(&self) -> Option<u32> {
         self.shelf.take_any().map(|(slot, _)| self.write(slot))
     }

@@ -6,8 +6,8 @@ use rustix::thread::disable_transparent_huge_pages;
 
 use crate::error::Error;
 
-/// As long as this value lives, the kernel backs what the process touches by no transparent
-/// hugepage, whatever an allocator asks for.
+/// The promise that the kernel backs nothing that the process touches by transparent hugepages,
+/// whatever an allocator asks for, as long as this value lives.
 pub(crate) struct SmallPages(());
 
 impl SmallPages {

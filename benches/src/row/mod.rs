@@ -160,9 +160,9 @@ impl Category {
 /// The measure of a row's work.
 #[derive(Clone, Copy, Debug)]
 pub enum Budget {
-    /// As much as fits in this time.
+    /// The row does as much as fits in this time.
     Time(Duration),
-    /// So many turns of the row's loop, which nobody times: they are counted from outside. Only
+    /// The row takes so many turns of its loop, which are not timed but counted from outside. Only
     /// rows of one thread take turns ([`Category::has_one_thread`]).
     Turns(u64),
 }

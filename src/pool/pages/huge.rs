@@ -332,28 +332,20 @@ mod tests {
     use crate::config::{Config, Pages};
     use crate::geometry::{SLOTS, SUPER};
     use crate::pool::supers::{Taker, looks};
-    use crate::pool::{Arena, HeapBytes, Look, Node, SlotRun};
+    use crate::pool::{Arena, Node, SlotRun, faked};
     use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
-    use std::boxed::Box;
     use std::vec::Vec;
-    use theap_platform::{Fake, Os, PAGE};
 
     /// SuperSlabs that the kernel maps at once without a look at how much memory there is.
     const STEP: usize = 4096;
 
     /// A node with addresses for some more than so many SuperSlabs.
     fn world(supers: usize) -> (&'static Arena, &'static Node) {
-        let fake: &'static Fake = Box::leak(Box::new(Fake::new()));
         let config = Config::new()
             .address_space(2 * supers * SUPER)
             .pages(Pages::Small)
             .retain(1 << 50);
-        let bytes = HeapBytes {
-            first: PAGE,
-            whole: PAGE,
-            take_idle: |_, _| Look::Done,
-        };
-        let arena = Arena::create(Os::faked(fake), config, bytes).unwrap();
+        let (_, arena) = faked::arena(config, |_| ());
         (arena, &arena.nodes()[0])
     }
 

@@ -354,7 +354,8 @@ impl Pages {
         self.shelf.slots()
     }
 
-    /// Whether the count of holes is right and all extents are offered, while nobody else is at it.
+    /// Tells whether the count of holes is right and all extents are offered, while nobody else is
+    /// at it.
     #[cfg(any(test, debug_assertions))]
     pub fn counts_holes(&self) -> bool {
         let is_hole = |i| self.claims.is_free(i);

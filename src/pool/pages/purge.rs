@@ -227,9 +227,9 @@ impl Pages {
         self.ground.policy.limit().is_short_of(bytes)
     }
 
-    /// Where the limit leaves less than `bytes`: unmaps what is spare, and wholly free SuperSlabs of
-    /// all nodes, in any state, until it leaves so many, and the metadata for them. Nothing is unmapped in vain: what
-    /// is free must be enough for `bytes`.
+    /// Where the limit leaves less than `bytes`: unmaps what is spare, and wholly free SuperSlabs
+    /// of all nodes, in any state, until it leaves so many, and the metadata for them. Nothing is
+    /// unmapped in vain: what is free must be enough for `bytes`.
     pub fn make_room(&self, bytes: usize) {
         let limit = self.ground.policy.limit();
         let nodes = self.all_nodes().iter();

@@ -3,10 +3,9 @@
 
 use crate::config::{Config, Pages, Prefault};
 use crate::geometry::{NodeIndex, NodeSuper, SUPER, SlotId};
-use crate::pool::{Arena, HeapBytes, Look, Node};
-use std::boxed::Box;
+use crate::pool::{Arena, Node, faked};
 use std::vec::Vec;
-use theap_platform::{Call, Fake, Os, PAGE};
+use theap_platform::{Call, Fake};
 
 const CONFIG: Config = Config::new()
     .address_space(256 << 20)
@@ -16,13 +15,7 @@ const CONFIG: Config = Config::new()
     .retain(64 << 20);
 
 fn world(config: Config) -> (&'static Fake, &'static Arena, &'static Node) {
-    let fake: &'static Fake = Box::leak(Box::new(Fake::new()));
-    let bytes = HeapBytes {
-        first: PAGE,
-        whole: PAGE,
-        take_idle: |_, _| Look::Done,
-    };
-    let arena = Arena::create(Os::faked(fake), config, bytes).unwrap();
+    let (fake, arena) = faked::arena(config, |_| ());
     (fake, arena, &arena.nodes()[0])
 }
 
@@ -59,7 +52,7 @@ fn a_step_is_mapped_at_once_and_used_one_by_one() {
         if step > 0 {
             steps.push(step);
         } else {
-            assert_eq!(charged() - before, SUPER, "what is used counts");
+            assert_eq!(charged(), before, "what is spare counts");
             assert_eq!(fake.calls(), calls, "a spare SuperSlab takes no call");
         }
     }
@@ -132,9 +125,9 @@ fn a_huge_run_leaves_what_is_spare_alone() {
     end(arena, runs);
 }
 
-/// The limit of the heap refuses a spare SuperSlab as any other, and keeps room for what is free.
+/// What is spare counts against the limit of the heap, and makes way for what needs its room.
 #[test]
-fn what_is_spare_counts_only_when_it_is_used() {
+fn what_is_spare_makes_way_at_the_limit() {
     let limit = 12 * SUPER;
     let (_, arena, node) = world(CONFIG.limit(limit));
     let mut runs = Vec::new();
@@ -145,5 +138,13 @@ fn what_is_spare_counts_only_when_it_is_used() {
     let charged = arena.policy().limit().mapped();
     assert!(limit - charged < SUPER, "{charged} of {limit} are used");
     assert_eq!(node.pages().mapped_count(), runs.len());
+    end(arena, runs);
+
+    let (_, arena, node) = world(CONFIG.limit(limit));
+    let mut runs: Vec<_> = (0..5).map(|_| take(arena, 1).expect("memory")).collect();
+    assert_eq!(node.pages().spare.count(), 3);
+    runs.push(take(arena, 5).expect("the room of what is spare"));
+    assert_eq!(node.pages().spare.count(), 0);
+    assert!(arena.policy().limit().mapped() <= limit);
     end(arena, runs);
 }

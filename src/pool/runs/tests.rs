@@ -5,9 +5,8 @@ use crate::config::{Config, Pages};
 use crate::geometry::{NodeIndex, SLOTS, SUPER, SlotId};
 use crate::pool::describe::Part;
 use crate::pool::supers::Taker;
-use crate::pool::{Arena, HeapBytes, Look, Node};
-use std::boxed::Box;
-use theap_platform::{Fake, Os, PAGE};
+use crate::pool::{Arena, Node, faked};
+use theap_platform::Fake;
 
 const MIB: usize = 1 << 20;
 const MS: u64 = 1_000_000;
@@ -25,14 +24,7 @@ struct World {
 
 impl World {
     fn new(config: Config) -> Self {
-        let fake: &'static Fake = Box::leak(Box::new(Fake::new()));
-        fake.set_now(MS);
-        let bytes = HeapBytes {
-            first: PAGE,
-            whole: PAGE,
-            take_idle: |_, _| Look::Done,
-        };
-        let arena = Arena::create(Os::faked(fake), config, bytes).unwrap();
+        let (fake, arena) = faked::arena(config, |fake| fake.set_now(MS));
         let node = &arena.nodes()[0];
         Self { fake, arena, node }
     }

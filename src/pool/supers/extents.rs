@@ -243,7 +243,7 @@ impl<'a> Extents<'a> {
         }
     }
 
-    /// Whether a SuperSlab may be a hole.
+    /// Tells whether a SuperSlab may be a hole.
     pub fn may_be_hole(&self, i: NodeSuper) -> bool {
         self.holes.has(i.index())
     }
@@ -371,8 +371,8 @@ impl<'a> Extents<'a> {
         }
     }
 
-    /// Whether `len` SuperSlabs from `i` on are free, of which [`LONGEST`] are, or all if they are
-    /// fewer. `None` after too many steps.
+    /// Tells whether `len` SuperSlabs from `i` on are free; the caller knows that of the first
+    /// [`LONGEST`]. `None` after too many steps.
     fn reaches(&self, free: Free, (i, len): (usize, usize), steps: &mut usize) -> Option<bool> {
         if len <= LONGEST {
             return Some(true);
@@ -388,7 +388,7 @@ impl<'a> Extents<'a> {
         Some(true)
     }
 
-    /// Where the bits and hints of `count` SuperSlabs lie: addresses and lengths. The hints are
+    /// The places of the bits and hints of `count` SuperSlabs: addresses and lengths. The hints are
     /// few, so all of them are told.
     #[cfg(not(loom))]
     pub fn rows(&self, first: usize, count: usize) -> [(usize, usize); 3] {
@@ -402,8 +402,8 @@ impl<'a> Extents<'a> {
         ]
     }
 
-    /// Whether there is a hint of every extent of the SuperSlabs below `end`, of which `free` tells
-    /// which are whole and which are holes. No other thread may be at them meanwhile.
+    /// Tells whether there is a hint of every extent of the SuperSlabs below `end`, of which `free`
+    /// tells which are whole and which are holes. No other thread may be at them meanwhile.
     #[cfg(any(test, loom, debug_assertions))]
     pub fn keeps_promise(&self, end: usize, free: impl Fn(NodeSuper) -> Option<Free>) -> bool {
         let has = |free, nth, at: usize| {

@@ -105,24 +105,16 @@ mod tests {
     use crate::config::{Config, Pages};
     use crate::geometry::{NodeSuper, SLOTS};
     use crate::pool::supers::Taker;
-    use crate::pool::{Arena, HeapBytes, Look, Node, SlotRun};
-    use std::boxed::Box;
+    use crate::pool::{Node, SlotRun, faked};
     use std::vec::Vec;
-    use theap_platform::{Fake, Os, PAGE};
 
     /// A node with this many SuperSlabs that are all in use, slot by slot.
     fn full(supers: usize) -> (&'static Node, Vec<Vec<SlotRun>>) {
-        let fake: &'static Fake = Box::leak(Box::new(Fake::new()));
         let config = Config::new()
             .address_space(256 << 20)
             .pages(Pages::Small)
             .growth(2 << 20);
-        let bytes = HeapBytes {
-            first: PAGE,
-            whole: PAGE,
-            take_idle: |_, _| Look::Done,
-        };
-        let arena = Arena::create(Os::faked(fake), config, bytes).unwrap();
+        let (_, arena) = faked::arena(config, |_| ());
         let node = &arena.nodes()[0];
         let mut slots: Vec<Vec<_>> = (0..supers).map(|_| Vec::new()).collect();
         for _ in 0..supers * SLOTS {

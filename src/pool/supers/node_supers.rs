@@ -391,8 +391,8 @@ impl Supers {
         self.avail.keeps_promise(i, self.word(i))
     }
 
-    /// Whether there is a hint of every extent of the SuperSlabs below `end`, of which `is_hole`
-    /// tells the holes, while nobody else is at it.
+    /// Tells whether there is a hint of every extent of the SuperSlabs below `end`, of which
+    /// `is_hole` tells the holes, while nobody else is at it.
     #[cfg(any(test, debug_assertions))]
     pub fn keeps_extents(&self, end: usize, is_hole: impl Fn(NodeSuper) -> bool) -> bool {
         self.extents.keeps_promise(end, |i| {

@@ -86,7 +86,7 @@ impl Slots {
         starts(self.takeable(), len) != 0
     }
 
-    /// Whether the first `len` slots can be taken.
+    /// Tells whether the first `len` slots can be taken.
     #[cfg(not(loom))]
     pub fn has_first(self, len: usize) -> bool {
         let want = low_bits(0, len);

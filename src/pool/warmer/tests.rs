@@ -8,11 +8,10 @@ use crate::geometry::SUPER;
 use crate::geometry::{NodeIndex, NodeSuper, SLOT, SLOTS, SlotId};
 use crate::pool::spans::Stage;
 use crate::pool::supers::Taker;
-use crate::pool::{Arena, HeapBytes, Look, Node};
+use crate::pool::{Arena, Node, faked};
 use core::sync::atomic::Ordering;
-use std::boxed::Box;
 use std::vec::Vec;
-use theap_platform::{Call, Error, Fake, Os, PAGE, PageMode};
+use theap_platform::{Call, Error, Fake, PageMode};
 
 const MIB: usize = 1 << 20;
 const MS: u64 = 1_000_000;
@@ -25,14 +24,7 @@ const CONFIG: Config = Config::new()
     .decay(1000);
 
 fn world(config: Config) -> (&'static Fake, &'static Arena, &'static Node) {
-    let fake: &'static Fake = Box::leak(Box::new(Fake::new()));
-    fake.set_now(MS);
-    let bytes = HeapBytes {
-        first: PAGE,
-        whole: PAGE,
-        take_idle: |_, _| Look::Done,
-    };
-    let arena = Arena::create(Os::faked(fake), config, bytes).unwrap();
+    let (fake, arena) = faked::arena(config, |fake| fake.set_now(MS));
     (fake, arena, &arena.nodes()[0])
 }
 

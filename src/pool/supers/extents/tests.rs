@@ -22,7 +22,7 @@ fn extents() -> Extents<'static> {
     Extents::new((bitmap(), bitmap()), (bitmap(), 0), hints)
 }
 
-/// What each SuperSlab is, beside the index.
+/// The state of each SuperSlab, beside the index.
 struct Model {
     extents: Extents<'static>,
     free: Vec<Option<Free>>,
