@@ -291,15 +291,22 @@ impl Heap {
     /// there is no memory, the heap gives the wholly free spans of all its classes back and tries
     /// once more.
     pub(super) fn acquire_span(&mut self, class: ClassId) -> Option<SpanId> {
-        let policy = self.arena.policy();
-        if policy.learns() {
-            self.keeping.took(class, policy.budget());
-            self.counters.spans_kept.set(self.keeping.learned());
+        if !CLASSES[class.index()].is_whole() {
+            self.learn_to_keep(class);
         }
         self.span_of_pool(class).or_else(|| {
             self.collect();
             self.span_of_pool(class)
         })
+    }
+
+    /// Notes that the heap needs a span of the pool: it gave one back too early if it gave any.
+    pub(super) fn learn_to_keep(&mut self, class: ClassId) {
+        let policy = self.arena.policy();
+        if policy.learns() {
+            self.keeping.took(class, policy.budget());
+            self.counters.spans_kept.set(self.keeping.learned());
+        }
     }
 
     fn span_of_pool(&mut self, class: ClassId) -> Option<SpanId> {

@@ -3,13 +3,18 @@
 //! Such a span has no second block that could come home meanwhile, so it needs no handshake: who
 //! hands the block out leaves the span to nobody, and whoever frees the block, in whatever thread,
 //! is the span's owner from then on. A heap keeps as many of them as it has learned to, as with any
-//! span; nothing of them ever is on a list of the pool.
+//! span, but it learns so only from bursts that its thread's magazine has learned before: threads
+//! that use large blocks of many sizes at random would each keep the most of each class that were
+//! ever free at once. Nothing of them ever is on a list of the pool.
 #![allow(unsafe_code)] // Writes addresses of blocks through a raw destination.
 
 use super::Heap;
 use super::spans::span_bytes;
 use crate::geometry::{ClassId, SpanId};
 use crate::messages::{Misuse, misuse};
+
+/// Blocks that a miss asks for if the magazine has learned bursts.
+const BURST: usize = 8;
 
 impl Heap {
     /// Does what `take` does, for a class whose blocks are spans.
@@ -24,7 +29,7 @@ impl Heap {
     ) -> usize {
         let mut got = 0;
         while got < want
-            && let Some(span) = self.free_span(class, got > 0)
+            && let Some(span) = self.free_span(class, got > 0, want >= BURST)
         {
             got += 1;
             // SAFETY: one of `want` places, as this function's Safety section has it.
@@ -40,7 +45,7 @@ impl Heap {
         allow(dead_code, reason = "every block is cleared there")
     )]
     pub(super) fn take_whole_fresh(&mut self, class: ClassId) -> Option<*mut u8> {
-        let span = self.free_span(class, false)?;
+        let span = self.free_span(class, false, false)?;
         if self.meta(span).fresh_from.get() > 0 {
             self.push_partial(class, span);
             return None;
@@ -48,17 +53,20 @@ impl Heap {
         Some(self.hand_out(span))
     }
 
-    /// A span that the heap keeps, or with `own_only` false one of the pool.
-    fn free_span(&mut self, class: ClassId, own_only: bool) -> Option<SpanId> {
+    /// A span that the heap keeps, or with `own_only` false one of the pool, of which the heap
+    /// `learns`.
+    fn free_span(&mut self, class: ClassId, own_only: bool, learns: bool) -> Option<SpanId> {
         if let Some(span) = self.pop_partial(class) {
             self.counters.stage_own.add(1);
             return Some(span);
         }
         if own_only {
-            None
-        } else {
-            self.acquire_span(class)
+            return None;
         }
+        if learns {
+            self.learn_to_keep(class);
+        }
+        self.acquire_span(class)
     }
 
     /// Leaves a span of the heap to nobody, as its block is handed out. The block's address.

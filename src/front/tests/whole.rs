@@ -50,3 +50,36 @@ fn who_frees_a_block_has_its_span() {
     assert_eq!(freer.counters().spans_released.get(), 40);
     world.end([owner, freer].into());
 }
+
+/// Blocks of a class that come and go at random teach the heap to keep no spans; bursts do.
+#[test]
+fn only_bursts_keep_spans() {
+    for (blocks, kept) in [(3, false), (600, true)] {
+        let config = SMALL
+            .address_space(1 << 30)
+            .thread_cache(16 << 20)
+            .budget(1 << 30);
+        let mut world = World::new(config.retain(1 << 30), |_| {}).expect("an arena");
+        let cache = world.cache().expect("a cache");
+        let mut live = Vec::new();
+        for round in 0..400usize {
+            let count = if kept {
+                blocks
+            } else {
+                round * 7 % 11 % blocks
+            };
+            if live.is_empty() {
+                live.extend((0..count).map(|_| world.alloc(cache, SIZE, 1).expect("memory")));
+            } else {
+                live.drain(..).for_each(|block| world.free(cache, block));
+            }
+            if kept && round == 40 {
+                break;
+            }
+        }
+        live.drain(..).for_each(|block| world.free(cache, block));
+        let spans = cache.counters().spans_kept.get();
+        assert_eq!(spans > 0, kept, "{blocks}: {spans} spans");
+        world.end([cache].into());
+    }
+}
