@@ -1,6 +1,6 @@
 //! The heap's duties in its process besides serving it: handlers around a fork, the report
-//! of crashes, and memory that is prepared at start.
-#![allow(unsafe_code)] // Keeps a reference as a pointer.
+//! of crashes, memory that is prepared at start, and the last checks at the end.
+#![allow(unsafe_code)] // Keeps a reference as a pointer, and names the section of a static.
 
 use crate::config::Config;
 use crate::front::{self, Elsewhere, Setup};
@@ -64,6 +64,16 @@ pub fn started(arena: &'static Arena) {
     {
         messages::reserved(arena.os(), config.reserve, had, why);
     }
+}
+
+/// The C library calls this at the process's end, after its handlers for that (`atexit`), on the
+/// thread that ends it.
+#[used]
+#[cfg_attr(not(miri), unsafe(link_section = ".fini_array"))]
+static AT_EXIT: extern "C" fn() = at_exit;
+
+extern "C" fn at_exit() {
+    front::end();
 }
 
 /// Registers the handlers around fork, once a process; before the first allocation too, and before

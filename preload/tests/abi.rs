@@ -206,40 +206,36 @@ fn operators_in_c_programs() {
     assert!(said.contains("theap: operator new failed"), "{said}");
 }
 
-/// To free an address that is no block ends the process with one line.
+/// To free an address that is no block ends the process with one line, at once or when the process
+/// or the thread ends.
 #[test]
 fn misuse_is_reported() {
-    let source = scratch("misuse").join("misuse.c");
-    std::fs::write(
-        &source,
-        "#include <stdlib.h>\n#include <malloc.h>\nint main(int n, char **v) {\n\
-         char *p = malloc(100), *big = malloc(1 << 20);\n\
-         switch (n) { case 1: free(&p); break; case 2: free(p); free(p); malloc_trim(0); break;\n\
-         case 3: free(p + 8); malloc_trim(0); break; default: free(big); free(big); } return v == 0; }\n",
-    )
-    .unwrap();
-    let program = source.with_extension("out");
-    let status = Command::new("cc")
-        .args(["-w", "-O0", "-fno-builtin", "-o"])
-        .arg(&program)
-        .arg(&source)
-        .status();
-    assert!(status.unwrap().success());
-    for (arguments, message) in [
-        (0, "not from this heap"),
-        (1, "double free"),
-        (2, "no block belongs"),
-        (3, "free of"),
+    let program = compile("wrong_free.c", "wrong_free", &["-O0", "-fno-builtin", "-w"]);
+    for (mistake, message) in [
+        ("stack", "free of a pointer that is not from this heap: "),
+        ("twice", "double free of "),
+        ("twice-large", "free of a pointer to which no block belongs"),
+        ("twice-huge", "double free of "),
+        ("twice-others-between", "double free of "),
+        ("twice-and-trimmed", "double free of "),
+        ("inside", "free of a pointer to which no block belongs"),
+        (
+            "inside-and-trimmed",
+            "free of a pointer to which no block belongs",
+        ),
+        ("twice-in-a-thread", "double free of "),
+        ("twice-in-a-thread-that-is-followed", "double free of "),
+        ("here-and-in-a-thread", "double free of "),
+        ("twice-in-a-handler", "double free of "),
+        ("twice-in-a-destructor", "double free of "),
     ] {
-        let output = preloaded(20, &program)
-            .args(vec!["x"; arguments])
-            .output()
-            .unwrap();
+        let output = preloaded(20, &program).arg(mistake).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success(), "{arguments} arguments");
-        assert!(
-            said.starts_with("theap: ") && said.contains(message),
-            "{said}"
-        );
+        assert!(!output.status.success(), "{mistake}");
+        let is_one_line = said.lines().count() == 1 && said.starts_with("theap: ");
+        assert!(is_one_line && said.contains(message), "{mistake}: {said}");
+    }
+    for right in ["none", "ended-by-a-signal"] {
+        succeed(preloaded(20, &program).arg(right));
     }
 }

@@ -104,6 +104,12 @@ impl Handle {
         (lock, entered)
     }
 
+    /// Whether the thread is in a step of the cache, which a signal's handler has interrupted.
+    pub fn is_in_step(self) -> bool {
+        // SAFETY: the field is written once, before there is a handle.
+        unsafe { (&raw const (*self.0.as_ptr()).lock).read() }.is_owned()
+    }
+
     /// The arena's number of the cache.
     pub fn index(self) -> usize {
         // SAFETY: the field is written once, before there is a handle.

@@ -307,7 +307,8 @@ impl ThreadCache {
     }
 
     /// Gets the cache ready for its next thread as it is, with the blocks that it holds. False if
-    /// it holds too much for that, or has learned something.
+    /// it holds too much for that, has learned something, or holds a block twice: the drain then
+    /// tells which.
     pub fn rest(&mut self) -> bool {
         if HOLDS_BLOCKS_BACK
             || self.listed != 0
@@ -322,6 +323,9 @@ impl ThreadCache {
             if held > 0 {
                 bytes += held * CLASSES[class.index()].size as usize;
                 self.note_cached(class);
+                if self.is_doubtful(class) {
+                    return false;
+                }
             }
         }
         if bytes > LEFT {
@@ -333,6 +337,20 @@ impl ThreadCache {
         self.heap.rest();
         self.heap.board.thread.store(0, Ordering::Relaxed);
         true
+    }
+
+    /// Tells whether one of the class's few blocks is there twice or begins nowhere.
+    fn is_doubtful(&self, class: ClassId) -> bool {
+        let (base, held) = (self.bases[class.index()], self.held(class));
+        // SAFETY: the array's pointers lie from its base to its top, outside of the struct, and
+        // this thread alone uses them.
+        let blocks = unsafe { core::slice::from_raw_parts(base, held) };
+        let addresses = self.arena().addresses();
+        let begins = |address| {
+            let part = addresses.span_of(address);
+            part.and_then(|part| part.index_of(address)).is_some()
+        };
+        (0..held).any(|i| !begins(blocks[i] as usize) || blocks[..i].contains(&blocks[i]))
     }
 
     /// Forgets what the cache's thread has taught, and gives all capacities back: the next thread

@@ -121,7 +121,7 @@ pub use entries::{
     TAIL, alloc, alloc_aligned, alloc_cached, alloc_zeroed, free, free_sized, resize, usable_size,
 };
 pub use foreign::{Elsewhere, resize_foreign, stands_in, usable_size_foreign};
-pub use free::{collect, discard};
+pub use free::{collect, discard, end};
 pub use head::HEAD_FIELDS;
 pub use life::{claimed, note_cached, note_thread};
 pub use limits::{forget_others, on_soft_limit, serve as serve_soft_limit};

@@ -86,6 +86,11 @@ impl HeapLock {
         }
     }
 
+    /// Whether the owner has the lock. Only the owner learns something from that.
+    pub fn is_owned(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & STATES == OWNED
+    }
+
     /// Lets go for the owner, and counts the step.
     #[inline]
     pub fn leave(&self) {

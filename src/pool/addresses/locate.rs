@@ -86,7 +86,6 @@ impl AddressMap {
     }
 
     /// The span in which an address lies; `None` for everything else, foreign addresses included.
-    #[cfg(any(test, debug_assertions, feature = "hardened"))]
     #[inline]
     pub fn span_of(&self, address: usize) -> Option<SpanPart> {
         match self.locate(address) {
