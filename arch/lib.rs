@@ -14,7 +14,7 @@
 //! | [`thread_slot!`] in a library | TLS object by assembly | 1.8 to 2.0 |
 //! | [`thread_slot!`] in an executable | TLS object by assembly | 1.0 |
 //! | [`class_of`], sizes above 1 KiB | through a double | 1.9 to 2.6, see its module |
-//! | malloc and free, whole | naked functions, for libraries | 1.0, 5 of 37 instructions less |
+//! | malloc and free, whole | naked functions, for libraries | 1.0, 7 of 37 instructions less |
 //! | [`class_of_tiny`] | twin (a table) | |
 //! | [`pop`], [`push`] | twins | assembly had 0.77 to 1.00, see [`x86_64::magazine`] |
 //! | [`expand_full`] | AVX2 at run time | 4.9 to 5.4 |

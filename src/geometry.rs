@@ -188,9 +188,10 @@ impl ClassId {
     }
 }
 
-/// The use of a slot, as its class byte says. The byte is at once the index of the magazine that
-/// takes the slot's blocks: those of [`Kind::Free`], [`Kind::Large`] and [`Kind::Huge`] hold
-/// nothing and take nothing.
+/// The use of a slot, as its class byte says. The byte is at once the place of the magazine that
+/// takes the slot's blocks, in words from the first magazine: a processor multiplies by a word's
+/// size as it adds, but not by a magazine's. The magazines of [`Kind::Free`], [`Kind::Large`] and
+/// [`Kind::Huge`] hold nothing and take nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The slot is not in use.
@@ -205,27 +206,24 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Number of bytes that mean something.
+    /// Number of kinds, and of magazines.
     pub const COUNT: usize = CLASS_COUNT + 3;
 
+    /// Words of a magazine.
+    const WORDS: u8 = 2;
     const LARGE: u8 = CLASS_COUNT as u8 + 1;
 
     /// The byte. Zero, the state of untouched metadata, is [`Kind::Free`].
     #[inline]
     pub const fn byte(self) -> u8 {
-        match self {
-            Kind::Free => 0,
-            Kind::Class(ClassId(class)) => class + 1,
-            Kind::Large => Self::LARGE,
-            Kind::Huge => Self::LARGE + 1,
-        }
+        self.magazine() as u8 * Self::WORDS
     }
 
     /// The kind that a byte of the table stands for; a byte that nobody writes counts as
     /// [`Kind::Huge`].
     #[inline]
     pub const fn of(byte: u8) -> Self {
-        match byte {
+        match byte / Self::WORDS {
             0 => Kind::Free,
             class if class < Self::LARGE => Kind::Class(ClassId(class - 1)),
             Self::LARGE => Kind::Large,
@@ -236,7 +234,13 @@ impl Kind {
     /// The index of the magazine.
     #[inline]
     pub const fn magazine(self) -> usize {
-        self.byte() as usize
+        let number = match self {
+            Kind::Free => 0,
+            Kind::Class(ClassId(class)) => class + 1,
+            Kind::Large => Self::LARGE,
+            Kind::Huge => Self::LARGE + 1,
+        };
+        number as usize
     }
 }
 
@@ -246,11 +250,12 @@ mod tests {
 
     #[test]
     fn bytes_and_kinds_agree() {
-        for byte in 0..Kind::COUNT as u8 {
-            assert_eq!(Kind::of(byte).byte(), byte);
+        for number in 0..Kind::COUNT {
+            let kind = Kind::of(2 * number as u8);
+            assert_eq!((kind.byte(), kind.magazine()), (2 * number as u8, number));
         }
         assert_eq!(Kind::of(0), Kind::Free);
-        assert_eq!(Kind::of(1), Kind::Class(ClassId::FIRST));
+        assert_eq!(Kind::of(2), Kind::Class(ClassId::FIRST));
         assert_eq!(Kind::of(u8::MAX), Kind::Huge);
         assert_eq!(ClassId::all().len(), CLASS_COUNT);
     }

@@ -9,8 +9,8 @@
 //! Only the thread that owns the magazine may read or write it.
 #![allow(unsafe_code)] // raw pointers: the array is reached through the header only
 
-/// Header of a magazine; the array of pointers lies elsewhere.
-#[repr(C)]
+/// Header of a magazine; the array of pointers lies elsewhere. No cache line ends within it.
+#[repr(C, align(16))]
 #[derive(Debug)]
 pub struct Magazine {
     /// The address after the last pointer.

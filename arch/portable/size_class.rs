@@ -5,8 +5,6 @@
 //! least 6, the class is `(e - 6) * 4 + (s >> (e - 2))`: the two bits below the highest one count
 //! the four classes of a doubling, and `e = 6` makes the linear part fall out of the same formula.
 
-use super::magazine::Magazine;
-
 /// Largest size that [`class_of_tiny`] takes, in bytes.
 pub const TINY_MAX: usize = 1024;
 /// Largest size that has a class, in bytes.
@@ -25,13 +23,14 @@ static TINY: [u8; TINY_MAX / 16 + 1] = {
     table
 };
 
-/// The distance from a head to the magazine of the class of `16 * index` bytes: before the one of
-/// class 0 there is one that no class has.
-pub static TINY_PLACES: [u16; TINY_MAX / 16 + 1] = {
+/// The distance from the first magazine of a head to that of the class of `16 * index` bytes, in
+/// words: before the one of class 0 there is one that no class has, and each has two words. It is a
+/// constant, so that the place of a size that the compiler knows is one too.
+pub const TINY_PLACES: [u8; TINY_MAX / 16 + 1] = {
     let mut table = [0; TINY_MAX / 16 + 1];
     let mut index = 0;
     while index < table.len() {
-        table[index] = (class_of(16 * index) as u16 + 1) * size_of::<Magazine>() as u16;
+        table[index] = (class_of(16 * index) as u8 + 1) * 2;
         index += 1;
     }
     table

@@ -39,7 +39,7 @@ cfg_if::cfg_if! {
             /// # Safety
             /// Any size.
             #[unsafe(no_mangle)]
-            malloc, slot, malloc_slow
+            malloc, slot, theap::HEAD_FIELDS, malloc_slow
         }
 
         theap_arch::x86_64_free! {

@@ -193,7 +193,7 @@ cfg_if::cfg_if! {
             /// Any size.
             #[unsafe(no_mangle)]
             #[allow(non_snake_case, reason = "a mangled name")]
-            _Znwm, slot, new_slow
+            _Znwm, slot, theap::HEAD_FIELDS, new_slow
         }
 
         theap_arch::x86_64_free! {

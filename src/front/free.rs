@@ -5,7 +5,7 @@
 use super::cache::ThreadCache;
 use super::foreign::free_foreign;
 use super::handle::Handle;
-use super::head::{Head, retired, slot};
+use super::head::{retired, slot};
 use super::life::{if_shared, retire_left, share};
 use super::nursery::each_nursery;
 use super::runs::{count_freed, free_run};
@@ -18,15 +18,14 @@ use crate::pool::global::existing_arena;
 /// Frees what the hit path could not.
 ///
 /// # Safety
-/// The conditions of [`super::hit::free`], and `head` is what this thread's slot holds.
+/// The conditions of [`super::hit::free`].
 #[cold]
 #[inline(never)]
-pub unsafe fn free_slow(head: *mut Head, block: *mut u8, setup: &Setup) {
+pub unsafe fn free_slow(block: *mut u8, setup: &Setup) {
     if block.is_null() {
         return;
     }
-    // SAFETY: this function's own Safety section.
-    let cache = unsafe { Handle::of(head, setup) };
+    let cache = Handle::mine(setup);
     let Some(arena) = cache.map(Handle::arena).or_else(existing_arena) else {
         // SAFETY: a block as this function's Safety section has it, which may be the other
         // allocator's.

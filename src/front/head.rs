@@ -9,7 +9,7 @@
 use crate::geometry::{ClassId, Kind, SLOT};
 use core::mem::offset_of;
 use core::sync::atomic::AtomicU8;
-use theap_arch::Magazine;
+use theap_arch::{Magazine, TINY_PLACES};
 
 /// The index of the magazine of class 0; the one of class `c` is `FIRST + c`.
 pub const FIRST: usize = Kind::Class(ClassId::FIRST).magazine();
@@ -17,8 +17,6 @@ pub const FIRST: usize = Kind::Class(ClassId::FIRST).magazine();
 /// The fields that the hit paths read; the front of a [`super::cache::ThreadCache`].
 #[repr(C)]
 pub struct Head {
-    /// A magazine for each value of a class byte.
-    pub magazines: [Magazine; Kind::COUNT],
     /// First address of the home part: the part of the range that belongs to the cache's node, and
     /// whose blocks may go into the magazines.
     pub home_part: usize,
@@ -26,20 +24,34 @@ pub struct Head {
     pub home_bytes: usize,
     /// Class bytes of the slots of the home part.
     pub kinds: *const AtomicU8,
+    /// The largest size of which a free that knows it looks at nothing else: none where blocks of
+    /// other nodes are to be told from those of the home part.
+    pub sized: usize,
+    /// [`TINY_PLACES`], which assembly reads here without the address of a table.
+    pub places: [u8; TINY_PLACES.len()],
+    /// A magazine for each kind.
+    pub magazines: [Magazine; Kind::COUNT],
 }
 
 /// The distances of a head's fields, for hit paths that are written in assembly: the first address
-/// of the home part, its bytes, and the class bytes.
-pub const HEAD_FIELDS: [usize; 3] = [
+/// of the home part, its bytes, the class bytes, the places of sizes, and the magazines.
+pub const HEAD_FIELDS: [usize; 5] = [
     offset_of!(Head, home_part),
     offset_of!(Head, home_bytes),
     offset_of!(Head, kinds),
+    offset_of!(Head, places),
+    offset_of!(Head, magazines),
 ];
 
 const _: () = assert!(
-    offset_of!(Head, magazines) == 0 && FIRST == 1 && SLOT == 1 << 16,
+    size_of::<Magazine>() == 2 * WORD
+        && Kind::Class(ClassId::FIRST).byte() == TINY_PLACES[0]
+        && SLOT == 1 << 16,
     "assembly has these numbers"
 );
+
+/// Bytes of a word, in which the places of magazines are counted.
+const WORD: usize = size_of::<usize>();
 
 /// A head that nobody writes.
 #[repr(transparent)]
@@ -60,15 +72,17 @@ const fn nothing() -> *mut *mut u8 {
 }
 
 const EMPTY_HEAD: Head = Head {
+    home_part: 0,
+    home_bytes: 0,
+    kinds: core::ptr::null(),
+    sized: 0,
+    places: TINY_PLACES,
     magazines: [const {
         Magazine {
             top: nothing(),
             limit: nothing(),
         }
     }; Kind::COUNT],
-    home_part: 0,
-    home_bytes: 0,
-    kinds: core::ptr::null(),
 };
 
 /// The head of a thread that has no cache yet.
@@ -99,25 +113,41 @@ pub fn retired() -> *mut Head {
     (&raw const RETIRED).cast_mut().cast()
 }
 
-/// The magazine with this index.
+/// The magazine at this place.
 ///
 /// # Safety
-/// `head` is what this thread's slot holds, and `index` is below [`Kind::COUNT`].
+/// `head` is what this thread's slot holds, and `place` is the byte of a [`Kind`].
 #[inline(always)]
-pub unsafe fn magazine(head: *mut Head, index: usize) -> *mut Magazine {
-    // SAFETY: a slot points to a whole head, and the index lies in its array (this function's own
+pub unsafe fn magazine(head: *mut Head, place: usize) -> *mut Magazine {
+    // SAFETY: a slot points to a whole head, and the place lies in its array (this function's own
     // Safety section).
-    unsafe { (&raw mut (*head).magazines).cast::<Magazine>().add(index) }
+    unsafe { (&raw mut (*head).magazines).byte_add(place * WORD).cast() }
 }
 
-/// Takes a block of the class with this index from its magazine; null if the magazine is empty.
+/// The place of the magazine of the class with this index.
+#[inline(always)]
+pub const fn place_of_class(class: usize) -> usize {
+    (class + FIRST) * (size_of::<Magazine>() / WORD)
+}
+
+/// The place of the magazine for `size` bytes.
 ///
 /// # Safety
-/// `head` is what this thread's slot holds, and `class` is below `CLASS_COUNT`.
+/// The size is at most [`theap_arch::TINY_MAX`].
 #[inline(always)]
-pub unsafe fn pop(head: *mut Head, class: usize) -> *mut u8 {
+pub unsafe fn place_of_tiny(size: usize) -> usize {
+    // SAFETY: the table goes up to that size (this function's own Safety section).
+    unsafe { (*TINY_PLACES.get_unchecked((size + 15) >> 4)).into() }
+}
+
+/// Takes a block from the magazine at this place; null if the magazine is empty.
+///
+/// # Safety
+/// `head` is what this thread's slot holds, and `place` is the byte of a [`Kind`].
+#[inline(always)]
+pub unsafe fn pop(head: *mut Head, place: usize) -> *mut u8 {
     // SAFETY: the promises of this function's Safety section are those of `magazine`. The magazines
     // of EMPTY and RETIRED are empty, and a pop does not write to an empty magazine; those of a
     // cache are this thread's alone.
-    unsafe { theap_arch::pop(magazine(head, class + FIRST)) }
+    unsafe { theap_arch::pop(magazine(head, place)) }
 }

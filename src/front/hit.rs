@@ -8,7 +8,7 @@
 #![allow(unsafe_code)] // Reads and writes the head behind the thread's slot.
 
 use super::free::free_slow;
-use super::head::{Head, magazine, pop, slot};
+use super::head::{magazine, place_of_class, place_of_tiny, pop, slot};
 use super::refill::alloc_class;
 use super::runs::alloc_run;
 use super::setup::Setup;
@@ -19,11 +19,25 @@ use core::sync::atomic::Ordering;
 /// Allocates `size` bytes at a multiple of 16. Null if there is no memory.
 #[inline(always)]
 pub fn alloc(size: usize, setup: &Setup) -> *mut u8 {
-    if size <= theap_arch::TINY_MAX {
-        pop_or(theap_arch::class_of_tiny(size), setup)
-    } else {
-        alloc_mid(size, setup)
+    if size > theap_arch::TINY_MAX {
+        return alloc_mid(size, setup);
     }
+    // SAFETY: the slot's own value, and a tiny size.
+    let block = unsafe { pop(slot::get(), place_of_tiny(size)) };
+    if block.is_null() {
+        return alloc_missed(size, setup);
+    }
+    block
+}
+
+/// Allocates a block of a tiny size that the magazine does not have. The arguments are the
+/// caller's, so that a hit need not move them out of the way.
+#[cold]
+#[inline(never)]
+fn alloc_missed(size: usize, setup: &Setup) -> *mut u8 {
+    let class = ClassId::new(theap_arch::class_of_tiny(size));
+    // SAFETY: the slot's own value.
+    unsafe { alloc_class(slot::get(), class, setup) }
 }
 
 #[inline(never)]
@@ -36,7 +50,7 @@ fn alloc_mid(size: usize, setup: &Setup) -> *mut u8 {
 }
 
 /// Allocates `size` bytes at a multiple of `align`, a power of two.
-#[inline]
+#[inline(never)]
 pub fn alloc_aligned(size: usize, align: usize, setup: &Setup) -> *mut u8 {
     if align <= 16 {
         return alloc(size, setup);
@@ -52,8 +66,8 @@ pub fn alloc_aligned(size: usize, align: usize, setup: &Setup) -> *mut u8 {
 #[inline(always)]
 pub fn pop_or(class: usize, setup: &Setup) -> *mut u8 {
     let head = slot::get();
-    // SAFETY: the slot's own value, and an index of the table of classes.
-    let block = unsafe { pop(head, class) };
+    // SAFETY: the slot's own value, and the place of a class.
+    let block = unsafe { pop(head, place_of_class(class)) };
     if !block.is_null() {
         return block;
     }
@@ -72,24 +86,14 @@ pub unsafe fn free(block: *mut u8, setup: &Setup) {
     // SAFETY: the slot's own value; `kinds` has a byte for each slot of the home part, and every
     // class byte has a magazine.
     unsafe {
-        if is_home(head, block) {
-            let at = (block as usize).wrapping_sub((*head).home_part) / SLOT;
-            let kind = (*(*head).kinds.add(at)).load(Ordering::Relaxed);
+        let at = (block as usize).wrapping_sub((*head).home_part);
+        if at < (*head).home_bytes {
+            let kind = (*(*head).kinds.add(at / SLOT)).load(Ordering::Relaxed);
             if theap_arch::push(magazine(head, kind.into()), block) {
                 return;
             }
         }
     }
-    // SAFETY: the slot's own value; the block is as this function's Safety section has it.
-    unsafe { free_slow(head, block, setup) };
-}
-
-/// Whether the block lies in the home part.
-///
-/// # Safety
-/// `head` is what this thread's slot holds.
-#[inline(always)]
-pub unsafe fn is_home(head: *mut Head, block: *mut u8) -> bool {
-    // SAFETY: a slot points to a whole head (this function's own Safety section).
-    unsafe { (block as usize).wrapping_sub((*head).home_part) < (*head).home_bytes }
+    // SAFETY: the block is as this function's Safety section has it.
+    unsafe { free_slow(block, setup) };
 }

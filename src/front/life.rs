@@ -177,6 +177,7 @@ unsafe fn write_new(
         (&raw mut (*new).index).write(index);
         let arrays = new.cast::<u8>().add(ARRAYS_AT);
         (&raw mut (*new).arrays).write(arrays.cast());
+        (*new).head.places = theap_arch::TINY_PLACES;
         (*new).lay_out_magazines();
         (*new).settle_on(node);
         if arena.policy().is_prepared() {
@@ -210,6 +211,11 @@ impl ThreadCache {
         let arena = self.arena();
         (self.head.home_part, self.head.home_bytes) = arena.addresses().open_part(node);
         self.head.kinds = arena.addresses().kinds_of_node(node);
+        self.head.sized = if arena.nodes().len() == 1 {
+            theap_arch::TINY_MAX
+        } else {
+            0
+        };
         self.heap.move_to(node);
         self.away = 0;
     }

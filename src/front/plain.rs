@@ -3,8 +3,7 @@
 #![allow(unsafe_code)] // Reads and writes the head behind the thread's slot.
 
 use super::free::free_slow;
-use super::head::{FIRST, magazine, pop, slot};
-use super::hit::is_home;
+use super::head::{magazine, place_of_tiny, pop, slot};
 use super::setup::Setup;
 use super::sizes::{check_size, whole_size};
 
@@ -21,8 +20,8 @@ pub const TAIL: usize = 0;
 #[inline(always)]
 pub fn alloc_cached(size: usize) -> *mut u8 {
     if size <= theap_arch::TINY_MAX {
-        // SAFETY: the slot's own value, and an index of the table of classes.
-        unsafe { pop(slot::get(), theap_arch::class_of_tiny(size)) }
+        // SAFETY: the slot's own value, and a tiny size.
+        unsafe { pop(slot::get(), place_of_tiny(size)) }
     } else {
         core::ptr::null_mut()
     }
@@ -35,23 +34,27 @@ pub fn alloc_cached(size: usize) -> *mut u8 {
 #[inline(always)]
 pub unsafe fn free_sized(block: *mut u8, size: usize, setup: &Setup) {
     check_size(block, size);
-    if size <= theap_arch::TINY_MAX {
-        let head = slot::get();
-        // SAFETY: the slot's own value, and an index of the table of classes; the block is as this
-        // function's Safety section has it.
-        unsafe {
-            // Blocks of another node go home by the slow path. Without nodes nothing can be foreign
-            // here.
-            let home = !cfg!(feature = "numa") || is_home(head, block);
-            let magazine = magazine(head, theap_arch::class_of_tiny(size) + FIRST);
-            if !(home && theap_arch::push(magazine, block)) {
-                free_slow(head, block, setup);
-            }
+    let head = slot::get();
+    // SAFETY: the slot's own value, whose `sized` is a tiny size; the block is as this function's
+    // Safety section has it.
+    unsafe {
+        if size > (*head).sized {
+            return free_by_kind(block, setup);
         }
-    } else {
-        // SAFETY: this function's own Safety section.
-        unsafe { free(block, setup) };
+        if !theap_arch::push(magazine(head, place_of_tiny(size)), block) {
+            free_slow(block, setup);
+        }
     }
+}
+
+/// Does what [`free`] does, once in the program instead of wherever a block is freed.
+///
+/// # Safety
+/// The conditions of [`free`].
+#[inline(never)]
+unsafe fn free_by_kind(block: *mut u8, setup: &Setup) {
+    // SAFETY: this function's own Safety section.
+    unsafe { free(block, setup) };
 }
 
 /// Bytes that the user of a block may use; 0 for what is no block of the heap, as far as that is

@@ -63,12 +63,13 @@ impl ThreadCache {
             |block: usize| block.wrapping_sub(home_part) < bytes && arena.is_out(block, class);
         // A block that its owner has made smaller where it was is freed as one of another class.
         let is_outsized = |block: usize| {
+            let is_home = block.wrapping_sub(home_part) < bytes;
             arena.policy().has_outsized()
-                && block.wrapping_sub(home_part) < bytes
                 && match arena.addresses().locate(block) {
-                    Location::Block(part) => arena.is_out(block, part.class),
-                    Location::Run(run) => run.at_start,
-                    Location::Foreign | Location::Free => false,
+                    Location::Block(part) => is_home && arena.is_out(block, part.class),
+                    Location::Run(run) => is_home && run.at_start,
+                    Location::Foreign => arena.runs().outside().bytes_at(block).is_some(),
+                    Location::Free => false,
                 }
         };
         let all = held

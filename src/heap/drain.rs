@@ -32,8 +32,8 @@ struct Parcel {
 
 impl Home {
     /// The span that a block belongs to, found by the block's address; `None` for a run that stayed
-    /// where it was when its owner made it smaller, and so is freed with a block's size. Ends the
-    /// process if the address is neither's.
+    /// where it was when its owner made it smaller, and so is freed with a block's size: in the
+    /// range, or outside of it. Ends the process if the address is neither's.
     #[inline]
     fn of(arena: &Arena, block: *mut u8) -> Option<Self> {
         let address = block as usize;
@@ -43,6 +43,12 @@ impl Home {
                 class: part.info(),
             }),
             Location::Run(run) if run.at_start && arena.policy().has_outsized() => None,
+            Location::Foreign
+                if arena.policy().has_outsized()
+                    && arena.runs().outside().bytes_at(address).is_some() =>
+            {
+                None
+            }
             Location::Foreign => misuse(arena.os(), Misuse::Foreign, address),
             Location::Free | Location::Run(_) => misuse(arena.os(), Misuse::NotABlock, address),
         }
@@ -170,8 +176,13 @@ impl Heap {
         let (addresses, runs) = (self.arena.addresses(), self.arena.runs());
         // SAFETY: the tables say that a run starts there, and it is nobody's, as this function's
         // Safety section has it.
-        let free = |slot| unsafe { runs.release(slot) };
-        if !addresses.run_at(run as usize).is_some_and(free) {
+        let freed = unsafe {
+            match addresses.run_at(run as usize) {
+                Some(slot) => runs.release(slot),
+                None => runs.outside().release(run as usize),
+            }
+        };
+        if !freed {
             misuse(self.arena.os(), Misuse::DoubleFree, run as usize);
         }
         self.counters.runs_freed.add(1);

@@ -1,7 +1,10 @@
 //! The defaults of `retain` and `ahead`, and the memory that can be reserved, on machines and in
 //! control groups that have little.
 
+#![allow(unsafe_code)] // Puts a run into a magazine.
+
 use super::{SMALL, World};
+use crate::classes;
 use crate::config::{Config, Pages};
 use crate::front::warm::reservable;
 use crate::messages::Shortage;
@@ -64,4 +67,27 @@ fn the_pages_of_a_pool_come_on_top() {
     let least = 150 - 4;
     // Other processes may take pages of the pool meanwhile.
     assert!((least..=least + pool).contains(&mib), "{mib}");
+}
+
+#[test]
+fn a_run_outside_that_became_a_small_block_comes_home() {
+    let world = World::new(SMALL, |_| ());
+    let mut world = world.expect("an arena");
+    let cache = world.cache().expect("a cache");
+    let outside = world.arena.runs().outside();
+    let run = outside.acquire(3 * MIB, MIB).expect("a run outside");
+    assert!(!world.arena.addresses().contains(run as usize));
+    // Its owner made it smaller where it was, and frees it with a small size: on one node, the
+    // magazine takes it without a look at its address.
+    world.arena.policy().set_outsized();
+    let class = classes::class_for(64, 16).expect("a class");
+    cache.with(|cache| {
+        cache.heed_gate();
+        assert_eq!(cache.head.sized, theap_arch::TINY_MAX);
+        // SAFETY: the run is the test's, and the magazine is empty.
+        assert!(unsafe { theap_arch::push(cache.magazine(class), run) });
+    });
+    cache.flush();
+    assert_eq!(outside.bytes_at(run as usize), None, "the run is unmapped");
+    world.end(Vec::from([cache]));
 }
