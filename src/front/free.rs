@@ -150,9 +150,14 @@ impl ThreadCache {
     /// Sees to it that the class's array takes another block; false if the block must go to its
     /// span.
     fn make_room(&mut self, class: ClassId) -> bool {
-        let magazine = self.magazine(class);
         // SAFETY: the array is full.
-        magazine.top != magazine.limit || unsafe { self.empty_in_part(class) }
+        self.has_room(class) || unsafe { self.empty_in_part(class) }
+    }
+
+    /// Whether the class's array takes another block as it is.
+    pub fn has_room(&mut self, class: ClassId) -> bool {
+        let magazine = self.magazine(class);
+        magazine.top != magazine.limit
     }
 
     /// Returns all blocks and wholly free spans that the thread keeps.

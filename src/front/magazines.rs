@@ -3,6 +3,12 @@
 //! moves no more than [`BATCH`] blocks at once, as the thread that misses waits for all of them;
 //! and the first refills of a thread are small, as the thread may be short-lived.
 //!
+//! The magazine of a class whose blocks share cache lines is *shut* until the class's first refill:
+//! it takes no block. What a thread frees before it has allocated is another thread's, and its line
+//! may have blocks of further threads. If it went into the magazine, the thread would get it at its
+//! next allocation, and two threads would write to one line again and again. So such blocks go home
+//! to their spans, up to [`HOME`] of a class, and the thread begins with a batch of its own.
+//!
 //! Which classes have magazines the arena's gate says; a cache compares it with what it serves
 //! whenever it misses.
 #![allow(unsafe_code)] // Moves the ends of arrays.
@@ -26,6 +32,19 @@ const TINY: u32 = 128;
 /// The refills that come out of a magazine in its nest. If they doubled too, a thread would have
 /// half of its blocks in magazines, in pages that it has touched.
 const FIRST: u8 = 4;
+/// Blocks of a class that a thread sends home one by one before its first refill. Then the magazine
+/// opens all the same: a thread that only frees others' blocks is to move them in batches.
+const HOME: u8 = 8;
+/// The classes whose blocks share cache lines: the first ones.
+const IN_LINES: usize = {
+    let mut class = 0;
+    while CLASSES[class].size < LINE {
+        class += 1;
+    }
+    class
+};
+/// Bytes of a cache line.
+const LINE: u32 = 64;
 /// Most places of a class's array in the nest.
 pub const NEST: usize = FEW_TINY;
 /// Most bytes of blocks that a thread leaves to the next one.
@@ -41,6 +60,8 @@ pub struct MagazineState {
     served: u64,
     /// Batches that each class has had, up to [`SMALL`].
     batches: [u8; CLASS_COUNT],
+    /// Blocks of each class that went home before its first refill.
+    home: [u8; IN_LINES],
     /// The classes whose arrays are still in the nest, by their bits.
     nested: u64,
     /// What the magazines may hold together.
@@ -207,7 +228,7 @@ impl ThreadCache {
     #[inline]
     pub unsafe fn empty_in_part(&mut self, class: ClassId) -> bool {
         if self.has_magazine(class) {
-            return self.drain_magazine(class);
+            return !self.stays_shut(class) && (self.has_room(class) || self.drain_magazine(class));
         }
         if !self.outgrow_nest(class) {
             // SAFETY: the array is full (this function's own Safety section).
@@ -236,7 +257,9 @@ impl ThreadCache {
         self.magazines.allowance.note_miss(class);
         let before = self.magazines.batches(class);
         self.magazines.count_batch(class);
-        if before >= FIRST {
+        if before == 0 {
+            self.open(class);
+        } else if before >= FIRST {
             self.raise(class);
         }
         self.learn(class, false);
@@ -281,8 +304,43 @@ impl ThreadCache {
             let base = self.bases[class.index()];
             // SAFETY: the class has as many places, and the array holds no more blocks.
             self.magazine(class).limit = unsafe { base.add(places) };
+            self.shut(class);
             self.heap.counters.classes_switched.add(1);
         }
+    }
+
+    /// Answers true if the class's blocks share lines and its magazine has had no batch.
+    pub fn may_be_shut(&self, class: ClassId) -> bool {
+        class.index() < IN_LINES && self.has_magazine(class) && self.magazines.batches(class) == 0
+    }
+
+    /// Shuts the class's magazine if it may be.
+    fn shut(&mut self, class: ClassId) {
+        if self.may_be_shut(class) {
+            let magazine = self.magazine(class);
+            magazine.limit = magazine.top;
+        }
+    }
+
+    /// Lets the class's magazine hold as much as it may.
+    fn open(&mut self, class: ClassId) {
+        let (base, places) = (self.bases[class.index()], self.places_in_use(class));
+        self.magazine(class).limit = base.wrapping_add(places);
+    }
+
+    /// Answers true if a block that a magazine does not take has to go home alone, as the magazine
+    /// is shut. Opens it if enough blocks have gone.
+    fn stays_shut(&mut self, class: ClassId) -> bool {
+        if !self.may_be_shut(class) {
+            return false;
+        }
+        let home = &mut self.magazines.home[class.index()];
+        if *home < HOME {
+            *home += 1;
+            return true;
+        }
+        self.open(class);
+        false
     }
 
     /// Makes the class's FastCache a magazine, which may hold what a nest holds.
@@ -357,7 +415,9 @@ impl ThreadCache {
     /// begins anew.
     pub fn reset_magazines(&mut self) {
         self.magazines.batches = [0; CLASS_COUNT];
+        self.magazines.home = [0; IN_LINES];
         self.unlearn_all();
         self.lower_all();
+        (0..IN_LINES).for_each(|class| self.shut(ClassId::new(class)));
     }
 }

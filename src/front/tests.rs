@@ -32,6 +32,14 @@ mod allowance;
     not(any(feature = "hardened", feature = "valgrind"))
 ))]
 mod keeping;
+// A cache that holds blocks back is not left with them.
+#[cfg(all(
+    feature = "magazines",
+    feature = "drain",
+    feature = "stats",
+    not(any(feature = "hardened", feature = "valgrind"))
+))]
+mod lines;
 #[cfg(all(feature = "numa", feature = "stats"))]
 mod numa;
 #[cfg(all(

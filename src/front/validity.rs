@@ -45,7 +45,8 @@ impl ThreadCache {
     unsafe fn check_class(&self, class: ClassId, index: usize) -> Result<(), Invalid> {
         let base = self.bases[class.index()];
         let magazine = &self.head.magazines[class.index() + FIRST];
-        let bounds = magazine.limit == base.wrapping_add(self.places_in_use(class))
+        let end = base.wrapping_add(self.places_in_use(class));
+        let bounds = (magazine.limit == end || magazine.limit < end && self.may_be_shut(class))
             && (base..=magazine.limit).contains(&magazine.top);
         ensure(bounds, "bounds of a magazine of heap", index)?;
         // SAFETY: the arrays' memory has a sentinel below each array, and the array's pointers up

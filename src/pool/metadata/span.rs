@@ -49,18 +49,19 @@ pub struct SpanMeta {
     rest: OwnerWord<u8>,
     /// The part of [`Rest::SeenIn`].
     seen_in: OwnerWord<u8>,
-    /// The heap that owned the span last: a hint for frees to a full span.
-    last_owner: AtomicU32,
     /// In the first slot's metadata, and only without the shared pool: the heap and class that the
     /// SuperSlab serves.
     pub tag: AtomicU32,
-    _pad: [u8; 22],
+    _pad: [u8; 26],
     /// The words that other threads write, on a cache line of their own.
     pub shake: Handshake,
+    /// The heap that owned the span last: a hint for frees to a full span. Here, as who frees a
+    /// block of another owner's reads it, and needs no other line of this struct.
+    last_owner: AtomicU32,
     /// The part of `decay` ([`crate::pool::reclaim::Reclaim::part`]) in which a block came home
     /// last: a hint, from which the age of what is free is told.
     pub sent_in: AtomicU8,
-    _pad2: [u8; 47],
+    _pad2: [u8; 43],
 }
 
 /// The metadata of a SuperSlab.
