@@ -22,6 +22,7 @@
 //! | [`expand`] of 36, 64 bits | AVX2 at run time | 1.4, 2.7 |
 //! | [`clear`] of 16 to 128 bytes | SSE2, inline | 3.3 to 1.2 |
 //! | [`clear`] of other lengths | twin (`memset`) | 1.0 |
+//! | [`fill`], [`number`] of 16 bytes and more | SSE2 | a store for 16 bytes, where the twin has 16 |
 //! | [`cpu_number`] | rseq's thread area | the twin always answers `None`; `sched_getcpu` has 1.0 |
 #![no_std]
 
@@ -32,6 +33,7 @@ pub mod portable {
     pub mod cpu;
     pub mod magazine;
     pub mod size_class;
+    pub mod table;
     pub mod tls;
     pub mod valgrind;
 }
@@ -45,6 +47,7 @@ pub mod x86_64 {
     pub mod hit;
     pub mod magazine;
     pub mod size_class;
+    pub mod table;
     pub mod tls;
     #[cfg(feature = "valgrind")]
     pub mod valgrind;
@@ -73,4 +76,5 @@ pub use chosen::clear::clear;
 pub use chosen::cpu::cpu_number;
 pub use chosen::magazine::{Magazine, pop, push};
 pub use chosen::size_class::{CLASSED_MAX, CLASSES, TINY_MAX, class_of, class_of_tiny};
+pub use chosen::table::{fill, number};
 pub use portable::size_class::TINY_PLACES;

@@ -12,6 +12,7 @@ mod probe;
 use std::ffi::c_void;
 use std::hint::black_box;
 use std::ptr::null_mut;
+use std::sync::atomic::AtomicU8;
 use std::time::{Duration, Instant};
 use theap_arch::{self as tuned, portable};
 
@@ -226,6 +227,34 @@ fn clearing(bench: &Bench) {
     }
 }
 
+fn tables(bench: &Bench) {
+    let table: Vec<_> = (0..4096).map(|_| AtomicU8::new(0)).collect();
+    for len in [1, 4, 16, 32, 80, 240] {
+        macro_rules! side {
+            ($write:path $(, $byte:expr)?) => {
+                || {
+                    for _ in 0..64 {
+                        // SAFETY: within the vector.
+                        unsafe { $write(black_box(table.as_ptr()), len $(, $byte)?) };
+                    }
+                }
+            };
+        }
+        bench.pair(
+            &format!("fill, {len} places"),
+            64,
+            side!(tuned::fill, black_box(1)),
+            side!(portable::table::fill, black_box(1)),
+        );
+        bench.pair(
+            &format!("number, {len} places"),
+            64,
+            side!(tuned::number),
+            side!(portable::table::number),
+        );
+    }
+}
+
 static EMPTY: u64 = 0;
 tuned::thread_slot! { mod tuned_slot: c_void = EMPTY; }
 tuned::portable_thread_slot! { mod plain_slot: c_void = EMPTY; }
@@ -270,4 +299,5 @@ fn main() {
     size_classes(&bench);
     words(&bench);
     clearing(&bench);
+    tables(&bench);
 }

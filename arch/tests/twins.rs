@@ -14,6 +14,7 @@ use std::ffi::c_void;
 use std::process::Command;
 use std::ptr::{null_mut, without_provenance_mut};
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::{env, fs, thread};
 use theap_arch::{self as chosen, CLASSED_MAX, CLASSES, Magazine, TINY_MAX, portable};
 
@@ -290,6 +291,33 @@ fn clearing_touches_exactly_the_range() {
                     before.iter().chain(after).all(|&byte| byte == 0xa5),
                     "{len} at {start}"
                 );
+            }
+        }
+    }
+}
+
+#[test]
+fn tables_are_written_exactly() {
+    for len in (0..=100).chain([254, 255, 256, 257, 270, 271, 272, 273, 500]) {
+        for start in [0, 1, 7, 16] {
+            let check = |write: &dyn Fn(*const AtomicU8), wanted: &dyn Fn(usize) -> u8| {
+                let memory: Vec<_> = (0..start + len + 32).map(|_| AtomicU8::new(0xa5)).collect();
+                write(memory[start..].as_ptr());
+                for (at, byte) in memory.iter().enumerate() {
+                    let inside = (start..start + len).contains(&at);
+                    let wanted = if inside { wanted(at - start) } else { 0xa5 };
+                    assert_eq!(byte.load(Relaxed), wanted, "{at} of {len} at {start}");
+                }
+            };
+            for fill in [chosen::fill, portable::table::fill] {
+                // SAFETY: the places lie within the vector.
+                check(&|table| unsafe { fill(table, len, 0x7e) }, &|_| 0x7e);
+            }
+            for number in [chosen::number, portable::table::number] {
+                // SAFETY: as before.
+                check(&|table| unsafe { number(table, len) }, &|at| {
+                    at.min(255) as u8
+                });
             }
         }
     }

@@ -176,20 +176,21 @@ impl AddressMap {
 
     /// Writes what slots are used for from now on, the first of them being the head.
     pub fn dress(&self, run: &SlotRun, kind: Kind) {
-        for at in 0..run.len() {
-            self.head_byte(run.slot().add(at))
-                .store(at.min(FAR) as u8, Ordering::Relaxed);
-            self.kind_byte(run.slot().add(at))
-                .store(kind.byte(), Ordering::Relaxed);
-        }
+        const { assert!(FAR == u8::MAX as usize) };
+        // SAFETY: the tables have a byte for each slot that is open (`new`), and the bearer of
+        // `run` holds its slots, so nobody else writes theirs.
+        unsafe { theap_arch::number(self.heads.add(run.slot().index()), run.len()) };
+        self.fill_kinds(run, kind);
     }
 
     /// Writes that slots are not in use, before they are given back.
     pub fn undress(&self, run: &SlotRun) {
-        for at in 0..run.len() {
-            self.kind_byte(run.slot().add(at))
-                .store(Kind::Free.byte(), Ordering::Relaxed);
-        }
+        self.fill_kinds(run, Kind::Free);
+    }
+
+    fn fill_kinds(&self, run: &SlotRun, kind: Kind) {
+        // SAFETY: as in `dress`.
+        unsafe { theap_arch::fill(self.kinds.add(run.slot().index()), run.len(), kind.byte()) };
     }
 
     /// The class bytes of all slots from a node's first one on, for the hit path of free, which

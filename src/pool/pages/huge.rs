@@ -61,11 +61,10 @@ impl Pages {
         if shape.supers > self.supers.count() {
             return None;
         }
-        let found = self.find_mapped(shape, align).or_else(|| {
-            // What is shelved serves before the node grows.
-            self.clear_shelf().then(|| self.find_mapped(shape, align))?
-        });
-        if let Some(run) = found {
+        // A mix of sizes that left what is shelved where it is would spread over a fifth more
+        // memory: extents would not join.
+        self.clear_shelf();
+        if let Some(run) = self.find_mapped(shape, align) {
             return Some(Huge::Found(run));
         }
         let _growth = self.growth.lock();
@@ -79,7 +78,9 @@ impl Pages {
             self.supers.count_published(&run);
             return Some(Huge::Found(run));
         }
-        let grown = self.grow_huge(shape, align).map(Huge::Grown);
+        let grown = self.extend_frontier(shape, align);
+        let grown = grown.or_else(|| self.grow_huge(shape, align));
+        let grown = grown.map(Huge::Grown);
         grown.or_else(|| self.find_any(shape, align).map(Huge::Found))
     }
 
@@ -151,8 +152,7 @@ impl Pages {
                 return None;
             }
         }
-        self.take_parts(i, shape, |i, len| self.supers.take_exact(i, 0, len))
-            .ok()
+        self.supers.take_adjacent(i, shape.len).ok()
     }
 
     /// Takes the run at a SuperSlab if all of it lies below the frontier, and is free or can be
@@ -168,6 +168,34 @@ impl Pages {
         self.supers.withdraw_whole(blocked);
         self.claims.withdraw(blocked);
         None
+    }
+
+    /// Takes the free SuperSlabs that end at the frontier, and maps what a run needs beyond them.
+    #[inline(never)]
+    fn extend_frontier(&self, shape: Shape, align: usize) -> Option<SlotRun> {
+        if self.ground.affinity.interleaves() {
+            // Those are mapped one by one, and may be had in part.
+            return None;
+        }
+        let frontier = self.claims.frontier();
+        let is_free = |&i: &NodeSuper| {
+            !self.is_left_alone(i) && self.supers.slots(i).free_count() as usize == SLOTS
+        };
+        let below = (0..frontier.0).rev().map(NodeSuper);
+        let free = below.take(shape.supers - 1).take_while(is_free).count();
+        let first = self.aligned(NodeSuper(frontier.0 - free as u32), align);
+        let has = frontier.0.checked_sub(first.0)? as usize;
+        if has == 0 || !self.open(first.index() + shape.supers) {
+            return None;
+        }
+        let end = self.supers.take_adjacent(first, has * SLOTS).ok()?;
+        match self.map_run(frontier, Shape::new(shape.len - has * SLOTS)) {
+            Ok(run) => Some(end.join(run)),
+            Err(_) => {
+                self.supers.release(end, |_| {});
+                None
+            }
+        }
     }
 
     /// Maps a run behind the frontier.
@@ -217,21 +245,16 @@ impl Pages {
         if let Some(k) = (0..shape.supers).rev().find(|k| !usable(k)) {
             return Err(i.add(k));
         }
-        self.take_parts(i, shape, |i, len| self.take_part(i, len))
+        self.take_parts(i, shape)
     }
 
     /// Takes the parts of a run in their SuperSlabs, the first one first, so that of two threads
     /// whose runs overlap one goes on. Otherwise it takes nothing and returns the SuperSlab of
     /// which nothing was to be had.
-    fn take_parts(
-        &self,
-        i: NodeSuper,
-        shape: Shape,
-        take: impl Fn(NodeSuper, usize) -> Option<SlotRun>,
-    ) -> Result<SlotRun, NodeSuper> {
-        let mut taken = take(i, shape.part(0)).ok_or(i)?;
+    fn take_parts(&self, i: NodeSuper, shape: Shape) -> Result<SlotRun, NodeSuper> {
+        let mut taken = self.take_part(i, shape.part(0)).ok_or(i)?;
         for k in 1..shape.supers {
-            let Some(part) = take(i.add(k), shape.part(k)) else {
+            let Some(part) = self.take_part(i.add(k), shape.part(k)) else {
                 // Without a look at what is too much: the search goes on.
                 self.supers.release(taken, |_| {});
                 return Err(i.add(k));

@@ -207,10 +207,13 @@ impl Pages {
     pub fn release_slots(&self, run: SlotRun) {
         let last = run.slot().add(run.len().max(1) - 1).split().0;
         self.ground.addresses.undress(&run);
-        self.supers.release(run, |i| self.trim(i));
+        let mut any_idle = false;
+        self.supers.release(run, |i| any_idle |= self.trim(i));
         if self.supers.decay().kept() != 0 || self.has_too_much() {
             self.trim_idle();
             self.shed(self.supers.local(last));
+        } else if any_idle {
+            self.trim_idle();
         }
     }
 

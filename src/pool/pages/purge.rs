@@ -30,16 +30,14 @@ const NAPS: usize = 2000;
 
 impl Pages {
     /// After a SuperSlab became free: purges it if the node keeps more warm memory than it should.
-    pub(super) fn trim(&self, i: NodeSuper) {
+    /// Whether some of it may be idle otherwise.
+    pub(super) fn trim(&self, i: NodeSuper) -> bool {
         // The warmer gives the memory back later, so this thread's free need not wait for that.
         if self.has_warmer() {
-            return;
+            return false;
         }
         if !self.has_too_much() {
-            if self.supers.warm() > self.floor() && !self.has_thread() {
-                self.trim_idle();
-            }
-            return;
+            return self.supers.warm() > self.floor() && !self.has_thread();
         }
         let bytes = self.purge_super(i, false);
         // A program that retains nothing wants to see everything go.
@@ -47,6 +45,7 @@ impl Pages {
         if !policy.bounds_all() && policy.learns() {
             self.supers.decay().gave(bytes / SLOT);
         }
+        false
     }
 
     /// Whether more memory of the node is warm and free than it should keep: slots, and spans that

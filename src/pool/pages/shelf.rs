@@ -9,7 +9,7 @@
 //! The slots of such a run stay ACTIVE and keep their class bytes; its owner word is FREE, so a
 //! second free is found. They count as warm and free.
 
-use crate::geometry::SlotId;
+use crate::geometry::{SLOTS, SlotId};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// The number of places of a shelf.
@@ -61,12 +61,12 @@ impl Shelf {
         (old != 0).then(|| run(old))
     }
 
-    /// Takes a run of at least `len` slots that `fits`, and of at most an eighth more.
+    /// Takes a run of at least `len` slots that `fits`, and of no more SuperSlabs than these need.
     pub fn take(&self, len: usize, fits: impl Fn(SlotId) -> bool) -> Option<(SlotId, usize)> {
         self.places.iter().find_map(|place| {
             let now = place.load(Ordering::Relaxed);
             let (slot, has) = run(now);
-            let taken = (len..=len + len / 8).contains(&has)
+            let taken = (len..=len.next_multiple_of(SLOTS)).contains(&has)
                 && fits(slot)
                 && place
                     .compare_exchange(now, 0, Ordering::Acquire, Ordering::Relaxed)
@@ -105,14 +105,14 @@ mod tests {
     fn a_run_serves_what_is_a_little_smaller() {
         let shelf = Shelf::new();
         assert_eq!(shelf.put(SlotId(64), 80), None);
-        for (len, fits) in [(81, true), (71, true), (80, false)] {
+        for (len, fits) in [(81, true), (64, true), (80, false)] {
             assert_eq!(shelf.take(len, |_| fits), None);
         }
         assert_eq!(
-            shelf.take(72, |slot| slot == SlotId(64)),
+            shelf.take(65, |slot| slot == SlotId(64)),
             Some((SlotId(64), 80))
         );
-        assert_eq!(shelf.take(72, |_| true), None);
+        assert_eq!(shelf.take(65, |_| true), None);
     }
 
     #[test]

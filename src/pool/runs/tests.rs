@@ -80,14 +80,17 @@ fn a_freed_run_serves_again_and_is_not_zero() {
     assert!(!world.free(run), "a second free is found");
     let stats = world.node.lists().counted_slots();
     assert_eq!(stats, 0, "nobody holds it");
-    // What is smaller by more than an eighth goes elsewhere.
-    let (other, _) = world.get(2 * MIB + 1);
-    assert_eq!(other, free);
+    // What needs as many SuperSlabs is served.
     assert_eq!(world.get(3 * MIB - 300_000), (run, false));
     let bytes = world.arena.runs().bytes_at(run as usize);
     assert_eq!(bytes, Some(44 * (SUPER / SLOTS)), "the rest is cut off");
     world.check(0);
-    assert!(world.free(run) && world.free(other));
+    assert!(world.free(run));
+    world.check(44 * (SUPER / SLOTS));
+    // For another length the lowest room serves, and what is shelved joins its neighbours.
+    assert_eq!(world.get(4 * MIB), (free, false));
+    world.check(0);
+    assert!(world.free(free));
     // At a multiple of 4 MiB lies one of two neighbours.
     let aligned = world.arena.runs().acquire(NodeIndex(0), 3 * MIB, 4 * MIB);
     let (aligned, _) = aligned.expect("a run");
@@ -114,6 +117,69 @@ fn shelved_runs_serve_before_the_node_grows() {
     }
     assert_eq!(world.mapped(), mapped, "nothing grew");
     assert_eq!(world.node.pages().shelved(), 0);
+}
+
+#[test]
+fn a_node_grows_by_what_is_missing_at_its_end() {
+    let world = World::new(CONFIG);
+    let (stays, _) = world.get(4 * MIB);
+    let (end, _) = world.get(8 * MIB);
+    assert!(world.free(end));
+    let mapped = world.mapped();
+    assert_eq!(world.get(20 * MIB), (end, false));
+    assert_eq!(world.mapped(), mapped + 6, "12 MiB");
+    // Aligned: the end of the heap from the next multiple on.
+    assert!(world.free(end));
+    let (runs, bytes, align) = (world.arena.runs(), 40 * MIB, 16 * MIB);
+    let (run, _) = runs.acquire(NodeIndex(0), bytes, align).expect("a run");
+    assert!((run as usize).is_multiple_of(align));
+    assert!(run as usize >= end as usize && run as usize <= end as usize + 16 * MIB);
+    assert!(world.free(run) && world.free(stays));
+    world.arena.sweep();
+    let supers = world.node.pages().mapped_supers();
+    assert!(
+        supers
+            .into_iter()
+            .all(|i| world.node.supers().keeps_promise(i))
+    );
+    assert!(world.node.pages().counts_holes());
+    world.end();
+}
+
+#[test]
+fn runs_of_many_words_are_found_again() {
+    let world = World::new(CONFIG.address_space(8192 * MIB).retain(1 << 40));
+    // Across bounds of words, with ends in the middle of a SuperSlab.
+    let sizes = [MIB * 61 / 2, 127 * MIB, 129 * MIB, 300 * MIB + 5, 3 * MIB];
+    let mut random = 1_u64;
+    let mut held: Vec<(*mut u8, usize)> = Vec::new();
+    for _ in 0..400 {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        let draw = (random >> 33) as usize;
+        if held.len() > 6 || (draw.is_multiple_of(3) && !held.is_empty()) {
+            assert!(world.free(held.swap_remove(draw / 3 % held.len()).0));
+        } else {
+            let bytes = sizes[draw / 3 % sizes.len()];
+            let (run, _) = world.get(bytes);
+            let (start, end) = (run as usize, run as usize + bytes);
+            let apart =
+                |&(at, len): &(*mut u8, usize)| end <= at as usize || at as usize + len <= start;
+            assert!(held.iter().all(apart), "two runs in one place");
+            held.push((run, bytes));
+        }
+        let supers = world.node.pages().mapped_supers();
+        assert!(
+            supers
+                .into_iter()
+                .all(|i| world.node.supers().keeps_promise(i))
+        );
+        assert!(world.node.pages().counts_holes());
+    }
+    held.into_iter()
+        .for_each(|(run, _)| assert!(world.free(run)));
+    world.end();
 }
 
 #[test]

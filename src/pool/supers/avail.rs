@@ -45,6 +45,15 @@ const USED: core::ops::Range<usize> = if cfg!(feature = "shared-pool") {
     WHOLE..LEVELS
 };
 
+/// The bits from `first` to `last`: words and the bits in them.
+fn bits_from(first: usize, last: usize) -> impl Iterator<Item = (usize, u64)> {
+    (first / 64..=last / 64).map(move |word| {
+        let below = first.saturating_sub(word * 64);
+        let end = (last - word * 64).min(63);
+        (word, (!0 << below) & (!0 >> (63 - end)))
+    })
+}
+
 /// The bitmap of one level: a word for 64 SuperSlabs, and a summary bit for each word that is not
 /// zero.
 #[derive(Debug, Clone, Copy)]
@@ -58,17 +67,45 @@ pub struct Bitmap<'a> {
 impl Bitmap<'_> {
     /// Sets bit `i`.
     pub fn set(&self, i: usize) {
-        let word = i / 64;
-        if self.words[word].fetch_or(1 << (i % 64), Ordering::AcqRel) == 0 {
+        self.set_bits(i / 64, 1 << (i % 64));
+    }
+
+    /// Sets bits of a word.
+    fn set_bits(&self, word: usize, bits: u64) {
+        if self.words[word].fetch_or(bits, Ordering::AcqRel) == 0 {
             self.summary[word / 64].fetch_or(1 << (word % 64), Ordering::AcqRel);
+        }
+    }
+
+    /// Sets the bits from `first` to `last`, where one of a word's is not set.
+    pub fn set_missing(&self, first: usize, last: usize) {
+        for (word, bits) in bits_from(first, last) {
+            if self.words[word].load(Ordering::Acquire) & bits != bits {
+                self.set_bits(word, bits);
+            }
         }
     }
 
     /// Clears bit `i`.
     pub fn clear(&self, i: usize) {
-        let (word, bit) = (i / 64, 1 << (i % 64));
-        if self.words[word].fetch_and(!bit, Ordering::AcqRel) == bit {
+        self.clear_bits(i / 64, 1 << (i % 64));
+    }
+
+    /// Clears bits of a word.
+    fn clear_bits(&self, word: usize, bits: u64) {
+        let before = self.words[word].fetch_and(!bits, Ordering::AcqRel);
+        if before != 0 && before & !bits == 0 {
             self.clear_summary(word);
+        }
+    }
+
+    /// Clears the bits from `first` to `last`, where one of a word's is set.
+    #[cfg_attr(loom, allow(dead_code, reason = "for who takes several SuperSlabs"))]
+    pub fn clear_set(&self, first: usize, last: usize) {
+        for (word, bits) in bits_from(first, last) {
+            if self.words[word].load(Ordering::Relaxed) & bits != 0 {
+                self.clear_bits(word, bits);
+            }
         }
     }
 
@@ -138,6 +175,25 @@ impl Avail<'_> {
             }
         }
         whole
+    }
+
+    /// Offers the SuperSlabs from `first` to `last` at all levels: all of their slots were in use,
+    /// and were given back.
+    #[cfg_attr(
+        loom,
+        allow(dead_code, reason = "for who gives several SuperSlabs back")
+    )]
+    pub fn offer_all(&self, first: NodeSuper, last: NodeSuper) {
+        for (word, bits) in bits_from(first.index(), last.index()) {
+            USED.for_each(|level| self.levels[level].set_bits(word, bits));
+        }
+    }
+
+    /// Withdraws the hints that SuperSlabs from `first` to `last` are wholly free. The caller holds
+    /// slots of each, so none can be.
+    #[cfg_attr(loom, allow(dead_code, reason = "for who takes several SuperSlabs"))]
+    pub fn withdraw_taken(&self, first: NodeSuper, last: NodeSuper) {
+        self.levels[WHOLE].clear_set(first.index(), last.index());
     }
 
     /// Withdraws the hint after a take failed at `level`, unless the word has such room (again).

@@ -14,10 +14,11 @@
 //!
 //! In all of these bitmaps a clear bit is a promise and a set bit a hint that may be stale, as in
 //! [`super::avail`]: whoever makes a SuperSlab free sets its bit and then the hints of all extents
-//! that it has made or joined; whoever takes SuperSlabs writes nothing here; whoever finds a hint
-//! stale clears it, looks once more, and sets it again if there is such an extent by now. Between
-//! the write and the look each has a fence: of two threads that free neighbours, one sees both
-//! bits, and of one that frees and one that clears a hint, one sees what the other did.
+//! that it has made or joined; whoever takes adjacent ones clears their bits, and whoever takes
+//! slots writes nothing here; whoever finds a hint stale clears it, looks once more, and sets it
+//! again if there is such an extent by now. Between the write and the look each has a fence: of two
+//! threads that free neighbours, one sees both bits, and of one that frees and one that clears a
+//! hint, one sees what the other did.
 //!
 //! Nursed SuperSlabs count as taken here, as threads leave them to nurseries.
 
@@ -195,11 +196,18 @@ impl<'a> Extents<'a> {
 
     /// Notes that a SuperSlab is wholly free, after its bit was set.
     pub fn offer_whole(&self, i: NodeSuper) {
+        self.offer_all(i, i);
+    }
+
+    /// Notes that the SuperSlabs from `first` to `last`, which have their bits in the same word,
+    /// are wholly free, after the bits were set.
+    pub fn offer_all(&self, first: NodeSuper, last: NodeSuper) {
+        debug_assert!(first.index() / 64 == last.index() / 64);
         fence(Ordering::SeqCst);
-        self.hint(Free::Whole, i.index());
+        self.hint(Free::Whole, first.index(), last.index());
         // A hole may still have the bit of a whole one, so lengths do not tell whether there is a
         // hole in the extent.
-        let at = i.index() / 64;
+        let at = first.index() / 64;
         let mut beside = self
             .holes
             .words
@@ -207,7 +215,7 @@ impl<'a> Extents<'a> {
             .take(at + 2)
             .skip(at.saturating_sub(1));
         if beside.any(|word| word.load(Ordering::Acquire) != 0) {
-            self.hint(Free::Mixed, i.index());
+            self.hint(Free::Mixed, first.index(), last.index());
         }
     }
 
@@ -215,24 +223,31 @@ impl<'a> Extents<'a> {
     pub fn offer_hole(&self, i: NodeSuper) {
         self.holes.set(i.index());
         fence(Ordering::SeqCst);
-        self.hint(Free::Mixed, i.index());
+        self.hint(Free::Mixed, i.index(), i.index());
     }
 
-    /// Sets the hints of all extents in which `i` lies.
-    fn hint(&self, free: Free, i: usize) {
-        let (first, len) = self.around(free, i);
+    /// Sets the hints of all extents in which SuperSlabs from `i` to `last` lie, of one word.
+    fn hint(&self, free: Free, i: usize, last: usize) {
+        let mut i = i;
+        while i <= last {
+            let (first, len) = self.around(free, i);
+            // What is nursed, or was taken meanwhile, lies between extents.
+            if len > 0 {
+                self.hint_extent(free, (first, len), (i, last.min(first + len - 1)));
+            }
+            i = (first + len).max(i + 1);
+        }
+    }
+
+    /// Sets the hints of the parts of an extent in which SuperSlabs from `i` to `last` lie.
+    fn hint_extent(&self, free: Free, (first, len): (usize, usize), (i, last): (usize, usize)) {
         for (nth, &short) in LENGTHS.iter().enumerate() {
             if short > len {
                 break;
             }
             let from = first.max((i + 1).saturating_sub(short));
-            let to = i.min(first + len - short);
-            let hints = self.hints(free, nth);
-            for at in from / 64..=to / 64 {
-                if !hints.has(at) {
-                    hints.set(at);
-                }
-            }
+            let to = last.min(first + len - short);
+            self.hints(free, nth).set_missing(from / 64, to / 64);
         }
     }
 

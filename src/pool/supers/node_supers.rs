@@ -36,6 +36,23 @@ impl Purging {
     }
 }
 
+/// Adjacent SuperSlabs that have their bits in the same word: the first and the last of them.
+#[derive(Default)]
+struct Whole(Option<(NodeSuper, NodeSuper)>);
+
+impl Whole {
+    /// Adds the next SuperSlab. Those that it cannot join, which it replaces.
+    fn add(&mut self, i: NodeSuper) -> Option<Self> {
+        match &mut self.0 {
+            Some((_, last)) if !i.index().is_multiple_of(64) => {
+                *last = i;
+                None
+            }
+            others => Some(Self(others.replace((i, i)))),
+        }
+    }
+}
+
 /// The SuperSlabs of a node.
 pub struct Supers {
     first: SuperId,
@@ -235,6 +252,41 @@ impl Supers {
         Some(self.taken(i, len, taken))
     }
 
+    /// Takes the first `len` slots from a SuperSlab on, of as many as these need. If one of them is
+    /// not free, it takes nothing and answers the SuperSlab.
+    pub fn take_adjacent(&self, i: NodeSuper, len: usize) -> Result<SlotRun, NodeSuper> {
+        let (mut done, mut warm, mut cold) = (0, 0, 0);
+        while done < len {
+            let part = SLOTS.min(len - done);
+            let Some(taken) = self.word(i.add(done / SLOTS)).take_exact(0, part) else {
+                break;
+            };
+            warm += taken.warm;
+            cold += if taken.warm == 0 { part } else { 0 };
+            done += part;
+        }
+        let blocked = i.add(done / SLOTS);
+        if done == 0 {
+            return Err(blocked);
+        }
+        if cold > 0 {
+            self.decay.took_cold(cold);
+        }
+        if warm > 0 {
+            self.count_taken(done, warm);
+        }
+        // SAFETY: this thread turned the slots ACTIVE, and FRESH slots read zero.
+        let run = unsafe { SlotRun::held(self.id(i).slot(0), done, warm == 0) };
+        if done < len {
+            // Without a look at what is too much: the search goes on.
+            self.release(run, |_| {});
+            return Err(blocked);
+        }
+        // So that searches find what is free at once.
+        self.avail.withdraw_taken(i, i.add((len - 1) / SLOTS));
+        Ok(run)
+    }
+
     /// Publishes the slots of a SuperSlab: the first `active` of them are ACTIVE and the caller's,
     /// the others FRESH and offered.
     ///
@@ -270,14 +322,32 @@ impl Supers {
     /// are all free now.
     pub fn release(&self, run: SlotRun, mut whole: impl FnMut(NodeSuper)) {
         self.count_warm(run.len());
+        let mut all = Whole::default();
         run.for_each_super(|super_id, first, part| {
             let i = self.local(super_id);
             let (before, after) = self.word(i).release(first, part);
+            if part == SLOTS {
+                // Offered together, as far as they have their bits in the same word.
+                if let Some(others) = all.add(i) {
+                    self.offer_all(others, &mut whole);
+                }
+                return;
+            }
             self.offer(i, before, after);
             if after.free_count() as usize == SLOTS {
                 whole(i);
             }
         });
+        self.offer_all(all, whole);
+    }
+
+    /// Offers SuperSlabs that became wholly free at once, and tells `whole` of each.
+    fn offer_all(&self, all: Whole, whole: impl FnMut(NodeSuper)) {
+        if let Whole(Some((first, last))) = all {
+            self.avail.offer_all(first, last);
+            self.extents.offer_all(first, last);
+            (first.0..=last.0).map(NodeSuper).for_each(whole);
+        }
     }
 
     /// Takes all slots of a SuperSlab for purging or unmapping if all are free and at least one is
