@@ -175,6 +175,7 @@ const WAIT: u64 = 1_000_000;
 unsafe impl Sync for Host {}
 
 /// See [`crate::Os::topology`].
+#[inline(never)]
 pub fn host() -> &'static Topology {
     static HOST: Host = Host {
         state: AtomicU32::new(UNREAD),

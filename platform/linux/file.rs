@@ -33,6 +33,7 @@ pub fn with_room<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
 }
 
 /// Reads the beginning of a file, as much as the buffer takes; `None` if the file cannot be read.
+#[inline(never)]
 pub fn read<'a>(path: &[u8], buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     // rustix copies a path that does not end with a zero, a long one to the heap.
     let mut name = [0; NAME];

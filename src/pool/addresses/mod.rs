@@ -175,6 +175,7 @@ impl AddressMap {
     }
 
     /// Writes what slots are used for from now on, the first of them being the head.
+    #[inline(never)]
     pub fn dress(&self, run: &SlotRun, kind: Kind) {
         const { assert!(FAR == u8::MAX as usize) };
         // SAFETY: the tables have a byte for each slot that is open (`new`), and the bearer of
@@ -184,6 +185,7 @@ impl AddressMap {
     }
 
     /// Writes that slots are not in use, before they are given back.
+    #[inline(never)]
     pub fn undress(&self, run: &SlotRun) {
         self.fill_kinds(run, Kind::Free);
     }
