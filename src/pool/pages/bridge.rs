@@ -1,12 +1,12 @@
 //! Bridging: what a thread gets that must grow the node while the warmer prepares hugepages.
 //!
 //! A hugepage takes its time: it is cleared, and where the machine is itself a guest, its host may
-//! have to find the memory first. A thread that outruns the warmer would wait for one page of 2 MiB
-//! after the other. So it gets SuperSlabs on small pages instead, each of which it faults in when
-//! it gets there, under the kernel's lock on that mapping alone. The warmer maps two steps of
-//! such SuperSlabs ahead, so taking one makes no call. It puts those that stay filled up on hugepages
-//! when growth rests ([`super::collapse`]), and those that become wholly free are unmapped rather
-//! than kept, so that hugepages take their place.
+//! have to find the memory first. A thread that outruns the warmer would wait for one page of 2
+//! MiB after the other. So it gets SuperSlabs on small pages instead, each of which it faults in
+//! when it gets there, under the kernel's lock on that mapping alone. The warmer maps two steps of
+//! such SuperSlabs ahead, so taking one makes no call. It puts those that stay filled up on
+//! hugepages when growth rests ([`super::collapse`]), and those that become wholly free are
+//! unmapped rather than kept, so that hugepages take their place.
 #![allow(unsafe_code)] // Maps what was claimed.
 
 use super::Pages;

@@ -280,7 +280,7 @@ fn parts(fake: &Fake, node: &'static Node, count: usize) {
     }
 }
 
-/// A heap of hugepages whose threads have used up the stock and then so many SuperSlabs that bridge.
+/// A heap of hugepages whose threads have used up the stock, and `count` SuperSlabs that bridge.
 fn outrun(count: usize) -> (&'static Fake, &'static Arena, &'static Node, Vec<SlotId>) {
     let config = CONFIG.pages(Pages::Thp).retain(64 * MIB);
     let (fake, arena, node) = world(config.address_space(1 << 30));
