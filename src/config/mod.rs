@@ -98,8 +98,8 @@ choices! {
         /// for the step.
         Grow = "grow",
         /// The warmer, a thread of each node that prepares memory before it is needed. Where all
-        /// prepared memory is used up, the thread for which the heap grows, as with `Grow`, a
-        /// SuperSlab (2 MiB) at a time.
+        /// prepared memory is used up, the thread that touches a page first, on small pages, which
+        /// the warmer collapses later.
         Ahead = "ahead",
     }
 }

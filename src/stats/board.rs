@@ -110,6 +110,8 @@ pub struct NodeBoard {
     pub prepared: AtomicU64,
     /// Bytes that warmers gave back.
     pub given_back: AtomicU64,
+    /// Bytes that threads took on small pages as they outran the warmer.
+    pub bridged: AtomicU64,
     /// Bytes for which warmers got hugepages instead of small ones.
     pub collapsed: AtomicU64,
     /// Warmer threads started.
@@ -236,6 +238,7 @@ mod zeros {
                 stock_target: zero(),
                 prepared: zero(),
                 given_back: zero(),
+                bridged: zero(),
                 collapsed: zero(),
                 warmer_starts: zero(),
                 run_slots: zero(),
@@ -335,8 +338,8 @@ macro_rules! places {
 
 const HEADER: [(&str, usize); 16] = places!(Header: magic layout version nodes heaps max_heaps rings
     tracing address_space outside refusals outside_runs metadata counts first metadata_first);
-const NODE: [(&str, usize); 11] = places!(NodeBoard: kernel_node mapped empty stock stock_target
-    prepared given_back collapsed warmer_starts run_slots spans);
+const NODE: [(&str, usize); 12] = places!(NodeBoard: kernel_node mapped empty stock stock_target
+    prepared given_back bridged collapsed warmer_starts run_slots spans);
 const HEAP: [(&str, usize); 6] =
     places!(HeapBoard: counters thread span_bytes kept allowed classes);
 const CLASS: [(&str, usize); 4] = places!(ClassCounters: refilled_blocks drained_blocks learned_blocks

@@ -210,6 +210,8 @@ figures! {
         prepared,
         /// Bytes that the warmer has given back to the system so far.
         given_back,
+        /// Bytes of SuperSlabs on small pages that threads took so far, as they outran the warmer.
+        bridged,
         /// Bytes of SuperSlabs in use for which the warmer has got hugepages instead of small pages
         /// so far.
         collapsed,

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // Populates and unmaps what is spare.
 
 use super::Pages;
-use super::spare::Mapped;
+use super::spare::{Mapped, Spare};
 use crate::geometry::{NodeSuper, SUPER};
 use crate::pool::addresses::SlotRun;
 use crate::stats::events::EventKind;
@@ -18,7 +18,7 @@ impl Pages {
         let Ok(populated) = populated else {
             // The pool or the control group has no page for the others either.
             self.unmap_spare();
-            self.unmap_mapped(spare);
+            self.unmap_mapped(&self.spare, spare);
             return None;
         };
         // SAFETY: a spare SuperSlab was claimed and mapped, and is this thread's now.
@@ -45,16 +45,16 @@ impl Pages {
     }
 
     /// Makes claimed SuperSlabs spare, which are mapped.
-    pub(super) fn keep_spare(&self, mapped: Mapped) {
-        if mapped.count > 0 && !self.spare.put(mapped) {
-            self.unmap_mapped(mapped);
+    pub(super) fn keep_spare(&self, spare: &Spare, mapped: Mapped) {
+        if mapped.count > 0 && !spare.put(mapped) {
+            self.unmap_mapped(spare, mapped);
         }
     }
 
     /// Maps a step of growth where nothing is spare, for the threads that grow later; none where
     /// the heap has a limit, as a thread may need the room.
     pub fn map_ahead(&self) {
-        if self.has_spare() || self.ground.policy.limit().is_set() {
+        if self.spare.count() > 0 || self.ground.policy.limit().is_set() {
             return;
         }
         let Some((first, count)) = self.claim_ahead(self.next_step()) else {
@@ -63,22 +63,25 @@ impl Pages {
         // SAFETY: claimed just now.
         let mapped = unsafe { self.map_or_give_up(first, (count, 0), self.modes(first, count)) };
         if let Ok((mode, _)) = mapped {
-            self.keep_spare(Mapped {
+            // A failure costs only page faults later.
+            let _ = self.touch_tables(first, count);
+            let mapped = Mapped {
                 first,
                 count,
                 mode: mode as u8,
-            });
+            };
+            self.keep_spare(&self.spare, mapped);
         }
     }
 
     /// Tells whether SuperSlabs are spare.
     pub fn has_spare(&self) -> bool {
-        self.spare.get().is_some()
+        self.spare_bytes() > 0
     }
 
     /// Unmaps the spare SuperSlabs, under the growth lock, so that no fork comes between.
     pub fn drop_spare(&self) {
-        if self.spare.count() > 0 && !self.ground.policy.is_sealed() {
+        if self.has_spare() && !self.ground.policy.is_sealed() {
             let _growth = self.growth.lock();
             self.unmap_spare();
         }
@@ -86,7 +89,8 @@ impl Pages {
 
     /// The bytes of the spare SuperSlabs.
     pub fn spare_bytes(&self) -> usize {
-        self.spare.count() * SUPER
+        let bridge = self.bridge.iter().map(Spare::count);
+        (self.spare.count() + bridge.sum::<usize>()) * SUPER
     }
 
     /// The number of spare SuperSlabs to which the hugetlb pool has promised pages.
@@ -101,20 +105,25 @@ impl Pages {
     /// Unmaps these. On other pages spare SuperSlabs take nothing from anybody.
     pub(super) fn drop_promised(&self) {
         if self.promised_count() > 0 {
-            self.unmap_spare();
+            self.unmap_all(&self.spare);
         }
     }
 
     /// Unmaps the spare SuperSlabs.
     pub(super) fn unmap_spare(&self) {
-        if let Some(spare) = self.spare.take_all() {
-            self.unmap_mapped(spare);
+        self.unmap_all(&self.spare);
+        (self.bridge.iter()).for_each(|bridge| self.unmap_all(bridge));
+    }
+
+    fn unmap_all(&self, spare: &Spare) {
+        if let Some(mapped) = spare.take_all() {
+            self.unmap_mapped(spare, mapped);
         }
     }
 
     /// Unmaps claimed SuperSlabs that are mapped and untouched. Where the system refuses, they are
     /// spare again.
-    fn unmap_mapped(&self, mapped: Mapped) {
+    fn unmap_mapped(&self, spare: &Spare, mapped: Mapped) {
         let Mapped { first, count, mode } = mapped;
         let Some(mode) = PageMode::from_number(mode) else {
             return;
@@ -130,7 +139,7 @@ impl Pages {
                 self.give_up(first, count);
             }
             Err(error) => {
-                if error == Error::Lost || !self.spare.put(mapped) {
+                if error == Error::Lost || !spare.put(mapped) {
                     self.ground.policy.limit().give(len);
                     // SAFETY: claimed.
                     (0..count).for_each(|k| unsafe { self.set_lost(first.add(k)) });

@@ -97,7 +97,9 @@ impl Pages {
 
     fn may_collapse(&self, i: NodeSuper) -> bool {
         let may = match self.mode(i) {
-            Some(PageMode::Small) => self.ground.policy.config().pages == config::Pages::Auto,
+            Some(PageMode::Small) => {
+                self.ground.policy.config().pages == config::Pages::Auto || self.is_bridge(i)
+            }
             Some(PageMode::Thp) => true,
             _ => false,
         };

@@ -20,6 +20,7 @@ use crate::pool::addresses::SlotRun;
 use crate::pool::ground::Ground;
 use crate::pool::supers::Taker;
 use crate::stats::events::EventKind;
+use core::sync::atomic::Ordering;
 use theap_platform::{Error, HUGE_1G, PageMode};
 
 /// SuperSlabs at the front of a node's part that are on small pages in mode `auto`: 8 MiB.
@@ -55,7 +56,9 @@ impl Pages {
         if policy.refuses() {
             return None;
         }
-        let added = self.add_one(taken);
+        let added = self
+            .add_bridge(taken)
+            .map_or_else(|| self.add_one(taken), Ok);
         added
             .inspect_err(|&why| self.say_out_of_memory(SUPER, why))
             .ok()
@@ -182,15 +185,25 @@ impl Pages {
         None
     }
 
-    /// The SuperSlabs of the next step: as many as there are, up to the option `growth`. Where each
-    /// is bound to another node, each is mapped by itself.
+    /// The SuperSlabs of the next step, on pages that the options ask for.
     pub(super) fn next_step(&self) -> usize {
+        self.within_pool(self.step())
+    }
+
+    /// The SuperSlabs of a step: as many as there are, up to the option `growth`, as far as the
+    /// limits leave room. Where each is bound to another node, each is mapped by itself.
+    pub(super) fn step(&self) -> usize {
+        self.step_up_to(self.ground.policy.config().growth / SUPER)
+    }
+
+    /// The SuperSlabs of a step of at most so many.
+    pub(super) fn step_up_to(&self, most: usize) -> usize {
         if self.ground.affinity.interleaves() {
             return 1;
         }
-        let most = (self.ground.policy.config().growth / SUPER).clamp(1, MOST);
+        let most = most.clamp(1, MOST);
         let count = self.claims.frontier().index().next_power_of_two().min(most);
-        self.within_limit(self.within_pool(count))
+        self.within_limit(count)
     }
 
     /// Reports once that the node could not grow by so many bytes.
@@ -280,11 +293,12 @@ impl Pages {
         unsafe {
             let modes = self.modes(first, count);
             let (mode, populated) = self.map_or_give_up(first, (count, 1), modes)?;
-            self.keep_spare(Mapped {
+            let rest = Mapped {
                 first: first.add(1),
                 count: count - 1,
                 mode: mode as u8,
-            });
+            };
+            self.keep_spare(&self.spare, rest);
             Ok(self.publish(first, (1, taken), mode, populated))
         }
     }
@@ -312,7 +326,7 @@ impl Pages {
             (0..count).for_each(|k| unsafe { self.set_lost(first.add(k)) });
         } else if mapped.is_err() {
             self.give_up(first, count);
-        } else if self.works_ahead() && self.prefaults(first) {
+        } else if used > 0 && self.works_ahead() && self.prefaults(first) {
             // A failure costs only page faults later.
             let _ = self.touch_tables(first, count);
         }
@@ -367,7 +381,7 @@ impl Pages {
         }
         let (id, huge) = (
             self.supers.id(first),
-            modes.first() != Some(&PageMode::Small),
+            modes.first() != Some(&PageMode::Small) || self.may_bridge(first),
         );
         let (address, len) = (self.address(first), count * SUPER);
         // SAFETY: claimed SuperSlabs, as this function's Safety section has it, are not in use.
@@ -434,6 +448,10 @@ impl Pages {
                 // SAFETY: mapped just now. What cannot be populated faults at first touch, as
                 // without the option.
                 Ok(()) => unsafe {
+                    // Where there was no choice, this tells nothing of the pool.
+                    if modes.len() > 1 {
+                        self.from_pool.store(mode.is_hugetlb(), Ordering::Relaxed);
+                    }
                     if !mode.is_hugetlb() {
                         policy.lock_memory(address, len);
                     }

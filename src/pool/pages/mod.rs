@@ -4,9 +4,10 @@
 //! `claims` is the protocol that says who may map a SuperSlab; `node_pages` keeps the page modes;
 //! `grow` adds SuperSlabs, of which `ahead` keeps some in `spare`, and `huge` the runs that are
 //! larger than one, of which `shelf` has some that were freed; `prefault` touches memory before it
-//! is used; `nursed` keeps small pages for nurseries; `purge` gives memory back, `discard` also
-//! from within spans, `bare` their metadata; `collapse` turns small pages into hugepages; `fork`
-//! keeps hugetlb pages safe across a fork.
+//! is used; `bridge` has small pages for threads that outrun the warmer; `nursed` keeps small
+//! pages for nurseries; `purge` gives memory back, `discard` also from within spans, `bare` their
+//! metadata; `collapse` turns small pages into hugepages; `fork` keeps hugetlb pages safe across a
+//! fork.
 
 pub mod claims;
 pub mod shelf;
@@ -16,6 +17,7 @@ cfg_if::cfg_if! {
     if #[cfg(not(loom))] {
         mod ahead;
         mod bare;
+        mod bridge;
         mod collapse;
         mod demote;
         mod discard;

@@ -10,7 +10,7 @@ use crate::pool::ground::Ground;
 use crate::pool::supers::Supers;
 use crate::stats::board::NodeBoard;
 use crate::stats::events::EventKind;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use theap_arch::valgrind;
 use theap_platform::{Error, Mutex, NodeId, PAGE, PageMode, Rank};
 
@@ -28,6 +28,13 @@ pub struct Pages {
     pub(super) growth: Mutex<()>,
     pub(super) shelf: Shelf,
     pub(super) spare: Spare,
+    /// Spare SuperSlabs on small pages, for threads that outrun the warmer: two steps, so that one
+    /// is there while the other is mapped.
+    pub(super) bridge: [Spare; 2],
+    /// What was mapped last came from a hugetlb pool.
+    pub(super) from_pool: AtomicBool,
+    /// Bytes that have bridged so far.
+    pub(super) bridged: &'static AtomicU64,
     /// While this lock is held, no SuperSlab is unmapped: held for a step of the warmer, and across
     /// fork.
     unmapping: Mutex<()>,
@@ -66,6 +73,9 @@ impl Pages {
             growth: Mutex::new(Rank::Growth, ()),
             shelf: Shelf::new(),
             spare: Spare::new(),
+            bridge: [Spare::new(), Spare::new()],
+            from_pool: AtomicBool::new(ground.policy.config().pages.takes_hugetlb()),
+            bridged: &board.bridged,
             unmapping: Mutex::new(Rank::Unranked, ()),
             has_warmer: AtomicBool::new(false),
             has_thread: AtomicBool::new(false),

@@ -131,26 +131,30 @@ impl Pages {
     /// prepared.
     pub fn prepare(&self, missing: usize, cold: Option<NodeSuper>) -> Result<usize, Error> {
         if let Some(i) = cold {
-            self.populate_super(i)?;
-            return Ok(1);
+            if !self.is_bridge(i) {
+                self.populate_super(i)?;
+                return Ok(1);
+            }
+            self.unmap_bridge(i);
         }
         let most = missing.min(STEP.max(self.claims.frontier().index() / 64));
         let mut count = 0;
         while count < most {
+            // A thread that must grow meanwhile finds it mapped.
+            self.map_bridge();
             match self.prepare_one() {
                 Ok(added) => count += added,
                 Err(error) if count == 0 => return Err(error),
                 Err(_) => break,
             }
         }
-        // So a thread that must grow before the next step finds it mapped.
         self.map_ahead();
         Ok(count)
     }
 
     /// Prepares a SuperSlab, or those of a page of 1 GiB. Each is there for the threads at once.
     fn prepare_one(&self) -> Result<usize, Error> {
-        if self.ground.policy.limit().spare() < SUPER && !self.has_spare() {
+        if self.ground.policy.limit().spare() < SUPER && self.spare.count() == 0 {
             return Err(Error::NoMemory);
         }
         let run = self.add_one(0)?;

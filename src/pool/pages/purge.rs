@@ -191,11 +191,12 @@ impl Pages {
         let Some(mode) = self.mode(i).filter(|&mode| mode != PageMode::Hugetlb1g) else {
             return 0;
         };
-        let fresh_too = warmer || mode == PageMode::Hugetlb;
+        let unmaps = mode == PageMode::Hugetlb || self.is_bridge(i);
+        let fresh_too = warmer || unmaps;
         let Some(purging) = self.supers.begin_purge(i, fresh_too) else {
             return 0;
         };
-        if mode == PageMode::Hugetlb {
+        if unmaps {
             // A fork that looks after hugetlb pages finds them all mapped.
             let _lock = (!warmer).then(|| self.unmapping().lock());
             // It may have been moved meanwhile.
@@ -289,7 +290,7 @@ impl Pages {
     }
 
     /// Unmaps a SuperSlab. The caller has the lock of `unmapping`, or is the warmer, which has it.
-    fn unmap_super(&self, i: NodeSuper, purging: Purging, mode: PageMode) -> usize {
+    pub(super) fn unmap_super(&self, i: NodeSuper, purging: Purging, mode: PageMode) -> usize {
         let (os, address) = (self.ground.policy.os(), self.address(i));
         // SAFETY: all slots are ABSENT: nobody uses the SuperSlab.
         let unmap = || unsafe { os.unmap(address, SUPER, mode) };

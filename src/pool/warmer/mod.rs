@@ -321,7 +321,7 @@ impl Warmer {
             sight
         } else {
             self.map_ahead();
-            self.collapse_one(rounds, now);
+            self.collapse_one(rounds, now, pace.rests());
             sight
         };
         let bytes = |supers: usize| (supers * SUPER) as u64;
@@ -340,9 +340,12 @@ impl Warmer {
     /// would promise pages for that.
     fn map_ahead(&self) {
         let takes_hugetlb = self.ground.policy.config().pages.takes_hugetlb();
-        if !takes_hugetlb && !self.pages.has_spare() {
+        if self.pages.wants_ahead(!takes_hugetlb) {
             let _ = self.promptly(|| {
-                self.pages.map_ahead();
+                self.pages.map_bridge();
+                if !takes_hugetlb {
+                    self.pages.map_ahead();
+                }
                 Ok(())
             });
         }
@@ -456,11 +459,12 @@ impl Warmer {
     /// Looks for SuperSlabs that have been filled up for long and may be on small pages, where it
     /// is time, and asks for hugepages for one of them. A hugepage is charged to the control group
     /// before the small pages are free: one that would exceed the group's limit is not asked for.
-    fn collapse_one(&self, rounds: &mut Rounds, now: u64) {
+    /// The kernel copies under its lock on the address space, so that waits until growth `rests`.
+    fn collapse_one(&self, rounds: &mut Rounds, now: u64, rests: bool) {
         if let Some(over) = rounds.look(now, self.ground.policy.decay()) {
             rounds.ripe = self.pages.look_for_ripe(over);
         }
-        if !rounds.collapses(now) {
+        if !rests || !rounds.collapses(now) {
             return;
         }
         let room = self.room.load(Ordering::Relaxed);

@@ -24,6 +24,8 @@ const FALL: u64 = SECOND;
 /// The demand, in SuperSlabs a second, that must not find the stock empty whatever happened before:
 /// 1 GiB/s.
 const SUDDEN: u64 = (1 << 30) / SUPER as u64;
+/// The demand, in SuperSlabs a second, below which growth rests.
+const REST: u64 = 8;
 pub const SHORTEST: u64 = MS;
 const LONGEST: u64 = 100 * MS;
 /// The wait after the system refused; it doubles from the first to the last.
@@ -127,6 +129,11 @@ impl Pace {
         let lasting =
             (u128::from(self.rate) * u128::from(HORIZON) / u128::from(SECOND)) as u64 >> 10;
         (lasting as usize).min(limits.most).max(limits.ahead)
+    }
+
+    /// Whether the program has lately begun few SuperSlabs.
+    pub fn rests(&self) -> bool {
+        self.rate >> 10 < REST
     }
 
     /// SuperSlabs that are missing, unless the system refused some just now.

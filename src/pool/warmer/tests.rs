@@ -280,6 +280,100 @@ fn parts(fake: &Fake, node: &'static Node, count: usize) {
     }
 }
 
+/// A heap of hugepages whose threads have used up the stock, and `count` SuperSlabs that bridge.
+fn outrun(count: usize) -> (&'static Fake, &'static Arena, &'static Node, Vec<SlotId>) {
+    let config = CONFIG.pages(Pages::Thp).retain(64 * MIB);
+    let (fake, arena, node) = world(config.address_space(1 << 30));
+    let mut blocks: Vec<_> = (0..3).map(|_| take(arena).expect("memory")).collect();
+    assert_eq!(on_small(node), 1, "the warmer has not come to it yet");
+    settle(node);
+    assert_eq!((stock(node), on_small(node)), (16, 1));
+    blocks.extend((0..8).map(|_| take(arena).expect("memory")));
+    assert_eq!(on_small(node), 1, "the stock serves first");
+    let (calls, frontier) = (fake.calls(), node.pages().frontier());
+    blocks.extend((1..count).map(|_| take(arena).expect("memory")));
+    let after = (fake.calls(), node.pages().frontier(), on_small(node));
+    assert_eq!(after, (calls, frontier, count), "mapped ahead, and no call");
+    let bridged = node.warmer().board.bridged.load(Ordering::Relaxed) as usize;
+    assert_eq!(bridged, count * SUPER);
+    (fake, arena, node, blocks)
+}
+
+#[test]
+fn small_pages_bridge_where_threads_outrun_it() {
+    let (fake, arena, node, blocks) = outrun(5);
+    // What is wholly free becomes a hole, and hugepages take its place.
+    for &slot in &blocks[11..14] {
+        give_back(arena, slot);
+    }
+    assert_eq!(on_small(node), 5, "a free makes no call");
+    settle(node);
+    assert!(stock(node) >= 16);
+    assert_eq!(on_small(node), 3, "one for each step that it took");
+    arena.purge();
+    assert_eq!((on_small(node), node.pages().spare_bytes()), (2, 0));
+    // What stays filled up is collapsed, when growth rests.
+    for slot in [blocks[2], blocks[14]] {
+        let block = arena.addresses().address_of(slot) as *mut u8;
+        // SAFETY: a live block of a whole SuperSlab.
+        unsafe { block.write_bytes(1, SUPER) };
+    }
+    for _ in 0..80 {
+        fake.advance(125 * MS);
+        settle(node);
+    }
+    assert_eq!(on_small(node), 0);
+    for slot in blocks[..11].iter().chain(&blocks[14..]) {
+        give_back(arena, *slot);
+    }
+    end(arena);
+}
+
+#[test]
+fn what_bridged_goes_as_a_whole() {
+    let (_, arena, node, blocks) = outrun(5);
+    for slot in blocks {
+        give_back(arena, slot);
+    }
+    arena.purge();
+    assert_eq!((on_small(node), node.pages().spare_bytes()), (0, 0));
+    // Without the warmer, nothing bridges.
+    arena.set_sealed(true);
+    arena.set_sealed(false);
+    node.warmer().park();
+    let blocks: Vec<_> = (0..30).map(|_| take(arena).expect("memory")).collect();
+    assert_eq!(on_small(node), 0);
+    node.warmer().unpark();
+    for slot in blocks {
+        give_back(arena, slot);
+    }
+    end(arena);
+}
+
+#[test]
+fn where_nothing_is_mapped_ahead_a_thread_maps_small_pages_itself() {
+    let config = CONFIG.pages(Pages::Thp).limit(100 * MIB);
+    let (fake, arena, node) = world(config);
+    let first: Vec<_> = (0..2).map(|_| take(arena).expect("memory")).collect();
+    let mut blocks: Vec<_> = (0..9).map(|_| take(arena).expect("memory")).collect();
+    assert_eq!(on_small(node), 9);
+    // At the limit, or where no more is mapped, nothing is lost, and null is the answer.
+    blocks.extend(core::iter::from_fn(|| take(arena)));
+    assert!(arena.policy().limit().mapped() <= 100 * MIB);
+    assert_eq!(node.pages().free_bytes(), 0);
+    blocks.drain(..).for_each(|slot| give_back(arena, slot));
+    fake.fail_only(Call::Map);
+    fake.fail_from(0);
+    blocks.extend(core::iter::from_fn(|| take(arena)));
+    assert!(blocks.len() > 30, "what is mapped serves");
+    fake.heal();
+    first
+        .into_iter()
+        .chain(blocks)
+        .for_each(|slot| give_back(arena, slot));
+    end(arena);
+}
+
 #[test]
 fn what_was_filled_up_for_the_decay_is_collapsed() {
     let (fake, arena, node, blocks) = on_small_pages();
