@@ -22,7 +22,7 @@
 //! | [`expand`] of 36, 64 bits | AVX2 at run time | 1.4, 2.7 |
 //! | [`clear`] of 16 to 128 bytes | SSE2, inline | 3.3 to 1.2 |
 //! | [`clear`] of other lengths | twin (`memset`) | 1.0 |
-//! | [`fill`], [`number`] of 16 bytes and more | SSE2 | a store for 16 bytes, where the twin has 16 |
+//! | [`fill`], [`number`] of 16 bytes and more | SSE2 | a store for 16 bytes, the twin has 16 |
 //! | [`cpu_number`] | rseq's thread area | the twin always answers `None`; `sched_getcpu` has 1.0 |
 #![no_std]
 

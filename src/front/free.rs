@@ -154,7 +154,7 @@ impl ThreadCache {
         self.has_room(class) || unsafe { self.empty_in_part(class) }
     }
 
-    /// Whether the class's array takes another block as it is.
+    /// Tells whether the class's array takes another block as it is.
     pub fn has_room(&mut self, class: ClassId) -> bool {
         let magazine = self.magazine(class);
         magazine.top != magazine.limit

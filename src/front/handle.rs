@@ -104,7 +104,7 @@ impl Handle {
         (lock, entered)
     }
 
-    /// Whether the thread is in a step of the cache, which a signal's handler has interrupted.
+    /// Tells whether the thread is in a step, which a signal's handler has interrupted.
     pub fn is_in_step(self) -> bool {
         // SAFETY: the field is written once, before there is a handle.
         unsafe { (&raw const (*self.0.as_ptr()).lock).read() }.is_owned()

@@ -86,7 +86,7 @@ impl HeapLock {
         }
     }
 
-    /// Whether the owner has the lock. Only the owner learns something from that.
+    /// Tells whether the owner has the lock. Only the owner learns something from that.
     pub fn is_owned(&self) -> bool {
         self.0.load(Ordering::Relaxed) & STATES == OWNED
     }

@@ -23,8 +23,8 @@ use theap_platform::PageMode;
 const STEPS: usize = 2;
 
 impl Pages {
-    /// Whether a thread that grows the node leaves hugepages to the warmer. Pages of a hugetlb pool
-    /// are populated by whoever maps them.
+    /// Tells whether a thread that grows the node leaves hugepages to the warmer. Pages of a
+    /// hugetlb pool are populated by whoever maps them.
     fn bridges(&self) -> bool {
         self.has_warmer() && !self.from_pool.load(Ordering::Relaxed)
     }
@@ -42,7 +42,7 @@ impl Pages {
         config.prefault == Prefault::Ahead && !policy.is_plain() && i.index() >= front
     }
 
-    /// Whether a SuperSlab is one that bridges, and was not collapsed yet.
+    /// Tells whether a SuperSlab is one that bridges, and was not collapsed yet.
     pub(super) fn is_bridge(&self, i: NodeSuper) -> bool {
         self.mode(i) == Some(PageMode::Small) && self.may_bridge(i)
     }
@@ -105,7 +105,7 @@ impl Pages {
             && !self.ground.policy.limit().is_set()
     }
 
-    /// Whether the warmer should map SuperSlabs ahead: some that will bridge, or a step.
+    /// Tells whether the warmer should map SuperSlabs ahead: some that will bridge, or a step.
     pub fn wants_ahead(&self, step: bool) -> bool {
         self.wants_bridge() || step && self.spare.count() == 0
     }
