@@ -29,8 +29,8 @@ impl Pages {
         self.has_warmer() && !self.from_pool.load(Ordering::Relaxed)
     }
 
-    /// Whether a SuperSlab bridges if it is on small pages: all that the options put on them for
-    /// good does not.
+    /// Tells whether a SuperSlab bridges if it is on small pages: all that the options put on them
+    /// for good does not.
     pub(super) fn may_bridge(&self, i: NodeSuper) -> bool {
         let policy = self.ground.policy;
         let config = policy.config();
@@ -96,8 +96,8 @@ impl Pages {
         Some(step(first, count))
     }
 
-    /// Whether SuperSlabs should be mapped that will bridge. As with what is spare, none where the
-    /// heap has a limit.
+    /// Tells whether SuperSlabs should be mapped that will bridge: as with what is spare, none
+    /// where the heap has a limit.
     fn wants_bridge(&self) -> bool {
         self.bridge.iter().any(|spare| spare.count() == 0)
             && self.bridges()

@@ -31,7 +31,7 @@ pub struct Pages {
     /// Spare SuperSlabs on small pages, for threads that outrun the warmer: two steps, so that one
     /// is there while the other is mapped.
     pub(super) bridge: [Spare; 2],
-    /// What was mapped last came from a hugetlb pool.
+    /// The flag says that what was mapped last came from a hugetlb pool.
     pub(super) from_pool: AtomicBool,
     /// Bytes that have bridged so far.
     pub(super) bridged: &'static AtomicU64,

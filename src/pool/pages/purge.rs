@@ -30,7 +30,7 @@ const NAPS: usize = 2000;
 
 impl Pages {
     /// After a SuperSlab became free: purges it if the node keeps more warm memory than it should.
-    /// Whether some of it may be idle otherwise.
+    /// Tells whether some of it may be idle otherwise.
     pub(super) fn trim(&self, i: NodeSuper) -> bool {
         // The warmer gives the memory back later, so this thread's free need not wait for that.
         if self.has_warmer() {

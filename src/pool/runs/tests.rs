@@ -23,6 +23,14 @@ struct World {
 }
 
 impl World {
+    /// Asserts that words, hints and holes agree with each other.
+    fn agrees(&self) {
+        let pages = self.node.pages();
+        let mut supers = pages.mapped_supers();
+        assert!(supers.all(|i| self.node.supers().keeps_promise(i)));
+        assert!(pages.counts_holes());
+    }
+
     fn new(config: Config) -> Self {
         let (fake, arena) = faked::arena(config, |fake| fake.set_now(MS));
         let node = &arena.nodes()[0];
@@ -136,13 +144,7 @@ fn a_node_grows_by_what_is_missing_at_its_end() {
     assert!(run as usize >= end as usize && run as usize <= end as usize + 16 * MIB);
     assert!(world.free(run) && world.free(stays));
     world.arena.sweep();
-    let supers = world.node.pages().mapped_supers();
-    assert!(
-        supers
-            .into_iter()
-            .all(|i| world.node.supers().keeps_promise(i))
-    );
-    assert!(world.node.pages().counts_holes());
+    world.agrees();
     world.end();
 }
 
@@ -169,13 +171,7 @@ fn runs_of_many_words_are_found_again() {
             assert!(held.iter().all(apart), "two runs in one place");
             held.push((run, bytes));
         }
-        let supers = world.node.pages().mapped_supers();
-        assert!(
-            supers
-                .into_iter()
-                .all(|i| world.node.supers().keeps_promise(i))
-        );
-        assert!(world.node.pages().counts_holes());
+        world.agrees();
     }
     held.into_iter()
         .for_each(|(run, _)| assert!(world.free(run)));

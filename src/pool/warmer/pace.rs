@@ -131,7 +131,7 @@ impl Pace {
         (lasting as usize).min(limits.most).max(limits.ahead)
     }
 
-    /// Whether the program has lately begun few SuperSlabs.
+    /// Tells whether the program has lately begun few SuperSlabs.
     pub fn rests(&self) -> bool {
         self.rate >> 10 < REST
     }
