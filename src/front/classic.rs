@@ -175,19 +175,15 @@ impl ThreadCache {
             let old = core::slice::from_raw_parts(base, half);
             // The list takes blocks of its class alone.
             let mixed = arena.policy().has_outsized() && !all_of(arena, class, old);
-            let passes = mixed || half > room;
-            if passes {
-                self.heap.give(old);
-            } else if self.lists[class.index()].len() + half > room {
-                self.make_room_in_list(class, room, old);
-            }
-            let list = &mut self.lists[class.index()];
-            if !passes && list.len() + half <= room {
+            if !mixed && half <= room && self.make_room_in_list(class, room, half) {
                 check_blocks(arena, class, old);
+                let list = &mut self.lists[class.index()];
                 for &block in old {
                     list.link(arena, block);
                 }
                 self.listed |= class.bit();
+            } else {
+                self.pass_list(old);
             }
             ptr::copy(base.add(half), base, places - half);
             self.magazine(class).top = base.add(places - half);

@@ -10,10 +10,24 @@ use core::ptr;
 const BATCH: usize = 64;
 
 impl ThreadCache {
-    /// Makes room on the class's list, which may have `room` blocks, by returning up to half of
-    /// them to the spans. The blocks of `_old`, which wait for the room, stay.
-    pub fn make_room_in_list(&mut self, class: ClassId, room: usize, _old: &[*mut u8]) {
-        self.drain_list(class, room.div_ceil(2));
+    /// Makes room for `more` blocks on the class's list, which may have `room` blocks in all, by
+    /// returning half of them to the spans, or more where the list had been allowed more before.
+    /// Answers true: there is room.
+    pub fn make_room_in_list(&mut self, class: ClassId, room: usize, more: usize) -> bool {
+        let over = (self.lists[class.index()].len() + more).saturating_sub(room);
+        if over > 0 {
+            self.drain_list(class, over.max(room.div_ceil(2)));
+        }
+        true
+    }
+
+    /// Returns blocks that do not go to their list to the spans.
+    ///
+    /// # Safety
+    /// Nobody uses the blocks.
+    pub unsafe fn pass_list(&mut self, blocks: &[*mut u8]) {
+        // SAFETY: this function's own Safety section.
+        unsafe { self.heap.give(blocks) };
     }
 
     /// Returns all blocks of the list to the spans.

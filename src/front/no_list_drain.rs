@@ -5,11 +5,20 @@ use crate::front::cache::ThreadCache;
 use crate::geometry::ClassId;
 
 impl ThreadCache {
-    /// Returns the blocks that wait for room on the list to their spans instead; the list stays as
-    /// it is.
-    pub fn make_room_in_list(&mut self, _class: ClassId, _room: usize, old: &[*mut u8]) {
-        // SAFETY: what waits for room on the list is free.
-        old.iter()
+    /// Tells whether the class's list, which may have `room` blocks in all, has room for `more`. It
+    /// stays as it is.
+    pub fn make_room_in_list(&mut self, class: ClassId, room: usize, more: usize) -> bool {
+        self.lists[class.index()].len() + more <= room
+    }
+
+    /// Returns blocks that do not go to their list to the spans, one by one.
+    ///
+    /// # Safety
+    /// Nobody uses the blocks.
+    pub unsafe fn pass_list(&mut self, blocks: &[*mut u8]) {
+        // SAFETY: this function's own Safety section.
+        blocks
+            .iter()
             .for_each(|&block| unsafe { self.heap.give(&[block]) });
     }
 

@@ -286,6 +286,27 @@ fn stashes_overflow_to_the_list_and_are_found_from_other_cpus() {
     world.end([owner, freer, taker].into());
 }
 
+/// A FastCache that cannot leave its nest has a longer list behind it than one that has left.
+#[test]
+fn a_list_that_may_suddenly_hold_less_loses_no_block() {
+    let config = SMALL.front(gate::Front::Classic).magazine(32 << 10);
+    let mut world = World::new(config, |_| {}).expect("an arena");
+    let cache = world.cache().expect("a cache");
+    let blocks: Vec<_> = (0..100)
+        .map(|_| world.alloc(cache, 1024, 1).expect("memory"))
+        .collect();
+    // All arrays of a heap are opened at once, which is refused while the list becomes full.
+    world.fake.fail_from(0);
+    for &block in &blocks[..50] {
+        world.free(cache, block);
+    }
+    world.fake.heal();
+    for &block in &blocks[50..] {
+        world.free(cache, block);
+    }
+    world.end([cache].into());
+}
+
 /// Memory that goes and comes again is kept beyond `retain`, and given back when it is not needed
 /// for a while.
 #[test]
