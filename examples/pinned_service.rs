@@ -1,8 +1,9 @@
 //! A service that must answer without delays: `cargo run --release --example pinned_service`.
 //!
-//! It takes four steps: make theap the global allocator, pin the thread, have the memory ready
-//! before the first request, and forbid the allocator every system call from then on. The rest of
-//! the program measures that the steps helped.
+//! It takes five steps: make theap the global allocator, pin the thread, have the memory ready
+//! before the first request, forbid the allocator every system call from then on, and have the code
+//! that must not allocate promise that it does not. The rest of the program measures that the steps
+//! helped.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -10,7 +11,7 @@ use std::time::Instant;
 
 use hdrhistogram::Histogram;
 use nix::sys::resource::{UsageWho, getrusage};
-use theap::{Config, Pages, Theap};
+use theap::{Breach, Config, Contract, Pages, Theap};
 
 // 1. theap takes hugepages of the host's pool if there are any, else transparent hugepages, else
 //    pages of 4 KiB.
@@ -39,14 +40,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     theap::seal();
 
     let before = getrusage(UsageWho::RUSAGE_THREAD)?;
+    let hot = theap::hot(Contract::NoSlowPath, Breach::Count);
     service.run(200_000, &mut times);
     let after = getrusage(UsageWho::RUSAGE_THREAD)?;
+    let slow = hot.breaches();
+    drop(hot);
     theap::unseal();
 
     for quantile in [0.5, 0.99, 0.999, 0.9999, 1.0] {
         let nanos = times.value_at_quantile(quantile);
         println!("{:>6} % within {nanos} ns", quantile * 100.0);
     }
+    println!("allocations and frees that left the hit path: {slow} of 800000");
     let preempted = after.involuntary_context_switches() - before.involuntary_context_switches();
     println!("involuntary context switches: {preempted}");
     let faults = after.minor_page_faults() - before.minor_page_faults();
@@ -59,6 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 #[derive(Default)]
 struct Service {
     recent: VecDeque<(String, Vec<u8>)>,
+    sum: u64,
 }
 
 impl Service {
@@ -73,9 +79,21 @@ impl Service {
     fn serve(&mut self, number: usize) {
         let name = format!("request {number}");
         let body = vec![number as u8; 64 + number % 4000];
+
+        // 5. An allocation in this scope would end the process, with the stack that it came from.
+        let hot = theap::hot(Contract::NoAllocation, Breach::Abort);
+        self.sum = checksum(self.sum, &body);
+        drop(hot);
+
         self.recent.push_back((name, body));
         if self.recent.len() > 10_000 {
             self.recent.pop_front();
         }
     }
+}
+
+fn checksum(sum: u64, bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(sum, |sum, &byte| sum.rotate_left(5) ^ u64::from(byte))
 }

@@ -34,6 +34,7 @@ mod cpus;
 mod error;
 #[cfg(feature = "fake")]
 mod fake;
+mod frame;
 mod line;
 #[cfg(not(miri))]
 mod linux;
@@ -59,6 +60,7 @@ pub use cpus::Cpus;
 pub use error::Error;
 #[cfg(feature = "fake")]
 pub use fake::{Call, Fake};
+pub use frame::Frame;
 pub use line::Line;
 #[cfg(feature = "lock-stats")]
 pub use lock::contention::{Contention, contention};

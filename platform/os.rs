@@ -542,6 +542,18 @@ impl Os {
         system::stderr::remark(bytes);
     }
 
+    /// Writes the addresses to which this thread's calls return, the latest first, and answers how
+    /// many there were room for. The first call in a process loads the unwinder: it opens a file
+    /// and allocates. Later ones do neither.
+    pub fn stack(self, into: &mut [usize]) -> usize {
+        system::stack::capture(into)
+    }
+
+    /// Tells where an address on this thread's stack lies. The loader takes a lock for that.
+    pub fn frame(self, address: usize) -> Option<crate::Frame> {
+        system::stack::frame(address)
+    }
+
     /// Keeps the library that this code is a part of loaded for as long as the process runs. Of the
     /// program itself nothing has to be kept. The loader takes a lock for that and may allocate:
     /// the caller holds none, and the heap serves already.

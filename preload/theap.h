@@ -39,6 +39,20 @@ void theap_collect(void);
 void theap_seal(void);
 void theap_unseal(void);
 
+/* Hot scopes: from theap_hot_begin to theap_hot_end the calling thread keeps a contract. A breach is
+ * counted (figure hot_breaches), told on standard error with its stack (once for each stack), or fatal
+ * (SIGABRT). THEAP_NO_SLOW_PATH allows malloc and free where they hit: no refill, no drain, nothing asked of
+ * the kernel. THEAP_NO_ALLOCATION allows neither; a free of null is none. Scopes of a thread nest and end in
+ * reverse order: within another scope the stricter contract and the graver consequence hold. theap_hot_excuse
+ * begins a scope in which the thread has promised nothing. Both return the word that theap_hot_end takes, 0
+ * for wrong arguments or a thread that can get no heap; theap_hot_end returns how often the thread has broken
+ * a contract in the scope. */
+enum theap_contract { THEAP_NO_SLOW_PATH = 1, THEAP_NO_ALLOCATION = 2 };
+enum theap_breach { THEAP_COUNT = 0, THEAP_REPORT = 1, THEAP_ABORT = 2 };
+size_t theap_hot_begin(enum theap_contract contract, enum theap_breach breach);
+size_t theap_hot_excuse(void);
+size_t theap_hot_end(size_t scope);
+
 /* Sets the front that serves from now on: the magazines, or the classic front (as THEAP_FRONT does).
  * The heap of every thread switches when it next takes or returns a batch of blocks. */
 enum theap_front { THEAP_FRONT_CLASSIC = 0, THEAP_FRONT_THEAP = 1 };

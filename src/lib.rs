@@ -28,11 +28,13 @@ cfg_if::cfg_if! {
         mod choices;
         mod classes;
         mod config;
+        mod contract;
         mod crash;
         mod front;
         mod gate;
         mod geometry;
         mod heap;
+        mod hot;
         mod messages;
         mod placement;
         mod pool;
@@ -49,7 +51,9 @@ cfg_if::cfg_if! {
         pub use front::HEAD_FIELDS;
         pub use crash::report_crashes;
         pub use config::{Calls, Config, Foreign, Numa, OPTIONS, OptionRow, Pages, Prefault};
+        pub use contract::{Breach, Contract};
         pub use gate::{Classes, Front};
+        pub use hot::{Hot, excused, hot};
         pub use placement::{NodePlacement, Placement};
         pub use stats::board::{Board, EventReader, Unreadable};
         pub use stats::events::{Event, EventKind};

@@ -3,6 +3,7 @@
 //! process, since its caller has broken the contract of the heap. All other messages can be left
 //! out, and are, where descriptor 2 is no longer the file that it was at start ([`Os::remark`]).
 
+use crate::contract::{Act, Contract};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use theap_platform::{Bound, Error, Line, Os};
 
@@ -268,6 +269,55 @@ pub fn handed_over(os: Os, address: usize) {
         .str(", a block of the C library's malloc; theap hands it and later ones over to the C ")
         .str("library. To end the process there instead: THEAP_FOREIGN=abort")
         .remark(os);
+}
+
+/// Most frames of a stack that are told.
+const TOLD: usize = 24;
+
+/// Reports what a thread does in a hot scope that does not allow it, and the stack that it came
+/// from; `ends` tells that theap ends the process now.
+#[cold]
+#[inline(never)]
+pub fn broken_contract(os: Os, contract: Contract, act: Act, stack: &[usize], ends: bool) {
+    let line = Line::<4096>::sized()
+        .str("theap: thread ")
+        .dec(os.thread_id().into());
+    let line = match act {
+        Act::Allocate(bytes) => line
+            .str(" allocates a block of ")
+            .dec(bytes as u64)
+            .str(" bytes"),
+        Act::Free(block) => line.str(" frees ").hex(block as u64),
+        Act::Resize(bytes) => line
+            .str(" resizes a block to ")
+            .dec(bytes as u64)
+            .str(" bytes"),
+    };
+    let line = line.str(match contract {
+        Contract::NoAllocation => " in a hot scope that allows no allocation",
+        Contract::NoSlowPath => " on a slow path, in a hot scope that allows none",
+    });
+    let mut line = line.str(if ends {
+        "; theap ends the process (SIGABRT). Stack; for names: addr2line -fCie FILE OFFSET"
+    } else {
+        ". Stack (told once); for names: addr2line -fCie FILE OFFSET"
+    });
+    for &address in stack.iter().take(TOLD) {
+        line = line.str("\ntheap:   ");
+        line = match os.frame(address) {
+            None => line.hex(address as u64),
+            Some(frame) => {
+                // The byte before is the call's.
+                let offset = frame.offset.saturating_sub(1) as u64;
+                let line = line.raw(frame.file).str(" ").hex(offset);
+                match frame.name {
+                    Some(name) => line.str(" ").raw(name),
+                    None => line,
+                }
+            }
+        };
+    }
+    if ends { line.send(os) } else { line.remark(os) }
 }
 
 /// Reports that not even the smallest heap could be set up.

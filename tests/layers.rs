@@ -27,7 +27,7 @@ const PACKAGES: &[&[&str]] = &[
 /// The rooms of `src/`, from the lowest floor to the highest. A room names rooms of its own floor
 /// and of those below it. `pool` stands for the files in that directory that compose its rooms.
 const FLOORS: &[&[&str]] = &[
-    &["sync", "geometry", "choices"],
+    &["sync", "geometry", "choices", "contract"],
     &["classes", "messages"],
     &["gate"],
     &["config", "stats"],
@@ -47,7 +47,7 @@ const FLOORS: &[&[&str]] = &[
     &["front"],
     &["crash", "placement", "residence"],
     &["process"],
-    &["api"],
+    &["api", "hot"],
     &["lib"],
 ];
 

@@ -18,6 +18,7 @@ pub mod pressure;
 pub mod process;
 pub mod share;
 pub mod smaps;
+pub mod stack;
 pub mod stderr;
 pub mod thread_exit;
 pub mod worker;

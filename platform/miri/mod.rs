@@ -6,6 +6,21 @@
 
 pub mod map;
 pub mod process;
+/// The stack: Miri has no unwinder to ask.
+pub mod stack {
+    use crate::Frame;
+
+    /// See [`crate::Os::stack`].
+    pub fn capture(_into: &mut [usize]) -> usize {
+        0
+    }
+
+    /// See [`crate::Os::frame`].
+    pub fn frame(_address: usize) -> Option<Frame> {
+        None
+    }
+}
+
 #[path = "../linux/thread_exit.rs"]
 pub mod thread_exit;
 pub mod worker;

@@ -5,7 +5,7 @@ use crate::text::Text;
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
-use theap::{Error, Front, Shown, raw};
+use theap::{Breach, Contract, Error, Front, Hot, Shown, raw};
 
 /// The library's version.
 #[unsafe(no_mangle)]
@@ -59,6 +59,36 @@ pub extern "C" fn theap_seal() {
 #[unsafe(no_mangle)]
 pub extern "C" fn theap_unseal() {
     theap::unseal();
+}
+
+/// Begins a hot scope of the calling thread, and answers the word that ends it.
+#[unsafe(no_mangle)]
+pub extern "C" fn theap_hot_begin(contract: c_int, breach: c_int) -> usize {
+    let contract = match contract {
+        1 => Contract::NoSlowPath,
+        2 => Contract::NoAllocation,
+        _ => return 0,
+    };
+    let breach = match breach {
+        0 => Breach::Count,
+        1 => Breach::Report,
+        2 => Breach::Abort,
+        _ => return 0,
+    };
+    theap::hot(contract, breach).into_raw()
+}
+
+/// Begins a scope in which the calling thread has promised nothing, and answers the word that ends
+/// it.
+#[unsafe(no_mangle)]
+pub extern "C" fn theap_hot_excuse() -> usize {
+    theap::excused().into_raw()
+}
+
+/// Ends a scope, and answers how often the thread has broken a contract in it.
+#[unsafe(no_mangle)]
+pub extern "C" fn theap_hot_end(scope: usize) -> usize {
+    Hot::from_raw(scope).breaches() as usize
 }
 
 /// Sets the front: 0 is the classic one, any other number the magazines.

@@ -23,7 +23,8 @@ const EXPORTS: &str = "
     _ZdaPv _ZdaPvm _ZdaPvRKSt9nothrow_t _ZdaPvSt11align_val_t _ZdaPvmSt11align_val_t
     _ZdaPvSt11align_val_tRKSt9nothrow_t
     theap_version theap_warm_up theap_warm_up_class theap_purge theap_collect theap_seal theap_unseal theap_set_front
-    theap_owns theap_stats_json theap_on_soft_limit theap_serve_soft_limit theap_resident";
+    theap_owns theap_stats_json theap_on_soft_limit theap_serve_soft_limit theap_resident theap_hot_begin
+    theap_hot_excuse theap_hot_end";
 
 #[test]
 fn exports_are_these() {

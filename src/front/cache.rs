@@ -18,6 +18,7 @@ use super::classic::List;
 use super::head::{FIRST, Head};
 use super::kept::Kept;
 use super::magazines::{MagazineState, NEST, nest_places, places};
+use super::promise::Scope;
 use super::quarantine::Quarantine;
 use crate::classes::{CLASS_COUNT, CLASSES};
 use crate::geometry::{ClassId, NodeIndex};
@@ -56,6 +57,10 @@ pub struct ThreadCache {
     pub listed: u64,
     /// The classes of which the board may show blocks in this cache, by their bits.
     noted: u64,
+    /// What the thread has promised.
+    pub scope: Scope,
+    /// Times that the thread has broken a promise.
+    pub breaches: u64,
     /// The learner's state.
     pub magazines: MagazineState,
     /// Freed blocks that the feature `hardened` keeps.

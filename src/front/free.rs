@@ -10,6 +10,7 @@ use super::life::{if_shared, retire_left, share};
 use super::nursery::each_nursery;
 use super::runs::{count_freed, free_run};
 use super::setup::Setup;
+use crate::contract::Act;
 use crate::geometry::ClassId;
 use crate::messages::{Misuse, misuse};
 use crate::pool::Location;
@@ -31,6 +32,9 @@ pub unsafe fn free_slow(block: *mut u8, setup: &Setup) {
         // allocator's.
         return unsafe { free_foreign(block, setup) };
     };
+    if let Some(cache) = cache {
+        cache.note_act(Act::Free(block as usize));
+    }
     match arena.addresses().locate(block as usize) {
         // SAFETY: as above.
         Location::Foreign => unsafe {

@@ -9,7 +9,7 @@
 #![allow(unsafe_code)] // Makes the reference that a step works on.
 
 use super::cache::ThreadCache;
-use super::head::{Head, is_none, slot};
+use super::head::{Head, cache_behind, own, slot};
 use super::setup::Setup;
 use crate::pool::Arena;
 use crate::pool::heap_lock::HeapLock;
@@ -37,12 +37,11 @@ impl Handle {
     /// `head` is what this thread's slot holds.
     #[inline]
     pub unsafe fn of(head: *mut Head, setup: &Setup) -> Option<Self> {
-        if is_none(head) {
-            return super::life::adopt(setup);
+        // SAFETY: this function's own Safety section.
+        match NonNull::new(unsafe { cache_behind(head) }) {
+            None => super::life::adopt(setup),
+            Some(head) => Some(Self(head.cast())),
         }
-        // SAFETY: a head that is none of the two static ones is the first field of this thread's
-        // cache.
-        Some(unsafe { Self::new(NonNull::new_unchecked(head.cast())) })
     }
 
     /// This thread's cache, or a new one. `None` if there is no memory for one.
@@ -55,11 +54,7 @@ impl Handle {
     /// This thread's cache if it has one.
     #[inline]
     pub fn existing() -> Option<Self> {
-        let head = slot::get();
-        if is_none(head) {
-            return None;
-        }
-        NonNull::new(head.cast()).map(Self)
+        NonNull::new(own().cast()).map(Self)
     }
 
     /// Borrows the cache for one step.

@@ -223,7 +223,7 @@ pub unsafe fn free(block: *mut u8, setup: &Setup) {
                 words(block, block_id.size).fill(POISON);
             }
             let head = slot::get();
-            if block_id.size <= QUARANTINED && !is_retired(head) {
+            if block_id.size <= QUARANTINED && !is_retired() {
                 // SAFETY: the slot's own value, and a block that was freed and filled just now. The
                 // step calls only the arena.
                 unsafe {

@@ -4,7 +4,7 @@
 //! part is empty: the hit paths need no question whether the thread has a cache, they miss. The
 //! class bytes of free slots and of runs have magazines of capacity 0 in every head, so they miss
 //! as well.
-#![allow(unsafe_code)] // Shares two heads that nobody writes, and reaches magazines by pointers.
+#![allow(unsafe_code)] // Shares heads that nobody writes, and reaches magazines by pointers.
 
 use crate::geometry::{ClassId, Kind, SLOT};
 use core::mem::offset_of;
@@ -31,6 +31,22 @@ pub struct Head {
     pub places: [u8; TINY_PLACES.len()],
     /// A magazine for each kind.
     pub magazines: [Magazine; Kind::COUNT],
+    /// What is behind the magazines.
+    pub behind: Behind,
+}
+
+/// What is behind a head. Zero is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Behind {
+    /// The cache whose first field the head is.
+    Cache = 0,
+    /// Nothing yet: the thread gets a cache when it first misses.
+    Nothing,
+    /// Nothing any more: the thread's cache was retired.
+    Retired,
+    /// The cache to which the slot [`aside`] points: every call of a watched thread misses.
+    Watched,
 }
 
 /// The distances of a head's fields, for hit paths that are written in assembly: the first address
@@ -58,7 +74,7 @@ const WORD: usize = size_of::<usize>();
 pub struct EmptyHead(Head);
 
 // SAFETY: nothing is ever written through it: its magazines are full and empty at once, and the
-// paths behind a miss compare with its address before they do anything else.
+// paths behind a miss ask what is behind it before they do anything else.
 unsafe impl Sync for EmptyHead {}
 
 /// A sentinel, and the place above it to which every empty top points.
@@ -71,41 +87,90 @@ const fn nothing() -> *mut *mut u8 {
         .wrapping_add(1)
 }
 
-const EMPTY_HEAD: Head = Head {
-    home_part: 0,
-    home_bytes: 0,
-    kinds: core::ptr::null(),
-    sized: 0,
-    places: TINY_PLACES,
-    magazines: [const {
-        Magazine {
-            top: nothing(),
-            limit: nothing(),
-        }
-    }; Kind::COUNT],
-};
+/// A head whose magazines hold nothing and take nothing.
+const fn empty(behind: Behind) -> EmptyHead {
+    EmptyHead(Head {
+        home_part: 0,
+        home_bytes: 0,
+        kinds: core::ptr::null(),
+        sized: 0,
+        places: TINY_PLACES,
+        magazines: [const {
+            Magazine {
+                top: nothing(),
+                limit: nothing(),
+            }
+        }; Kind::COUNT],
+        behind,
+    })
+}
 
 /// The head of a thread that has no cache yet.
-pub static EMPTY: EmptyHead = EmptyHead(EMPTY_HEAD);
+pub static EMPTY: EmptyHead = empty(Behind::Nothing);
 
 /// The head of a thread whose cache was retired at the thread's end: like [`EMPTY`], but what the
 /// thread still frees goes straight to the spans, as nothing would retire another cache after the
 /// last of the thread's destructors.
-pub static RETIRED: EmptyHead = EmptyHead(EMPTY_HEAD);
+static RETIRED: EmptyHead = empty(Behind::Retired);
+
+/// The head of all threads of which every call is to be seen.
+static WATCHED: EmptyHead = empty(Behind::Watched);
 
 theap_arch::thread_slot! {
     /// The pointer to this thread's head.
     pub mod slot: Head = EMPTY;
 }
 
-/// Whether the head is that of a thread without a cache.
-pub fn is_none(head: *mut Head) -> bool {
-    core::ptr::eq(head, (&raw const EMPTY).cast()) || is_retired(head)
+theap_arch::thread_slot! {
+    /// The pointer to this thread's cache while [`slot`] points to the head of watched threads.
+    pub mod aside: Head = EMPTY;
 }
 
-/// Whether the head is that of a thread whose cache was retired.
-pub fn is_retired(head: *mut Head) -> bool {
-    core::ptr::eq(head, retired())
+/// The head of the cache behind a head. Null if there is none.
+///
+/// # Safety
+/// `head` is what this thread's slot holds.
+#[inline]
+pub unsafe fn cache_behind(head: *mut Head) -> *mut Head {
+    // SAFETY: a slot points to a whole head (this function's own Safety section), of which nobody
+    // else writes this field.
+    match unsafe { (&raw const (*head).behind).read() } {
+        Behind::Cache => head,
+        Behind::Nothing | Behind::Retired => core::ptr::null_mut(),
+        Behind::Watched => aside::get(),
+    }
+}
+
+/// The head of this thread's cache. Null if it has none.
+#[inline]
+pub fn own() -> *mut Head {
+    // SAFETY: the slot's own value.
+    unsafe { cache_behind(slot::get()) }
+}
+
+/// What tells this thread from all others that have a cache.
+pub fn identity() -> *mut Head {
+    let own = own();
+    if own.is_null() { slot::get() } else { own }
+}
+
+/// Has every call of this thread miss from now on, or no longer.
+///
+/// # Safety
+/// `cache` is the head of this thread's cache.
+pub unsafe fn watch(cache: *mut Head, on: bool) {
+    // In this order, for a signal's handler in between.
+    aside::set(cache);
+    slot::set(if on {
+        (&raw const WATCHED).cast_mut().cast()
+    } else {
+        cache
+    });
+}
+
+/// Tells whether this thread's cache was retired.
+pub fn is_retired() -> bool {
+    slot::get() == retired()
 }
 
 /// The head of a thread whose cache was retired.
@@ -147,7 +212,7 @@ pub unsafe fn place_of_tiny(size: usize) -> usize {
 #[inline(always)]
 pub unsafe fn pop(head: *mut Head, place: usize) -> *mut u8 {
     // SAFETY: the promises of this function's Safety section are those of `magazine`. The magazines
-    // of EMPTY and RETIRED are empty, and a pop does not write to an empty magazine; those of a
+    // of static heads are empty, and a pop does not write to an empty magazine; those of a
     // cache are this thread's alone.
     unsafe { theap_arch::pop(magazine(head, place)) }
 }

@@ -4,7 +4,7 @@
 
 use super::cache::{ARRAYS_AT, ThreadCache};
 use super::handle::Handle;
-use super::head::{is_none, is_retired, retired, slot};
+use super::head::{Behind, is_retired, own, retired, slot};
 use super::setup::{Setup, arena};
 use crate::geometry::{ClassId, Kind, NodeIndex};
 use crate::heap::Heap;
@@ -27,7 +27,7 @@ pub fn adopt(setup: &Setup) -> Option<Handle> {
     if let Some(cache) = Handle::existing() {
         return Some(cache);
     }
-    if is_retired(slot::get()) {
+    if is_retired() {
         return None;
     }
     let cache = left_or_new(arena)?;
@@ -96,8 +96,7 @@ pub unsafe fn cache_of(arena: &'static Arena, index: usize) -> Handle {
 /// Retires the thread's cache. What the thread allocates from then on it takes from the shared one:
 /// the C library calls destructors in rounds, and after the last one nothing would retire another.
 unsafe extern "C" fn at_thread_exit(cache: *mut c_void) {
-    let head = slot::get();
-    if is_none(head) || !core::ptr::eq(head.cast(), cache) {
+    if cache.is_null() || !core::ptr::eq(own().cast(), cache) {
         return;
     }
     slot::set(retired());
@@ -178,6 +177,7 @@ unsafe fn write_new(
         let arrays = new.cast::<u8>().add(ARRAYS_AT);
         (&raw mut (*new).arrays).write(arrays.cast());
         (*new).head.places = theap_arch::TINY_PLACES;
+        (*new).head.behind = Behind::Cache;
         (*new).lay_out_magazines();
         (*new).settle_on(node);
         if arena.policy().is_prepared() {
@@ -244,6 +244,7 @@ impl Handle {
     /// # Safety
     /// The conditions of [`Handle::step`], and no slot holds the cache.
     unsafe fn leave_to_next(self) {
+        self.forget_scope();
         // SAFETY: this function's own Safety section; the step calls only the heap and the arena.
         unsafe {
             let rests = self.last_step(ThreadCache::rest);
@@ -259,6 +260,7 @@ impl Handle {
     /// # Safety
     /// The conditions of [`Handle::step`], and no slot holds the cache.
     pub unsafe fn retire(self) {
+        self.forget_scope();
         // SAFETY: this function's own Safety section; leaving calls only the heap and the arena.
         let (arena, index) = unsafe {
             self.last_step(|cache| {

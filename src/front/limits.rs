@@ -15,7 +15,7 @@
 
 use super::free::discard;
 use super::handle::Handle;
-use super::head::slot;
+use super::head::identity;
 use super::setup::{Setup, arena};
 use crate::geometry::SUPER;
 use crate::pool::Arena;
@@ -87,7 +87,7 @@ struct Turn;
 impl Turn {
     /// The right, unless another thread has it.
     fn take() -> Option<Self> {
-        let (nobody, me) = (ptr::null_mut(), slot::get().cast());
+        let (nobody, me) = (ptr::null_mut(), identity().cast());
         let taken = ACTING.compare_exchange(nobody, me, Ordering::Acquire, Ordering::Relaxed);
         taken.is_ok().then_some(Self)
     }
@@ -172,7 +172,7 @@ pub fn forget_others() {
         // SAFETY: the handler of a fork holds the locks.
         unsafe { arena.heaps().forget_others(own) };
     }
-    if ACTING.load(Ordering::Relaxed) != slot::get().cast() {
+    if ACTING.load(Ordering::Relaxed) != identity().cast() {
         ACTING.store(ptr::null_mut(), Ordering::Relaxed);
         SERVED.store(false, Ordering::Relaxed);
     }

@@ -17,6 +17,7 @@
 //! | `foreign` | blocks that are another allocator's |
 //! | `follow`, `warm` | a thread on another node; memory ahead of need |
 //! | `limits` | the heap's limits, at the end of slow paths |
+//! | `promise` | what hot threads have promised |
 //! | `hardened`, `quarantine`, `shuffle` | the feature `hardened` |
 //! | `valgrind`, `kept` | the feature `valgrind` |
 //! | `no_…` | the twins of what a build leaves out: they do nothing, or what is left to do |
@@ -40,6 +41,7 @@ mod head;
 mod hit;
 mod life;
 mod limits;
+pub mod promise;
 mod refill;
 mod report;
 mod runs;

@@ -7,6 +7,8 @@ use super::head::Head;
 use super::life::share;
 use super::limits;
 use super::setup::{Setup, arena};
+use crate::classes::CLASSES;
+use crate::contract::Act;
 use crate::geometry::ClassId;
 use core::ptr;
 
@@ -20,7 +22,10 @@ pub unsafe fn alloc_class(head: *mut Head, class: ClassId, setup: &Setup) -> *mu
     // SAFETY: this function's own Safety section; the step calls only the heap and the arena.
     let block = unsafe {
         match Handle::of(head, setup) {
-            Some(cache) => cache.step(|cache| cache.alloc_class(class)),
+            Some(cache) => {
+                cache.note_act(Act::Allocate(CLASSES[class.index()].size as usize));
+                cache.step(|cache| cache.alloc_class(class))
+            }
             None => arena(setup).map_or(ptr::null_mut(), |arena| {
                 share(arena, |cache| cache.alloc_class(class))
             }),

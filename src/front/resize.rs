@@ -12,6 +12,7 @@ use super::runs::{alloc_run, is_absurd};
 use super::setup::Setup;
 use super::sizes::whole_size;
 use crate::classes;
+use crate::contract::Act;
 use crate::geometry::{SLOT, SUPER};
 use crate::pool::global::existing_arena;
 use core::ptr;
@@ -95,6 +96,7 @@ unsafe fn resize_run(block: *mut u8, new: usize, align: usize, setup: &Setup) ->
     if is_absurd(new, align) {
         return Some(ptr::null_mut());
     }
+    cache.note_act(Act::Resize(new));
     if !arena.addresses().contains(block as usize) {
         let outside = arena.runs().outside();
         // SAFETY: the run is the caller's, who gets the new address.

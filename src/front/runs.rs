@@ -6,6 +6,7 @@ use super::handle::Handle;
 use super::life::share;
 use super::limits;
 use super::setup::{Setup, arena};
+use crate::contract::Act;
 use crate::geometry::NodeIndex;
 use crate::messages::{Misuse, misuse};
 use crate::pool::Arena;
@@ -34,7 +35,10 @@ pub fn alloc_run(bytes: usize, align: usize, setup: &Setup) -> (*mut u8, bool) {
     // SAFETY: the step calls only the heap and the arena.
     let run = unsafe {
         match Handle::mine(setup) {
-            Some(cache) => cache.step(alloc),
+            Some(cache) => {
+                cache.note_act(Act::Allocate(bytes));
+                cache.step(alloc)
+            }
             None => arena(setup).and_then(|arena| share(arena, alloc)),
         }
     };
@@ -57,6 +61,7 @@ pub fn alloc_protectable(bytes: usize, align: usize, setup: &Setup) -> *mut u8 {
     if mapping.is_some()
         && let Some(cache) = Handle::mine(setup)
     {
+        cache.note_act(Act::Allocate(bytes));
         // SAFETY: the step writes a counter.
         unsafe { cache.step(|cache| cache.heap.counters.runs_allocated.add(1)) };
     }

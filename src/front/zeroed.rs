@@ -8,6 +8,7 @@ use super::limits;
 use super::runs::alloc_run;
 use super::setup::Setup;
 use crate::classes::{self, CLASSES};
+use crate::contract::Act;
 use crate::geometry::ClassId;
 
 /// From this size on a zeroed block is taken from memory that reads zero already where there is
@@ -42,12 +43,16 @@ pub fn alloc_zeroed(size: usize, align: usize, setup: &Setup) -> *mut u8 {
 fn take_fresh(class: ClassId, setup: &Setup) -> Option<*mut u8> {
     let cache = Handle::mine(setup)?;
     // SAFETY: the step calls only the heap and the arena.
-    unsafe {
+    let fresh = unsafe {
         cache.step(|cache| {
             if cache.held(class) > 0 || !cache.lists[class.index()].is_empty() {
                 return None;
             }
             cache.take_fresh(class)
         })
+    };
+    if fresh.is_some() {
+        cache.note_act(Act::Allocate(CLASSES[class.index()].size as usize));
     }
+    fresh
 }

@@ -81,6 +81,8 @@ pub struct Header {
     pub limit_refusals: AtomicU64,
     /// Growths that went beyond `soft_limit` and were noted, and times that memory was short.
     pub soft_limits: AtomicU64,
+    /// Times that a thread broke the contract of its hot scope.
+    pub hot_breaches: AtomicU64,
     /// Huge runs outside of the range.
     pub outside_runs: AtomicU64,
     /// Bytes of metadata that are accessible.
@@ -218,6 +220,7 @@ mod zeros {
                 charged: zero(),
                 limit_refusals: zero(),
                 soft_limits: zero(),
+                hot_breaches: zero(),
                 outside_runs: zero(),
                 metadata: zero(),
                 counts: zero(),

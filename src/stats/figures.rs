@@ -224,6 +224,8 @@ figures! {
         /// Times that the heap grew beyond `soft_limit`, or by another eighth of it, or that memory
         /// was short.
         soft_limits,
+        /// Times that a thread broke the contract of its hot scope.
+        hot_breaches,
         /// Heaps ever made for threads. A thread has one; the heap of an exited thread is used
         /// again.
         heaps,

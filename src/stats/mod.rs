@@ -239,6 +239,7 @@ impl Stats {
         self.refusals = board.header.refusals.load(Ordering::Relaxed);
         self.limit_refusals = board.header.limit_refusals.load(Ordering::Relaxed);
         self.soft_limits = board.header.soft_limits.load(Ordering::Relaxed);
+        self.hot_breaches = board.header.hot_breaches.load(Ordering::Relaxed);
         // Heap 0 is no thread's.
         self.heaps = board.heaps.len().saturating_sub(1) as u64;
         for node in board.nodes {

@@ -231,7 +231,32 @@ static void resident(void) {
     theap_unseal();
 }
 
+static void hot(void) {
+    free(malloc(100));
+    size_t outer = theap_hot_begin(THEAP_NO_ALLOCATION, THEAP_COUNT);
+    CHECK(outer);
+    void *volatile block = malloc(100);
+    free(block);
+    free(NULL);
+    size_t inner = theap_hot_excuse();
+    block = calloc(1, 100);
+    free(block);
+    CHECK(theap_hot_end(inner) == 0);
+    block = malloc(3 << 20);
+    CHECK(theap_hot_end(outer) == 3);
+    free(block);
+    outer = theap_hot_begin(THEAP_NO_SLOW_PATH, THEAP_REPORT);
+    for (int i = 0; i < 1000; i++) {
+        block = malloc(100);
+        free(block);
+    }
+    CHECK(theap_hot_end(outer) == 0);
+    CHECK(theap_hot_begin(7, THEAP_COUNT) == 0 && theap_hot_begin(THEAP_NO_SLOW_PATH, 7) == 0);
+    CHECK(theap_hot_end(0) == 0);
+}
+
 static void own(void) {
+    hot();
     CHECK(theap_version()[0] >= '0' && strchr(theap_version(), '.'));
     CHECK(theap_warm_up(8 << 20) == 0);
     CHECK(theap_warm_up(SIZE_MAX) == ENOMEM);
