@@ -49,13 +49,16 @@ impl<const N: usize> Line<N> {
     }
 
     /// Adds a number in decimal.
-    pub fn dec(self, number: u64) -> Self {
-        self.digits(number, 10)
+    pub fn dec(mut self, number: u64) -> Self {
+        self.digits(number, 10);
+        self
     }
 
     /// Adds a number in hexadecimal, with `0x`.
     pub fn hex(self, number: u64) -> Self {
-        self.str("0x").digits(number, 16)
+        let mut line = self.str("0x");
+        line.digits(number, 16);
+        line
     }
 
     /// Adds a number of bytes: in MiB or KiB if it is a whole number of them, else in bytes.
@@ -88,13 +91,16 @@ impl<const N: usize> Line<N> {
         self.push(b"\n");
     }
 
+    /// Out of line, as messages are many, and their code is to be small.
+    #[inline(never)]
     fn push(&mut self, bytes: &[u8]) {
         let n = bytes.len().min(N - self.len);
         self.text[self.len..self.len + n].copy_from_slice(&bytes[..n]);
         self.len += n;
     }
 
-    fn digits(self, mut number: u64, base: u64) -> Self {
+    #[inline(never)]
+    fn digits(&mut self, mut number: u64, base: u64) {
         let mut digits = [0; 20];
         let mut first = digits.len();
         loop {
@@ -102,7 +108,7 @@ impl<const N: usize> Line<N> {
             digits[first] = b"0123456789abcdef"[(number % base) as usize];
             number /= base;
             if number == 0 {
-                return self.raw(&digits[first..]);
+                return self.push(&digits[first..]);
             }
         }
     }

@@ -271,52 +271,59 @@ pub fn handed_over(os: Os, address: usize) {
         .remark(os);
 }
 
-/// Most frames of a stack that are told.
-const TOLD: usize = 24;
-
-/// Reports what a thread does in a hot scope that does not allow it, and the stack that it came
-/// from; `ends` tells that theap ends the process now.
+/// Reports what a thread does in a hot scope that does not allow it; `ends` tells that theap ends
+/// the process now. The frames of the stack follow.
 #[cold]
 #[inline(never)]
-pub fn broken_contract(os: Os, contract: Contract, act: Act, stack: &[usize], ends: bool) {
-    let line = Line::<4096>::sized()
-        .str("theap: thread ")
-        .dec(os.thread_id().into());
-    let line = match act {
-        Act::Allocate(bytes) => line
-            .str(" allocates a block of ")
-            .dec(bytes as u64)
-            .str(" bytes"),
-        Act::Free(block) => line.str(" frees ").hex(block as u64),
-        Act::Resize(bytes) => line
-            .str(" resizes a block to ")
-            .dec(bytes as u64)
-            .str(" bytes"),
+pub fn broken_contract(os: Os, contract: Contract, act: Act, ends: bool) {
+    let line = Line::new().str("theap: thread ").dec(os.thread_id().into());
+    let (does, number, of) = match act {
+        Act::Allocate(bytes) => (" allocates a block of ", bytes, " bytes"),
+        Act::Free(block) => (" frees ", block, ""),
+        Act::Resize(bytes) => (" resizes a block to ", bytes, " bytes"),
     };
-    let line = line.str(match contract {
+    let line = line.str(does);
+    let line = match act {
+        Act::Free(_) => line.hex(number as u64),
+        Act::Allocate(_) | Act::Resize(_) => line.dec(number as u64),
+    };
+    let line = line.str(of).str(match contract {
         Contract::NoAllocation => " in a hot scope that allows no allocation",
         Contract::NoSlowPath => " on a slow path, in a hot scope that allows none",
     });
-    let mut line = line.str(if ends {
-        "; theap ends the process (SIGABRT). Stack; for names: addr2line -fCie FILE OFFSET"
-    } else {
-        ". Stack (told once); for names: addr2line -fCie FILE OFFSET"
+    let line = line.str(match ends {
+        true => "; theap ends the process (SIGABRT). Stack",
+        false => ". Stack (told once)",
     });
-    for &address in stack.iter().take(TOLD) {
-        line = line.str("\ntheap:   ");
-        line = match os.frame(address) {
-            None => line.hex(address as u64),
-            Some(frame) => {
-                // The byte before is the call's.
-                let offset = frame.offset.saturating_sub(1) as u64;
-                let line = line.raw(frame.file).str(" ").hex(offset);
-                match frame.name {
-                    Some(name) => line.str(" ").raw(name),
-                    None => line,
-                }
-            }
-        };
-    }
+    say_or_remark(
+        os,
+        line.str("; for names: addr2line -fCie FILE OFFSET"),
+        ends,
+    );
+}
+
+/// Reports one address of the stack that [`broken_contract`] tells.
+#[cold]
+#[inline(never)]
+pub fn stack_frame(os: Os, address: usize, ends: bool) {
+    // The file's path may be long.
+    let line = Line::<512>::sized()
+        .str("theap: thread ")
+        .dec(os.thread_id().into())
+        .str(":   ");
+    let frame = os.frame(address);
+    let file = frame.map_or(&b"?"[..], |frame| frame.file);
+    // The byte before is the call's.
+    let offset = frame
+        .map_or(address, |frame| frame.offset)
+        .saturating_sub(1);
+    let name = frame.and_then(|frame| frame.name).unwrap_or_default();
+    let line = line.raw(file).str(" ").hex(offset as u64);
+    say_or_remark(os, line.str(" ").raw(name), ends);
+}
+
+/// Writes a line that ends the process, or one that can be left out.
+fn say_or_remark<const N: usize>(os: Os, line: Line<N>, ends: bool) {
     if ends { line.send(os) } else { line.remark(os) }
 }
 
@@ -416,6 +423,15 @@ mod tests {
         forked(os, PAGES, PAGES, PAGES, 0);
         forked(os, PAGES, PAGES, PAGES, PAGES);
         not_published(os, Error::Unsupported);
+        for act in [
+            Act::Allocate(BYTES),
+            Act::Free(0x7fff_ffff_ffff),
+            Act::Resize(BYTES),
+        ] {
+            broken_contract(os, Contract::NoAllocation, act, false);
+            broken_contract(os, Contract::NoSlowPath, act, true);
+        }
+        stack_frame(os, all as *const () as usize, false);
         let mut text = vec![0; 16 << 10];
         let said = str::from_utf8(fake.read_stderr(&mut text)).unwrap();
         said.lines().map(str::to_owned).collect()
@@ -431,6 +447,6 @@ mod tests {
             assert!(line.len() < 255, "{} bytes: {line}", line.len());
         }
         let misuses = said.iter().filter(|line| line.contains("(SIGABRT)"));
-        assert_eq!(said.len() - misuses.count(), 19, "one line a message");
+        assert_eq!(said.len() - misuses.count(), 23, "one line a message");
     }
 }

@@ -82,7 +82,7 @@ const fn array_places_before(end: usize) -> usize {
 /// Places of the nest below this class, with their sentinels.
 const fn nest_places_before(end: usize) -> usize {
     let (mut sum, mut class) = (0, 0);
-    while class < end && NEST > 0 {
+    while class < end && NEST != 0 {
         sum += nest_places(ClassId::new(class)) + 1;
         class += 1;
     }

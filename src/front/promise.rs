@@ -51,8 +51,9 @@ impl Scope {
 
 /// Most frames that are looked at, and those of them that are told.
 const FRAMES: usize = 48;
+const SHOWN: usize = 24;
 /// Stacks that are remembered as told.
-const STACKS: usize = 256;
+const STACKS: usize = 128;
 
 /// The stacks that were told, by their hashes; 0 where there is room. A place is taken once.
 static TOLD: [AtomicU64; STACKS] = [const { AtomicU64::new(0) }; STACKS];
@@ -143,7 +144,10 @@ fn tell(os: Os, promise: Promise, act: Act) {
     let stack = &frames[..count];
     let ends = promise.breach == Breach::Abort;
     if is_new(stack) || ends {
-        messages::broken_contract(os, promise.contract, act, stack, ends);
+        messages::broken_contract(os, promise.contract, act, ends);
+        for &address in stack.iter().take(SHOWN) {
+            messages::stack_frame(os, address, ends);
+        }
     }
     if ends {
         os.abort();
