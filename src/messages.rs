@@ -317,9 +317,12 @@ pub fn stack_frame(os: Os, address: usize, ends: bool) {
     let offset = frame
         .map_or(address, |frame| frame.offset)
         .saturating_sub(1);
-    let name = frame.and_then(|frame| frame.name).unwrap_or_default();
     let line = line.raw(file).str(" ").hex(offset as u64);
-    say_or_remark(os, line.str(" ").raw(name), ends);
+    let line = match frame.and_then(|frame| frame.name) {
+        Some(name) => line.str(" ").raw(name),
+        None => line,
+    };
+    say_or_remark(os, line, ends);
 }
 
 /// Writes a line that ends the process, or one that can be left out.
