@@ -20,7 +20,8 @@ use core::sync::atomic::Ordering;
 #[inline(always)]
 pub fn alloc(size: usize, setup: &Setup) -> *mut u8 {
     if size > theap_arch::TINY_MAX {
-        return alloc_mid(size, setup);
+        // SAFETY: the size is not tiny.
+        return unsafe { alloc_mid(size, setup) };
     }
     // SAFETY: the slot's own value, and a tiny size.
     let block = unsafe { pop(slot::get(), place_of_tiny(size)) };
@@ -40,8 +41,15 @@ fn alloc_missed(size: usize, setup: &Setup) -> *mut u8 {
     unsafe { alloc_class(slot::get(), class, setup) }
 }
 
+/// Allocates a block of a larger size.
+///
+/// # Safety
+/// The size is above [`theap_arch::TINY_MAX`].
 #[inline(never)]
-fn alloc_mid(size: usize, setup: &Setup) -> *mut u8 {
+unsafe fn alloc_mid(size: usize, setup: &Setup) -> *mut u8 {
+    // The class of such a size needs no test for small ones.
+    // SAFETY: this function's own Safety section.
+    unsafe { core::hint::assert_unchecked(size > theap_arch::TINY_MAX) };
     if size <= theap_arch::CLASSED_MAX {
         pop_or(theap_arch::class_of(size), setup)
     } else {
