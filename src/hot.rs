@@ -23,7 +23,8 @@ pub struct Hot {
 /// the stricter of both contracts holds, with the graver of both consequences.
 ///
 /// `malloc` and its kin count once, and so does a free; a resize that moves the block counts as
-/// both. A free of null and a resize that leaves the block where it is count as nothing. Under
+/// both. A resize of a block of more than 2 MiB where it is counts once; any other resize that
+/// leaves the block where it is, and a free of null, count as nothing. Under
 /// [`Contract::NoAllocation`] every call of the thread takes the way behind a miss.
 ///
 /// The first scope of a process that tells or ends it loads the unwinder. A thread that can get no

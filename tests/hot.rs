@@ -37,6 +37,19 @@ fn every_allocation_and_free_breaks_the_strict_contract() {
     assert_eq!(breaches(NoAllocation, || text.reserve(1000)), 2, "it moves");
     assert_eq!(breaches(NoAllocation, || text.push('!')), 0);
     assert_eq!(breaches(NoAllocation, || drop(Vec::<u8>::new())), 0);
+    let mut run: Vec<u8> = Vec::with_capacity(8 << 20);
+    assert_eq!(
+        breaches(NoAllocation, || run.shrink_to(3 << 20)),
+        1,
+        "in place"
+    );
+    let behind: Vec<u8> = Vec::with_capacity(8 << 20);
+    assert_eq!(
+        breaches(NoAllocation, || run.reserve(64 << 20)),
+        2,
+        "it moves"
+    );
+    drop(behind);
 }
 
 #[test]

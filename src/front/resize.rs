@@ -96,9 +96,9 @@ unsafe fn resize_run(block: *mut u8, new: usize, align: usize, setup: &Setup) ->
     if is_absurd(new, align) {
         return Some(ptr::null_mut());
     }
-    cache.note_act(Act::Resize(new));
     if !arena.addresses().contains(block as usize) {
         let outside = arena.runs().outside();
+        cache.note_act(Act::Resize(new));
         // SAFETY: the run is the caller's, who gets the new address.
         let moved = unsafe { outside.resize(block as usize, new, align) };
         limits::heed_growth();
@@ -113,6 +113,8 @@ unsafe fn resize_run(block: *mut u8, new: usize, align: usize, setup: &Setup) ->
         )
     };
     if resized {
+        // One that moves is noted as an allocation and a free.
+        cache.note_act(Act::Resize(new));
         count_kept(cache, old.min(new));
         return Some(block);
     }
