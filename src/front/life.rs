@@ -5,6 +5,7 @@
 use super::cache::{ARRAYS_AT, ThreadCache};
 use super::handle::Handle;
 use super::head::{Behind, is_retired, own, retired, slot};
+use super::promise::Scope;
 use super::setup::{Setup, arena};
 use crate::geometry::{ClassId, Kind, NodeIndex};
 use crate::heap::Heap;
@@ -167,13 +168,14 @@ unsafe fn write_new(
     node: NodeIndex,
 ) {
     let new = cache.as_ptr();
-    // SAFETY: zero is valid for every field but the heap and the pointers, which are written here.
+    // SAFETY: zero is valid for every field but those that are written here.
     // The arrays lie in the same memory.
     unsafe {
         (&raw mut (*new).arena).write(arena);
         (&raw mut (*new).lock).write(arena.heaps().lock_of(index));
         (&raw mut (*new).heap).write(Heap::new(arena, index, node));
         (&raw mut (*new).index).write(index);
+        (&raw mut (*new).scope).write(Scope::default());
         let arrays = new.cast::<u8>().add(ARRAYS_AT);
         (&raw mut (*new).arrays).write(arrays.cast());
         (*new).head.places = theap_arch::TINY_PLACES;

@@ -16,7 +16,7 @@ use crate::messages;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use theap_platform::Os;
 
-/// What a thread has promised. Zero is valid: nothing.
+/// What a thread has promised: nothing at first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
     contract: Option<Promise>,
