@@ -1,7 +1,7 @@
 //! The contracts of hot threads: what a thread promises not to do, what happens when it does, and
 //! what it is that it does.
 
-/// What the thread of a hot scope promises.
+/// A promise of the thread in a hot scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Contract {

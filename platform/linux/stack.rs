@@ -58,7 +58,7 @@ pub fn capture(_into: &mut [usize]) -> usize {
     0
 }
 
-/// As above.
+/// Nothing is known of an address there.
 #[cfg(not(all(target_env = "gnu", not(target_feature = "crt-static"))))]
 pub fn frame(_address: usize) -> Option<Frame> {
     None
