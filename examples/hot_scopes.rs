@@ -1,4 +1,5 @@
-//! What hot scopes cost, in ns: `cargo run --release --example hot_scopes`.
+//! This program measures what hot scopes cost, in ns:
+//! `cargo run --release --example hot_scopes`.
 //!
 //! Pairs of an allocation and a free of 100 bytes run in no scope and in scopes of each contract.
 //! With `Report` the stack of each breach is taken and compared with those that were told; here it

@@ -1,4 +1,4 @@
-//! What lies at an address on the stack.
+//! A [`Frame`] tells where an address on the stack lies.
 
 /// The place of an address in the file that it was loaded from. The names are the loader's.
 #[derive(Clone, Copy, Debug)]

@@ -12,7 +12,7 @@ pub enum Contract {
     NoAllocation = 2,
 }
 
-/// What happens when a thread breaks its contract.
+/// The consequence when a thread breaks its contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Breach {
@@ -25,7 +25,7 @@ pub enum Breach {
     Abort = 2,
 }
 
-/// What a thread does that it may have promised not to do.
+/// An act of a thread that it may have promised not to do.
 #[derive(Clone, Copy, Debug)]
 pub enum Act {
     /// It allocates so many bytes at least.

@@ -277,17 +277,18 @@ pub fn handed_over(os: Os, address: usize) {
 #[inline(never)]
 pub fn broken_contract(os: Os, contract: Contract, act: Act, ends: bool) {
     let line = Line::new().str("theap: thread ").dec(os.thread_id().into());
-    let (does, number, of) = match act {
-        Act::Allocate(bytes) => (" allocates a block of ", bytes, " bytes"),
-        Act::Free(block) => (" frees ", block, ""),
-        Act::Resize(bytes) => (" resizes a block to ", bytes, " bytes"),
-    };
-    let line = line.str(does);
     let line = match act {
-        Act::Free(_) => line.hex(number as u64),
-        Act::Allocate(_) | Act::Resize(_) => line.dec(number as u64),
+        Act::Allocate(bytes) => line
+            .str(" allocates a block of ")
+            .dec(bytes as u64)
+            .str(" bytes"),
+        Act::Free(block) => line.str(" frees ").hex(block as u64),
+        Act::Resize(bytes) => line
+            .str(" resizes a block to ")
+            .dec(bytes as u64)
+            .str(" bytes"),
     };
-    let line = line.str(of).str(match contract {
+    let line = line.str(match contract {
         Contract::NoAllocation => " in a hot scope that allows no allocation",
         Contract::NoSlowPath => " on a slow path, in a hot scope that allows none",
     });
